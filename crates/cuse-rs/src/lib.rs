@@ -1,0 +1,1 @@
+//! CUSE in pure Rust.

@@ -1,0 +1,2 @@
+//! nlmmap command.
+fn main() {}
