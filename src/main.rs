@@ -1,2 +1,14 @@
-//! nlmmap command.
-fn main() {}
+//! The `nlmmap` command.
+
+mod cli;
+mod preload;
+mod program;
+mod sigpipe;
+mod sys;
+
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    sigpipe::restore();
+    cli::main()
+}

@@ -1,0 +1,231 @@
+//! `nlmmap run`: becomes the program, with the preload library in it.
+
+use std::env;
+use std::ffi::{CString, OsStr, OsString};
+use std::io;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+use std::path::Path;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use nix::errno::Errno;
+
+use super::complain;
+use crate::preload::{self, Library};
+use crate::program::{self, Program, Refusal, script, search, secure};
+
+/// Run a program with its netlink rings served from userspace.
+///
+/// nlmmap puts libnlmmap_preload.so before the program (LD_PRELOAD) and becomes it: same process, same exit status,
+/// same signals. Sockets on which the program sets no ring, and programs that know no rings, behave as ever.
+///
+/// Before that it looks whether the library can enter the program, and refuses when it cannot: the dynamic linker
+/// would leave the library out and the program would fail as before, or worse, take its other path.
+#[derive(Args)]
+#[command(after_help = HELP)]
+pub struct Arguments {
+    /// Answer as Linux 4.5 did, faults included (NLMMAP_STRICT=1)
+    ///
+    /// Without it, rings need no CAP_NET_ADMIN and multicast and replies arrive in the ring instead of as copies.
+    #[arg(long)]
+    strict: bool,
+
+    /// Let the library report on stderr, from this level on (NLMMAP_LOG)
+    ///
+    /// `info` writes one line when a ring socket is closed: frames, copies, overruns and system calls.
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<Level>,
+
+    /// Only say whether the program can be entered
+    #[arg(long)]
+    check: bool,
+
+    /// The program, and its arguments
+    #[arg(
+        required = true,
+        trailing_var_arg = true,
+        allow_hyphen_values = true,
+        value_name = "CMD"
+    )]
+    command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum Level {
+    Error,
+    Warn,
+    Info,
+    Debug,
+}
+
+impl Level {
+    fn name(self) -> &'static str {
+        match self {
+            Level::Error => "error",
+            Level::Warn => "warn",
+            Level::Info => "info",
+            Level::Debug => "debug",
+        }
+    }
+}
+
+const HELP: &str = "\
+Examples:
+  nlmmap run -- ./collector -i eth0
+  nlmmap run --log info -- ./collector      say at the end what went through the rings
+  nlmmap run --check -- ./collector         can it be entered? which file is it in the end?
+  sudo nlmmap run -- ./queue-tool           sudo outside: it would drop LD_PRELOAD inside
+
+What can be entered: dynamically linked programs (glibc or musl) of this machine's architecture, and scripts \
+whose interpreter is one. Programs that it starts inherit the library.
+What cannot: static programs, most go programs, other architectures, set-user-id programs and programs with \
+file capabilities when they would gain something.
+
+The library is taken from NLMMAP_PRELOAD, or from the directory of nlmmap, or from ../lib/nlmmap beside that.
+Libraries already in LD_PRELOAD are kept, and stay in front. A program built with -fsanitize=address wants its \
+runtime first: ASAN_OPTIONS=verify_asan_link_order=0.
+
+Exit status: that of the program; 127 when it is not found, 126 when it cannot be entered or run, 2 for wrong \
+arguments.";
+
+/// Why there is nothing to run: cause, cures, exit status.
+struct Failure(String, Vec<String>, u8);
+
+impl From<Refusal> for Failure {
+    fn from(refusal: Refusal) -> Failure {
+        Failure(refusal.to_string(), refusal.cures(), refusal.exit_code())
+    }
+}
+
+/// Returns only when the program was not started.
+pub fn main(arguments: Arguments) -> ExitCode {
+    let Failure(cause, cures, code) = match prepare(&arguments.command[0]) {
+        Ok((library, program)) if arguments.check => return describe(&library, &program),
+        Ok((library, program)) => become_program(&arguments, &library, &program),
+        Err(failure) => failure,
+    };
+    complain(&cause, &cures);
+    ExitCode::from(code)
+}
+
+fn prepare(name: &OsStr) -> Result<(Library, Program), Failure> {
+    let path = search::find(name).map_err(|why| Refusal::NotRunnable {
+        path: name.into(),
+        why,
+    })?;
+    let library = preload::find().map_err(|e| Failure(e.to_string(), e.cures(), 126))?;
+    let caller = secure::Caller::current().map_err(|e| {
+        Failure(
+            format!("cannot read /proc/self: {e}"),
+            vec!["mount /proc".to_owned()],
+            126,
+        )
+    })?;
+    let program = program::judge(&path, library.machine, &caller)?;
+    Ok((library, program))
+}
+
+fn describe(library: &Library, program: &Program) -> ExitCode {
+    println!("{} can be entered", program.path.display());
+    for script in &program.scripts {
+        println!("  script   {}", script.display());
+    }
+    println!(
+        "  program  {} ({})",
+        program.entered.display(),
+        program.machine
+    );
+    if let Some(linker) = &program.linker {
+        println!("  linker   {}", linker.display());
+    }
+    println!("  library  {}", library.path.display());
+    if let Some(note) = program.note {
+        println!("  note     {note}");
+    }
+    ExitCode::SUCCESS
+}
+
+fn become_program(arguments: &Arguments, library: &Library, program: &Program) -> Failure {
+    let environment = environment(arguments, &library.path);
+    let error = execute(program, &arguments.command, &environment);
+    let cause = format!(
+        "{}: cannot be started: {}",
+        program.path.display(),
+        io::Error::from(error)
+    );
+    let cures = match error {
+        Errno::E2BIG => vec!["pass fewer or shorter arguments".to_owned()],
+        Errno::EACCES | Errno::EPERM => {
+            vec!["look for a noexec mount, or a security policy that forbids it".to_owned()]
+        }
+        Errno::ENOEXEC => vec![
+            "this kernel does not run such programs (32-bit support may be switched off)"
+                .to_owned(),
+        ],
+        _ => Vec::new(),
+    };
+    let code = if error == Errno::ENOENT { 127 } else { 126 };
+    Failure(cause, cures, code)
+}
+
+/// What the program finds in its environment: ours, with the library and its settings put in.
+fn environment(arguments: &Arguments, library: &Path) -> Vec<(OsString, OsString)> {
+    let others = env::var_os("LD_PRELOAD");
+    let mut set = vec![(
+        "LD_PRELOAD",
+        preload::with_others(library, others.as_deref()),
+    )];
+    if arguments.strict {
+        set.push(("NLMMAP_STRICT", "1".into()));
+    }
+    if let Some(level) = arguments.log {
+        set.push(("NLMMAP_LOG", level.name().into()));
+    }
+    let kept = env::vars_os().filter(|(name, _)| set.iter().all(|(new, _)| name != new));
+    kept.chain(
+        set.iter()
+            .map(|(name, value)| ((*name).into(), value.clone())),
+    )
+    .collect()
+}
+
+/// `execve`, and a shell for a script without a `#!` line, as `execvp` does it. Gives the error when it comes back.
+fn execute(program: &Program, command: &[OsString], environment: &[(OsString, OsString)]) -> Errno {
+    let c_string = |bytes: &OsStr| CString::new(bytes.as_bytes()).map_err(|_| Errno::EINVAL);
+    let all = || -> Result<_, Errno> {
+        let words = command
+            .iter()
+            .map(|word| c_string(word))
+            .collect::<Result<Vec<_>, _>>()?;
+        let settings = environment.iter().map(|(name, value)| {
+            let mut setting = name.clone().into_vec();
+            setting.push(b'=');
+            setting.extend_from_slice(value.as_bytes());
+            CString::new(setting).map_err(|_| Errno::EINVAL)
+        });
+        Ok((
+            c_string(program.path.as_os_str())?,
+            words,
+            settings.collect::<Result<Vec<_>, _>>()?,
+        ))
+    };
+    let (file, mut words, settings) = match all() {
+        Ok(all) => all,
+        Err(error) => return error,
+    };
+    let error = match nix::unistd::execve(&file, &words, &settings) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    };
+    if error != Errno::ENOEXEC || program.scripts.is_empty() {
+        return error;
+    }
+    let Ok(shell) = c_string(script::default_shell().as_os_str()) else {
+        return error;
+    };
+    words.splice(..1, [shell.clone(), file]);
+    match nix::unistd::execve(&shell, &words, &settings) {
+        Ok(never) => match never {},
+        Err(error) => error,
+    }
+}
