@@ -1,0 +1,109 @@
+/* Waits for frames by one library or raw system call (argv[1]): wake-ups that are neither lost nor
+ * early, exact time-outs, EINTR, and quiet once the frame is released (clients.md 2, 3, 4). */
+#include "msg.h"
+#include "waiter.h"
+#include <sys/time.h>
+
+static const struct waiter *w;
+
+static void on_alarm(int sig UNUSED_ARG) {}
+
+static void released_is_quiet(struct sock *s)
+{
+	int r = w->wait(s->fd, 0);
+	CHECK(r == 0, "%s reports %d after every frame was released", w->name, r);
+}
+
+/* A sender in another process answers each of our turns at a moment of its own. */
+static void ping_pong(struct sock *s, int rounds)
+{
+	int turn[2], i;
+	char buf[512], c = 0;
+	pid_t pid;
+	CHECK_CALL(pipe(turn));
+	pid = fork();
+	CHECK_CALL(pid);
+	if (pid == 0) {
+		int fd = plain_open(NETLINK_USERSOCK);
+		for (i = 0; i < rounds; i++) {
+			CHECK(read(turn[0], &c, 1) == 1, "the reader is gone");
+			if (i % 3 == 0)
+				msleep(i % 7);
+			msg_user(buf, 64 + i % 300, i);
+			CHECK_CALL(plain_send(fd, buf, 64 + i % 300, s->port, 0));
+		}
+		_exit(0);
+	}
+	for (i = 0; i < rounds; i++) {
+		ssize_t n;
+		CHECK(write(turn[1], &c, 1) == 1, "write to the sender");
+		CHECK_CALL(w->wait(s->fd, -1));
+		CHECK(ready(&s->rx), "%s woke in round %d, but head frame %u has status %u", w->name, i,
+		      s->rx.pos, status_of(head(&s->rx)));
+		n = rx_next(s, buf, sizeof buf, NULL);
+		check_user(buf, n, i);
+		released_is_quiet(s);
+	}
+	join_child(pid);
+}
+
+/* Readable for as long as a frame is held, however often one asks. */
+static void level(struct sock *s)
+{
+	char buf[256];
+	int i, fd = plain_open(NETLINK_USERSOCK);
+	for (i = 0; i < 3; i++)
+		CHECK_CALL(plain_send(fd, msg_user(buf, 100, i), 100, s->port, 0));
+	for (i = 0; i < 3; i++) {
+		CHECK(w->wait(s->fd, 1000) == 1, "frame %d waits, %s does not say so", i, w->name);
+		CHECK(w->wait(s->fd, 0) == 1, "frame %d waits, %s with time-out 0 does not say so", i, w->name);
+		check_user(buf, rx_next(s, buf, sizeof buf, NULL), i);
+	}
+	released_is_quiet(s);
+	close(fd);
+}
+
+static void timeouts(struct sock *s)
+{
+	static const int ms[] = { 1, 20, 150 };
+	size_t i;
+	for (i = 0; i < sizeof ms / sizeof *ms; i++) {
+		struct timespec a, b;
+		long us;
+		int r;
+		clock_gettime(CLOCK_MONOTONIC, &a);
+		r = w->wait(s->fd, ms[i]);
+		clock_gettime(CLOCK_MONOTONIC, &b);
+		us = (b.tv_sec - a.tv_sec) * 1000000 + (b.tv_nsec - a.tv_nsec) / 1000;
+		CHECK(r == 0, "%s returned %d with nothing to read", w->name, r);
+		CHECK(us >= ms[i] * 1000L, "%s of %d ms ended after %ld us", w->name, ms[i], us);
+		CHECK(us < ms[i] * 1000L + 400000, "%s of %d ms ended after %ld us", w->name, ms[i], us);
+	}
+}
+
+/* A handler without SA_RESTART ends the wait; errno says EINTR. */
+static void interrupted(struct sock *s)
+{
+	struct sigaction sa = { .sa_handler = on_alarm };
+	struct itimerval t = { .it_value = { 0, 60000 } };
+	long start = now_ms();
+	sigaction(SIGALRM, &sa, NULL);
+	setitimer(ITIMER_REAL, &t, NULL);
+	CHECK(w->wait(s->fd, -1) == -1 && errno == EINTR, "%s was not interrupted: %s", w->name, strerror(errno));
+	CHECK(now_ms() - start < 2000, "the signal took %ld ms to arrive", now_ms() - start);
+}
+
+int main(int argc, char **argv)
+{
+	struct sock s;
+	w = find_waiter(argc > 1 ? argv[1] : NULL);
+	s = ring_open(NETLINK_USERSOCK, GEOM(4096, 4, 2048), GEOM(4096, 1, 2048));
+	timeouts(&s);
+	interrupted(&s);
+	level(&s);
+	ping_pong(&s, 300);
+	timeouts(&s);
+	interrupted(&s);
+	ok();
+	return 0;
+}
