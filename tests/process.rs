@@ -1,0 +1,221 @@
+//! What a process may be and do: signals, cancellation, errno, privileges dropped, limits, other C libraries, checkers,
+//! interpreters, other preloads; and programs that never use rings.
+
+mod support;
+use support::{Build, Mode, client, compile, script};
+
+#[test]
+fn signal_handlers_call_hooks_above_hooks() {
+    client("signals").passes();
+}
+
+fn cancelled_in(way: &str) {
+    client("cancel").arg(way).passes();
+}
+
+#[test]
+fn cancelled_in_poll() {
+    cancelled_in("poll");
+}
+
+#[test]
+fn cancelled_in_ppoll() {
+    cancelled_in("ppoll");
+}
+
+#[test]
+fn cancelled_in_select() {
+    cancelled_in("select");
+}
+
+#[test]
+fn cancelled_in_epoll_wait() {
+    cancelled_in("epoll_wait");
+}
+
+#[test]
+fn cancelled_in_recv() {
+    cancelled_in("recv");
+}
+
+#[test]
+fn cancelled_in_recvmsg() {
+    cancelled_in("recvmsg");
+}
+
+#[test]
+fn cancelled_in_read() {
+    cancelled_in("read");
+}
+
+#[test]
+fn musl_cancelled_in_poll() {
+    client("cancel").build(Build::Musl).arg("poll").passes();
+}
+
+#[test]
+fn errno_is_untouched_on_success_and_the_kernels_on_failure() {
+    client("errno").passes();
+}
+
+#[test]
+fn setuid_after_the_rings_reaches_every_thread() {
+    client("setuid").passes();
+}
+
+#[test]
+fn musl_setuid_after_the_rings_reaches_every_thread() {
+    client("setuid").build(Build::Musl).passes();
+}
+
+#[test]
+fn limit_of_descriptors() {
+    client("limits").arg("fds").passes();
+}
+
+#[test]
+fn limit_of_memory() {
+    client("limits").arg("memory").passes();
+}
+
+#[test]
+fn limit_of_threads() {
+    client("limits").arg("threads").passes();
+}
+
+#[test]
+fn system_calls_denied_by_seccomp() {
+    client("limits").arg("seccomp").seconds(120).passes();
+}
+
+#[test]
+fn basic_client() {
+    client("basic").passes();
+}
+
+#[test]
+fn basic_client_linked_against_musl() {
+    client("basic").build(Build::Musl).passes();
+}
+
+#[test]
+fn basic_client_fortified() {
+    client("basic").build(Build::Fortified).passes();
+}
+
+#[test]
+fn basic_client_with_64_bit_offsets() {
+    client("basic").build(Build::Offset64).passes();
+}
+
+#[test]
+fn basic_client_under_address_sanitizer() {
+    // Its runtime insists on being first in the list; ours is named in the environment before it.
+    client("basic")
+        .build(Build::Asan)
+        .env("ASAN_OPTIONS", "verify_asan_link_order=0")
+        .passes();
+}
+
+#[test]
+fn basic_client_under_valgrind() {
+    client("basic")
+        .under(&["valgrind", "--quiet", "--error-exitcode=9"])
+        .seconds(120)
+        .passes();
+}
+
+#[test]
+fn basic_client_behind_another_preload() {
+    let other = compile("other_preload", Build::Library);
+    let client = client("basic").behind(other).env("OTHER_PRELOAD_FD", "1");
+    client.refused_without();
+    for mode in [Mode::Default, Mode::Strict] {
+        let outcome = client.run(Some(mode));
+        assert!(outcome.success(), "{}", outcome.describe());
+        let counts = outcome
+            .stdout
+            .lines()
+            .find(|line| line.starts_with("other preload:"));
+        let counts = counts
+            .unwrap_or_else(|| panic!("the other preload did not report: {}", outcome.describe()));
+        // basic.c polls 12 times to wait and 60 times to see silence, sends by sendto, closes and sets options.
+        for (count, what, least) in [
+            (1, "polls", 60),
+            (2, "sends", 60),
+            (3, "closes", 14),
+            (4, "options", 4),
+        ] {
+            let seen = counts.split(' ').collect::<Vec<_>>()[count * 2];
+            assert!(
+                seen.parse::<u32>().is_ok_and(|n| n >= least),
+                "{what} passed the other preload by: {counts}"
+            );
+        }
+    }
+}
+
+#[test]
+fn client_library_loaded_by_dlopen() {
+    let library = compile("plugin_lib", Build::Library);
+    client("plugin").arg(library.display().to_string()).passes();
+}
+
+#[test]
+fn python_client_through_ctypes() {
+    script("python3", "ctypes_client.py").passes();
+}
+
+#[test]
+fn hostile_words_in_frame_headers() {
+    client("hostile").arg("headers").passes();
+}
+
+#[test]
+fn hostile_lengths() {
+    client("hostile").arg("lengths").passes();
+}
+
+#[test]
+fn hostile_words_everywhere() {
+    client("hostile").arg("all").passes();
+}
+
+/// A program that never sets a ring does and prints the same with the library and without.
+fn unchanged(interpreter: &str, file: &str) {
+    let program = script(interpreter, file);
+    let bare = program.run(None);
+    assert!(
+        bare.success(),
+        "{file} without the library: {}",
+        bare.describe()
+    );
+    for mode in [Mode::Default, Mode::Strict] {
+        let with = program.run(Some(mode));
+        assert!(
+            with.success(),
+            "{file} with the library: {}",
+            with.describe()
+        );
+        assert_eq!(
+            (&with.stdout, &with.stderr),
+            (&bare.stdout, &bare.stderr),
+            "{file} writes something else"
+        );
+    }
+}
+
+#[test]
+fn python_without_rings_is_unchanged() {
+    unchanged("python3", "unchanged.py");
+}
+
+#[test]
+fn perl_without_rings_is_unchanged() {
+    unchanged("perl", "unchanged.pl");
+}
+
+#[test]
+fn bash_without_rings_is_unchanged() {
+    unchanged("bash", "unchanged.sh");
+}

@@ -1,0 +1,207 @@
+//! Receiving: copies by every call, tiny and odd geometries, large dumps, overruns, credentials, groups, threads.
+
+mod support;
+use support::{Mode, client};
+
+fn copies_by(way: &str) {
+    client("copy").arg(way).passes();
+}
+
+#[test]
+fn copies_by_recv() {
+    copies_by("recv");
+}
+
+#[test]
+fn copies_by_recvfrom() {
+    copies_by("recvfrom");
+}
+
+#[test]
+fn copies_by_recvmsg() {
+    copies_by("recvmsg");
+}
+
+#[test]
+fn copies_by_recvmmsg() {
+    copies_by("recvmmsg");
+}
+
+#[test]
+fn copies_by_read() {
+    copies_by("read");
+}
+
+#[test]
+fn copies_by_readv() {
+    copies_by("readv");
+}
+
+#[test]
+fn copies_peeked() {
+    copies_by("peek");
+}
+
+#[test]
+fn copies_truncated() {
+    copies_by("trunc");
+}
+
+#[test]
+fn copies_without_blocking() {
+    copies_by("dontwait");
+}
+
+#[test]
+fn copies_with_a_receive_time_out() {
+    copies_by("timeo");
+}
+
+#[test]
+fn copies_by_a_blocking_recv() {
+    copies_by("blocking");
+}
+
+#[test]
+fn copies_and_valid_frames_in_one_order() {
+    copies_by("between");
+}
+
+#[test]
+fn frames_of_24_bytes_and_rings_of_one_frame() {
+    client("tiny").passes();
+}
+
+/// 8 frames of 4096 bytes, a reader that takes its time over each.
+#[test]
+fn dump_of_100_000_routes_through_a_small_ring() {
+    client("routes")
+        .arg("100000")
+        .arg("8")
+        .arg("4096")
+        .arg("4096")
+        .arg("200")
+        .seconds(180)
+        .passes();
+}
+
+#[test]
+fn dump_of_5_000_routes_through_frames_of_16_kib() {
+    client("routes")
+        .arg("5000")
+        .arg("8")
+        .arg("16384")
+        .arg("16384")
+        .passes();
+}
+
+#[test]
+fn dump_asked_for_by_a_kick() {
+    client("routes")
+        .arg("5000")
+        .arg("4")
+        .arg("16384")
+        .arg("8192")
+        .arg("0")
+        .arg("kick")
+        .passes();
+}
+
+#[test]
+fn dump_through_frames_smaller_than_its_chunks() {
+    client("routes")
+        .arg("3000")
+        .arg("4")
+        .arg("4096")
+        .arg("512")
+        .passes();
+}
+
+#[test]
+fn dump_through_one_frame_of_64_kib() {
+    client("routes")
+        .arg("20000")
+        .arg("1")
+        .arg("65536")
+        .arg("65536")
+        .passes();
+}
+
+#[test]
+fn dump_through_a_ring_of_one_small_frame() {
+    client("routes")
+        .arg("5000")
+        .arg("1")
+        .arg("4096")
+        .arg("4096")
+        .passes();
+}
+
+#[test]
+fn overrun_is_told_once_and_recovered_from() {
+    client("overrun").passes();
+}
+
+#[test]
+fn overrun_with_no_enobufs_is_not_told() {
+    client("overrun").arg("no-enobufs").passes();
+}
+
+#[test]
+fn credentials_and_groups_are_true() {
+    client("creds").passes();
+}
+
+#[test]
+fn ancillary_data_only_for_those_who_asked() {
+    client("ancillary").passes();
+}
+
+#[test]
+fn groups_above_32() {
+    client("groups").may_lack().passes();
+}
+
+#[test]
+fn skip_and_workers_that_release_in_any_order() {
+    client("skip").passes();
+}
+
+#[test]
+fn skip_at_the_head_is_never_written_over() {
+    client("skip_head").passes();
+}
+
+#[test]
+fn several_threads_wait() {
+    client("threads").arg("wait").passes();
+}
+
+#[test]
+fn several_threads_receive() {
+    client("threads").arg("receive").passes();
+}
+
+#[test]
+fn several_threads_kick() {
+    client("threads").arg("kick").passes();
+}
+
+#[test]
+fn bytes_behind_a_message_are_nobody_elses() {
+    client("leak").passes();
+}
+
+#[test]
+fn multicasts_fan_out_to_rings_and_plain_sockets() {
+    client("fanout").passes();
+}
+
+#[test]
+fn multicasts_pass_a_tap() {
+    client("fanout")
+        .arg("tap")
+        .may_lack()
+        .only(Mode::Default)
+        .passes();
+}

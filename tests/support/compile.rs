@@ -1,0 +1,132 @@
+//! Compiles clients with the system's C compilers into a cache, keyed by everything that goes into them.
+
+use super::paths::{clients_dir, repository};
+use std::collections::hash_map::DefaultHasher;
+use std::fs;
+use std::hash::{Hash, Hasher};
+use std::path::PathBuf;
+use std::process::Command;
+
+/// The ways in which programs are built.
+#[derive(Clone, Copy, Debug, Eq, Hash, PartialEq)]
+pub enum Build {
+    /// gcc, glibc.
+    Plain,
+    /// `-D_FORTIFY_SOURCE=2 -O2`: calls go to the `__*_chk` names.
+    Fortified,
+    /// `-D_FILE_OFFSET_BITS=64`: calls go to the `*64` names.
+    Offset64,
+    /// Linked against musl.
+    Musl,
+    /// `-fsanitize=address`.
+    Asan,
+    /// A shared library, for `dlopen` and `LD_PRELOAD`.
+    Library,
+    /// Linked statically: the preload cannot enter it.
+    Static,
+}
+
+impl Build {
+    fn tag(self) -> &'static str {
+        match self {
+            Build::Plain => "plain",
+            Build::Fortified => "fortified",
+            Build::Offset64 => "offset64",
+            Build::Musl => "musl",
+            Build::Asan => "asan",
+            Build::Library => "library",
+            Build::Static => "static",
+        }
+    }
+
+    fn compiler(self) -> &'static str {
+        if self == Build::Musl {
+            "musl-gcc"
+        } else {
+            "gcc"
+        }
+    }
+
+    fn flags(self) -> &'static [&'static str] {
+        match self {
+            Build::Plain => &["-O1"],
+            Build::Fortified => &["-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"],
+            Build::Offset64 => &["-O2", "-D_FILE_OFFSET_BITS=64"],
+            // musl-gcc sees no kernel headers; those of the system come last.
+            Build::Musl => &[
+                "-O1",
+                "-idirafter",
+                "/usr/include",
+                "-idirafter",
+                "/usr/include/x86_64-linux-gnu",
+            ],
+            Build::Asan => &["-O1", "-fsanitize=address", "-fno-omit-frame-pointer"],
+            Build::Library => &["-O1", "-shared", "-fPIC"],
+            Build::Static => &["-O1", "-static"],
+        }
+    }
+}
+
+/// Compiles `tests/clients/NAME.c` unless the cache has it, and returns the program's path.
+pub fn compile(name: &str, build: Build) -> PathBuf {
+    let dir = repository().join("tests/clients");
+    let source = dir.join(format!("{name}.c"));
+    let cache = clients_dir();
+    let program = cache.join(format!(
+        "{name}-{}-{:016x}",
+        build.tag(),
+        key(&dir, name, build)
+    ));
+    if program.exists() {
+        return program;
+    }
+    fs::create_dir_all(&cache).expect("the cache of clients can be made");
+    // Compiled aside and moved: another test may want the same client at the same time.
+    let aside = cache.join(format!(
+        "{name}-{}-{:?}.new",
+        std::process::id(),
+        std::thread::current().id()
+    ));
+    let output = Command::new(build.compiler())
+        .args(["-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror"])
+        .args(build.flags())
+        .arg(&source)
+        .arg("-o")
+        .arg(&aside)
+        .arg("-pthread")
+        .output()
+        .unwrap_or_else(|e| {
+            panic!(
+                "{}: {e}; `cargo xtask test` installs what the tests need",
+                build.compiler()
+            )
+        });
+    assert!(
+        output.status.success(),
+        "{} does not compile as {build:?}:\n{}",
+        source.display(),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    fs::rename(&aside, &program).expect("the compiled client moves into the cache");
+    program
+}
+
+/// Sources, headers and flags: a change in any makes another program.
+fn key(dir: &std::path::Path, name: &str, build: Build) -> u64 {
+    let mut hasher = DefaultHasher::new();
+    build.flags().hash(&mut hasher);
+    let mut files: Vec<PathBuf> = fs::read_dir(dir)
+        .expect("tests/clients can be listed")
+        .map(|entry| entry.expect("a directory entry").path())
+        .filter(|path| {
+            path.extension().is_some_and(|e| e == "h") || path.ends_with(format!("{name}.c"))
+        })
+        .collect();
+    files.sort();
+    for file in files {
+        fs::read(&file)
+            .expect("a client's source can be read")
+            .hash(&mut hasher);
+    }
+    hasher.finish()
+}
