@@ -1,0 +1,239 @@
+//! Descriptor number to endpoint: one load for every call that is not ours.
+//!
+//! A number that was closed and used again behind our back is found out by the socket's cookie, compared at most once in a
+//! while on the way into a hook ([`enter`]).
+
+use crate::local::Local;
+use crate::log::info;
+use crate::process;
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use nlmmap_ring::errno::{Errno, Result};
+use nlmmap_ring::sys;
+use syscalls::Sysno;
+
+/// Descriptors beyond this cannot carry rings (`ENOMEM` at `setsockopt`, never later).
+pub const MOST: usize = 65_536;
+/// Time stamp ticks between two looks at a cookie: about a millisecond.
+const CHECK_EVERY: u64 = 1 << 21;
+
+static TABLE: [AtomicPtr<Local>; MOST] = [const { AtomicPtr::new(null_mut()) }; MOST];
+static ALL: AtomicPtr<Local> = AtomicPtr::new(null_mut());
+static LIVE: AtomicU32 = AtomicU32::new(0);
+
+/// Stands in the table for a descriptor of our own.
+const PRIVATE: *mut Local = 1 as *mut Local;
+
+fn slot(fd: i32) -> Option<&'static AtomicPtr<Local>> {
+    TABLE.get(fd as u32 as usize)
+}
+
+/// How many descriptors lead to endpoints, and how many are our own.
+#[inline]
+pub fn live() -> u32 {
+    LIVE.load(Ordering::Relaxed)
+}
+
+/// The endpoint of a descriptor, for a hook to work with until it calls [`Local::leave`]. `None`: hand the call on.
+#[inline(always)]
+pub fn enter(fd: i32) -> Option<&'static Local> {
+    match slot(fd) {
+        Some(slot) if !slot.load(Ordering::Relaxed).is_null() => enter_slow(fd, slot),
+        _ => None,
+    }
+}
+
+#[cold]
+fn enter_slow(fd: i32, slot: &'static AtomicPtr<Local>) -> Option<&'static Local> {
+    process::pid();
+    loop {
+        let at = slot.load(Ordering::Acquire);
+        if at.is_null() || at == PRIVATE {
+            return None;
+        }
+        // SAFETY: entries point to Locals, whose memory is never given back.
+        let local = unsafe { &*at };
+        local.users.fetch_add(1, Ordering::AcqRel);
+        if slot.load(Ordering::Acquire) != at {
+            local.leave();
+            continue;
+        }
+        // SAFETY: reads a counter of the processor.
+        let now = unsafe { core::arch::x86_64::_rdtsc() };
+        if now.wrapping_sub(local.checked.load(Ordering::Relaxed)) > CHECK_EVERY {
+            if sys::cookie(fd).ok() != Some(local.cookie.load(Ordering::Relaxed)) {
+                info!("fd {fd} was closed without a call we see: no longer a ring socket");
+                remove(fd);
+                local.leave();
+                return None;
+            }
+            local.checked.store(now, Ordering::Relaxed);
+        }
+        return Some(local);
+    }
+}
+
+/// Whether a descriptor is adopted, without entering.
+#[inline]
+pub fn is_adopted(fd: i32) -> bool {
+    slot(fd).is_some_and(|s| {
+        let at = s.load(Ordering::Relaxed);
+        !at.is_null() && at != PRIVATE
+    })
+}
+
+/// Whether a descriptor is our own.
+#[inline]
+pub fn is_private(fd: i32) -> bool {
+    slot(fd).is_some_and(|s| s.load(Ordering::Relaxed) == PRIVATE)
+}
+
+/// Leads `fd` to `local`, and whatever it led to away.
+pub fn insert(fd: i32, local: &'static Local) -> bool {
+    let Some(slot) = slot(fd) else { return false };
+    local.fds.fetch_add(1, Ordering::AcqRel);
+    let old = slot.swap(core::ptr::from_ref(local).cast_mut(), Ordering::AcqRel);
+    if old.is_null() {
+        LIVE.fetch_add(1, Ordering::Relaxed);
+    } else if old != PRIVATE {
+        // SAFETY: entries point to Locals.
+        unsafe { &*old }.fds.fetch_sub(1, Ordering::AcqRel);
+    }
+    true
+}
+
+/// Leads `fd` nowhere. Returns the endpoint it led to, whose count of descriptors has been lowered.
+pub fn remove(fd: i32) -> Option<&'static Local> {
+    let slot = slot(fd)?;
+    let old = slot.load(Ordering::Acquire);
+    if old.is_null() || old == PRIVATE || slot.compare_exchange(old, null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_err()
+    {
+        return None;
+    }
+    LIVE.fetch_sub(1, Ordering::Relaxed);
+    // SAFETY: entries point to Locals.
+    let local = unsafe { &*old };
+    local.fds.fetch_sub(1, Ordering::AcqRel);
+    Some(local)
+}
+
+/// Moves a descriptor of ours out of the way of the client's, and notes it.
+pub fn adopt_private(fd: i32) -> i32 {
+    let mut at = fd;
+    for floor in [900, 200, 64, 3] {
+        // SAFETY: numbers only. F_DUPFD_CLOEXEC is 1030.
+        if let Ok(high) = unsafe { sys::call(Sysno::fcntl, [fd as usize, 1030, floor, 0, 0, 0]) } {
+            sys::close(fd);
+            at = high as i32;
+            break;
+        }
+    }
+    if let Some(slot) = slot(at) {
+        slot.store(PRIVATE, Ordering::Release);
+        LIVE.fetch_add(1, Ordering::Relaxed);
+    }
+    at
+}
+
+/// Closes a descriptor of ours.
+pub fn close_private(fd: i32) {
+    if let Some(slot) = slot(fd)
+        && slot.compare_exchange(PRIVATE, null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    {
+        LIVE.fetch_sub(1, Ordering::Relaxed);
+        sys::close(fd);
+    }
+}
+
+/// A descriptor of ours is about to be replaced by the client's.
+pub fn forget_private(fd: i32) {
+    if let Some(slot) = slot(fd)
+        && slot.compare_exchange(PRIVATE, null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    {
+        LIVE.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The lowest descriptor that leads to `local`, or -1.
+pub fn find(local: &Local) -> i32 {
+    TABLE.iter().position(|s| core::ptr::eq(s.load(Ordering::Relaxed), local)).map_or(-1, |fd| fd as i32)
+}
+
+/// The first descriptor from `from` to `to` that is adopted or our own.
+pub fn next_used(from: u32, to: u32) -> Option<u32> {
+    let slots = TABLE.get(from as usize..=(to as usize).min(MOST - 1))?;
+    slots.iter().position(|s| !s.load(Ordering::Relaxed).is_null()).map(|n| from + n as u32)
+}
+
+/// Every Local there ever was; ask [`Local::live`].
+pub fn all() -> impl Iterator<Item = &'static Local> {
+    let mut at = ALL.load(Ordering::Acquire);
+    core::iter::from_fn(move || {
+        // SAFETY: null or a Local, never given back.
+        let local: &'static Local = unsafe { at.as_ref()? };
+        at = local.next.load(Ordering::Acquire);
+        Some(local)
+    })
+}
+
+/// A Local that stands for nothing yet: one used before, or a new one. It is marked live.
+pub fn allocate() -> Result<&'static Local> {
+    for local in all() {
+        if local.users.load(Ordering::Acquire) == 0
+            && local.duty.is_free()
+            && local.live.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        {
+            local.orphan.store(-1, Ordering::Relaxed);
+            return Ok(local);
+        }
+    }
+    let page = sys::map_private(sys::pages(size_of::<Local>()))?.cast::<Local>();
+    // SAFETY: fresh zeroed memory; every field of a Local is an atomic, for which zeroes are valid.
+    let local = unsafe { &*page };
+    local.live.store(true, Ordering::Relaxed);
+    local.orphan.store(-1, Ordering::Relaxed);
+    let mut head = ALL.load(Ordering::Relaxed);
+    loop {
+        local.next.store(head, Ordering::Relaxed);
+        match ALL.compare_exchange(head, page, Ordering::Release, Ordering::Relaxed) {
+            Ok(_) => return Ok(local),
+            Err(now) => head = now,
+        }
+    }
+}
+
+/// The live endpoint of a socket, entered.
+pub fn by_cookie(cookie: u64) -> Option<&'static Local> {
+    all().find(|l| {
+        if !l.live.load(Ordering::Acquire) || l.cookie.load(Ordering::Relaxed) != cookie {
+            return false;
+        }
+        l.users.fetch_add(1, Ordering::AcqRel);
+        if l.live.load(Ordering::Acquire) && l.cookie.load(Ordering::Relaxed) == cookie {
+            return true;
+        }
+        l.leave();
+        false
+    })
+}
+
+/// A fork child makes the endpoints its own: no other thread is at work with them here.
+pub fn after_fork(pid: u32) {
+    for local in all() {
+        local.users.store(0, Ordering::Relaxed);
+        local.duty.after_fork();
+        if local.live.load(Ordering::Relaxed)
+            && local.is_mapped()
+            && let Some(control) = local.endpoint.control()
+        {
+            let held = control.lock.hold(pid);
+            control.note_mapping(pid, 1);
+            drop(held);
+        }
+    }
+}
+
+/// `ENOMEM` for a descriptor beyond the table.
+pub fn check(fd: i32) -> Result<()> {
+    slot(fd).map(|_| ()).ok_or(Errno::NOMEM)
+}

@@ -1,0 +1,409 @@
+//! The backing thread: moves frames while the client makes no calls.
+//!
+//! A client that spins on `nm_status`, or waits by system calls of its own, never enters a hook. One thread a process watches
+//! the sockets for it. It sleeps in the kernel, and leaves the work to the client's own threads while those keep waiting by
+//! calls we see ([`Duty`], readiness.md "Who pumps").
+//!
+//! | state | the socket is | changes to |
+//! | --- | --- | --- |
+//! | `Off` | not watched: the client is in a wait of ours, or has just called | `Armed` when a wait that slept returns; `Off` stays while calls keep coming (looked at every [`TICK`]) |
+//! | `Armed` | watched for its next message | `Active` by that message |
+//! | `Active` | not watched; the client is expected to call within a tick | `Off`/`Active` if it does, `Driving` if not |
+//! | `Driving` | watched for every message, which the thread moves at once | `Off` by a wait of ours |
+
+use crate::fdtable;
+use crate::init;
+use crate::local::Local;
+use crate::log::warning;
+use crate::process;
+use crate::symbols::EpollEvent;
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use nlmmap_ring::control::flag;
+use nlmmap_ring::errno::{Errno, Result};
+use nlmmap_ring::readiness;
+use nlmmap_ring::rx::Context;
+use nlmmap_ring::socket::Fd;
+use nlmmap_ring::sys;
+use syscalls::Sysno;
+
+/// How long a client that has been calling is trusted to call again, in milliseconds.
+const TICK: i32 = 2;
+/// Longest sleep between two looks at frames that a client without calls still holds, in milliseconds.
+const LONGEST: i32 = 64;
+
+const EPOLLIN: u32 = 1;
+const EPOLLET: u32 = 1 << 31;
+const EPOLLONESHOT: u32 = 1 << 30;
+
+const OFF: u32 = 0;
+const ARMED: u32 = 1;
+const ACTIVE: u32 = 2;
+const DRIVING: u32 = 3;
+
+/// The backing thread's view of one endpoint.
+#[derive(Debug)]
+pub struct Duty {
+    state: AtomicU32,
+    /// The descriptor it is registered by plus one; 0 when it is not.
+    fd: AtomicI32,
+    /// Waits by the client, counted at their start.
+    pub waits: AtomicU64,
+    /// Client threads inside a wait.
+    pub inside: AtomicU32,
+    /// `waits` when the thread last looked.
+    seen: AtomicU64,
+    /// Held by the thread while it works with the endpoint.
+    busy: AtomicBool,
+}
+
+impl Duty {
+    /// Whether the Local may stand for another socket.
+    pub fn is_free(&self) -> bool {
+        !self.busy.load(Ordering::Acquire)
+    }
+
+    /// Back to nothing.
+    pub fn free(&self) {
+        self.state.store(OFF, Ordering::Relaxed);
+        self.fd.store(0, Ordering::Relaxed);
+        self.waits.store(0, Ordering::Relaxed);
+        self.inside.store(0, Ordering::Relaxed);
+    }
+
+    /// In a fork child nobody waits and no thread watches.
+    pub fn after_fork(&self) {
+        self.state.store(OFF, Ordering::Relaxed);
+        self.fd.store(0, Ordering::Relaxed);
+        self.inside.store(0, Ordering::Relaxed);
+        self.busy.store(false, Ordering::Relaxed);
+    }
+}
+
+static EPOLL: AtomicI32 = AtomicI32::new(-1);
+static STARTED: AtomicU32 = AtomicU32::new(0);
+/// Whether the thread sleeps without a time-out: nobody is `ACTIVE`.
+static DEEP: AtomicBool = AtomicBool::new(false);
+
+fn control(op: usize, fd: i32, events: u32, local: &Local) -> Result<()> {
+    let event = EpollEvent { events, data: core::ptr::from_ref(local) as u64 };
+    let ep = EPOLL.load(Ordering::Relaxed);
+    if ep < 0 {
+        return Err(Errno::BADF);
+    }
+    // SAFETY: the event is a local.
+    unsafe { sys::call(Sysno::epoll_ctl, [ep as usize, op, fd as usize, &raw const event as usize, 0, 0]) }.map(|_| ())
+}
+
+const ADD: usize = 1;
+const DEL: usize = 2;
+const MOD: usize = 3;
+
+/// Registers (or changes) what the thread is told about a socket.
+fn watch(local: &Local, events: u32) -> bool {
+    let fd = local.duty.fd.load(Ordering::Acquire) - 1;
+    if fd >= 0 && control(MOD, fd, events, local).is_ok() {
+        return true;
+    }
+    let fd = local.any_fd();
+    if fd < 0 {
+        return false;
+    }
+    let done = match control(ADD, fd, events, local) {
+        Err(Errno::EXIST) => control(MOD, fd, events, local),
+        other => other,
+    };
+    if done.is_ok() {
+        local.duty.fd.store(fd + 1, Ordering::Release);
+    }
+    done.is_ok()
+}
+
+/// Starts the thread, once a process, and has it watch `local`.
+///
+/// # Errors
+/// What the kernel or the C library refuses: descriptors (`EMFILE`), threads (`EAGAIN`), memory.
+pub fn start(local: &Local) -> Result<()> {
+    if EPOLL.load(Ordering::Acquire) < 0 {
+        // SAFETY: numbers only. EPOLL_CLOEXEC.
+        let ep = unsafe { sys::call(Sysno::epoll_create1, [0x80000, 0, 0, 0, 0, 0]) }? as i32;
+        let ep = fdtable::adopt_private(ep);
+        if EPOLL.compare_exchange(-1, ep, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            fdtable::close_private(ep);
+        }
+    }
+    if STARTED.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+        && let Err(e) = spawn()
+    {
+        STARTED.store(0, Ordering::Release);
+        return Err(e);
+    }
+    if local.duty.state.load(Ordering::Relaxed) == OFF {
+        arm(local);
+    }
+    Ok(())
+}
+
+/// A thread that the C library knows, so that its credential changes reach it, with every signal blocked.
+fn spawn() -> Result<()> {
+    let (create, detach) = (init::PTHREAD_CREATE.load(Ordering::Relaxed), init::PTHREAD_DETACH.load(Ordering::Relaxed));
+    if create == 0 || detach == 0 {
+        warning!("this process has no pthread_create: frames move only while the program waits, sends or receives");
+        return Ok(());
+    }
+    type Create = unsafe extern "C" fn(*mut usize, usize, extern "C" fn(usize) -> usize, usize) -> i32;
+    // SAFETY: the C library's functions by their own names.
+    let create = unsafe { core::mem::transmute::<usize, Create>(create) };
+    // SAFETY: as above.
+    let detach = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn(usize) -> i32>(detach) };
+    let mut thread = 0;
+    let mask = sys::block_signals();
+    // SAFETY: `main` never returns and never unwinds; the library is never unloaded.
+    let error = unsafe { create(&raw mut thread, 0, main, 0) };
+    sys::restore_signals(mask);
+    if error != 0 {
+        return Err(Errno(error));
+    }
+    // SAFETY: the thread was just made and nobody else knows it.
+    unsafe { detach(thread) };
+    Ok(())
+}
+
+/// Has the thread woken by the next message.
+fn arm(local: &Local) {
+    local.duty.state.store(ARMED, Ordering::Relaxed);
+    if !watch(local, EPOLLIN | EPOLLONESHOT) {
+        local.duty.state.store(OFF, Ordering::Relaxed);
+    }
+}
+
+/// A client thread is about to wait: the work is its own.
+#[inline]
+pub fn enter_wait(local: &Local) {
+    let duty = &local.duty;
+    duty.inside.fetch_add(1, Ordering::Relaxed);
+    duty.waits.fetch_add(1, Ordering::Relaxed);
+    local.endpoint.unseen.store(false, Ordering::Relaxed);
+    let state = duty.state.load(Ordering::Relaxed);
+    if state == ARMED || state == DRIVING {
+        duty.state.store(OFF, Ordering::Relaxed);
+        watch(local, 0);
+    }
+}
+
+/// A client thread has waited. From here it may go on without calls: somebody must watch.
+#[inline]
+pub fn leave_wait(local: &Local) {
+    let duty = &local.duty;
+    duty.inside.fetch_sub(1, Ordering::Relaxed);
+    if duty.state.load(Ordering::Relaxed) == OFF {
+        if STARTED.load(Ordering::Relaxed) == 0 {
+            // A fork child, or the thread was refused: tried once for each process.
+            let _ = start(local);
+        } else {
+            arm(local);
+        }
+    }
+}
+
+/// A wait was answered from memory: noted, so that the thread does not take over.
+#[inline]
+pub fn note_call(local: &Local) {
+    local.duty.waits.fetch_add(1, Ordering::Relaxed);
+    local.endpoint.unseen.store(false, Ordering::Relaxed);
+}
+
+/// A descriptor is about to be closed: if the thread is registered by it, it goes on by another one.
+pub fn closing(local: &Local, fd: i32) {
+    let duty = &local.duty;
+    if duty.fd.compare_exchange(fd + 1, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        let _ = control(DEL, fd, 0, local);
+        if local.fds.load(Ordering::Relaxed) > 0 || local.orphan.load(Ordering::Relaxed) >= 0 {
+            arm(local);
+        }
+    }
+}
+
+/// The endpoint is over.
+pub fn forget(local: &Local) {
+    let fd = local.duty.fd.swap(0, Ordering::AcqRel) - 1;
+    if fd >= 0 {
+        let _ = control(DEL, fd, 0, local);
+    }
+    local.duty.state.store(OFF, Ordering::Relaxed);
+}
+
+/// In a fork child: the parent's thread is not here, and its epoll instance is not ours to use.
+pub fn after_fork() {
+    STARTED.store(0, Ordering::Relaxed);
+    let ep = EPOLL.swap(-1, Ordering::Relaxed);
+    if ep >= 0 {
+        fdtable::close_private(ep);
+    }
+}
+
+/// What the thread found at one endpoint.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Next {
+    /// Nothing to do before the kernel says so.
+    Quiet,
+    /// Look again after a tick.
+    Tick,
+    /// The client holds frames (or the ring is full): look again soon, and less often the longer it lasts.
+    Soon,
+}
+
+extern "C" fn main(_: usize) -> usize {
+    // SAFETY: PR_SET_NAME (15) takes a C string of up to 16 bytes.
+    let _ = unsafe { sys::call(Sysno::prctl, [15, c"nlmmap".as_ptr() as usize, 0, 0, 0, 0]) };
+    let mut events = [EpollEvent { events: 0, data: 0 }; 16];
+    let mut timeout = TICK;
+    let mut soon = 0;
+    loop {
+        let ep = EPOLL.load(Ordering::Acquire);
+        DEEP.store(timeout < 0, Ordering::Relaxed);
+        let args = [ep as usize, events.as_mut_ptr() as usize, events.len(), timeout as usize, 0, 8];
+        // SAFETY: the events are locals; no signal set.
+        let n = match unsafe { sys::call(Sysno::epoll_pwait, args) } {
+            Ok(n) => n,
+            Err(Errno::INTR) => continue,
+            Err(_) => {
+                // The program has closed our descriptor by a call we do not see.
+                if !reopen(ep) {
+                    return 0;
+                }
+                continue;
+            }
+        };
+        for event in events.iter().take(n) {
+            if let Some(local) = fdtable::all().find(|l| core::ptr::from_ref(*l) as u64 == event.data) {
+                fired(local);
+            }
+        }
+        let mut next = Next::Quiet;
+        for local in fdtable::all().filter(|l| l.live.load(Ordering::Relaxed)) {
+            match look(local) {
+                Next::Soon => next = Next::Soon,
+                Next::Tick if next == Next::Quiet => next = Next::Tick,
+                _ => {}
+            }
+        }
+        soon = if next == Next::Soon && n == 0 { (soon * 2).clamp(1, LONGEST) } else { 0 };
+        timeout = match next {
+            Next::Quiet => -1,
+            Next::Tick => TICK,
+            Next::Soon => soon,
+        };
+        if next == Next::Soon && soon == 0 {
+            // The first looks are close together: a client that works through its frames is about to be done.
+            let nap = [0u64, 50_000];
+            // SAFETY: the time is a local.
+            let _ = unsafe { sys::call(Sysno::nanosleep, [nap.as_ptr() as usize, 0, 0, 0, 0, 0]) };
+            soon = 1;
+        }
+    }
+}
+
+/// Makes a new epoll instance in the place of one that is gone.
+fn reopen(gone: i32) -> bool {
+    // SAFETY: numbers only.
+    let Ok(ep) = (unsafe { sys::call(Sysno::epoll_create1, [0x80000, 0, 0, 0, 0, 0]) }) else {
+        warning!("the backing thread has lost its descriptor and cannot have another: frames move only during calls");
+        return false;
+    };
+    let ep = fdtable::adopt_private(ep as i32);
+    if EPOLL.compare_exchange(gone, ep, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        fdtable::close_private(ep);
+        return true;
+    }
+    for local in fdtable::all().filter(|l| l.live.load(Ordering::Relaxed)) {
+        local.duty.fd.store(0, Ordering::Relaxed);
+        arm(local);
+    }
+    true
+}
+
+/// A watched socket has a message.
+fn fired(local: &'static Local) {
+    let duty = &local.duty;
+    if duty.state.load(Ordering::Relaxed) == ARMED {
+        // A client that has never waited by a call of ours is not expected to begin now.
+        let next = if local.endpoint.unseen.load(Ordering::Relaxed) { DRIVING } else { ACTIVE };
+        if duty.state.compare_exchange(ARMED, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            duty.seen.store(duty.waits.load(Ordering::Relaxed), Ordering::Relaxed);
+            if next == DRIVING {
+                watch(local, EPOLLIN | EPOLLET);
+            }
+        }
+    }
+}
+
+/// Does what the state asks for.
+fn look(local: &'static Local) -> Next {
+    let duty = &local.duty;
+    match duty.state.load(Ordering::Acquire) {
+        ACTIVE => {
+            if duty.inside.load(Ordering::Relaxed) > 0 {
+                let _ = duty.state.compare_exchange(ACTIVE, OFF, Ordering::AcqRel, Ordering::Relaxed);
+                // The wait may have ended in between, and found nobody to arm for: then it is done here.
+                if duty.inside.load(Ordering::Relaxed) == 0
+                    && duty.state.compare_exchange(OFF, ARMED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                {
+                    arm(local);
+                }
+                return Next::Quiet;
+            }
+            let waits = duty.waits.load(Ordering::Relaxed);
+            if duty.seen.swap(waits, Ordering::Relaxed) != waits {
+                return Next::Tick;
+            }
+            if duty.state.compare_exchange(ACTIVE, DRIVING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+                return Next::Tick;
+            }
+            local.endpoint.unseen.store(true, Ordering::Relaxed);
+            watch(local, EPOLLIN | EPOLLET);
+            drive(local)
+        }
+        DRIVING => drive(local),
+        _ => Next::Quiet,
+    }
+}
+
+/// Moves what there is, in the client's stead.
+fn drive(local: &'static Local) -> Next {
+    local.users.fetch_add(1, Ordering::AcqRel);
+    local.duty.busy.store(true, Ordering::Release);
+    let mut next = Next::Quiet;
+    let fd = local.any_fd();
+    if local.live.load(Ordering::Acquire) && fd >= 0 && sys::cookie(fd).ok() == Some(local.cookie.load(Ordering::Relaxed)) {
+        local.endpoint.service(&Fd(fd), process::pid(), Context::Background);
+        if let Some(control) = local.endpoint.control()
+            && (control.has(flag::BLOCKED) || control.has(flag::RETAINED) || readiness::readable(&local.endpoint, control))
+        {
+            next = if control.has(flag::BLOCKED) || control.has(flag::RETAINED) { Next::Soon } else { Next::Quiet };
+        }
+    }
+    local.duty.busy.store(false, Ordering::Release);
+    local.leave();
+    next
+}
+
+/// The client wants the number that a descriptor of ours has: it moves to another one.
+pub fn move_away(fd: i32) {
+    // SAFETY: numbers only. F_DUPFD_CLOEXEC.
+    let Ok(copy) = (unsafe { sys::call(Sysno::fcntl, [fd as usize, 1030, 3, 0, 0, 0]) }) else { return };
+    let copy = fdtable::adopt_private(copy as i32);
+    if EPOLL.compare_exchange(fd, copy, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        match fdtable::all().find(|l| l.orphan.load(Ordering::Relaxed) == fd) {
+            Some(local) => {
+                closing(local, fd);
+                local.orphan.store(copy, Ordering::Relaxed);
+                arm(local);
+            }
+            None => {
+                fdtable::close_private(copy);
+                return;
+            }
+        }
+    }
+    fdtable::forget_private(fd);
+}

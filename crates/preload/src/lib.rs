@@ -1,0 +1,53 @@
+//! The `LD_PRELOAD` front end of nlmmap.
+//!
+//! # Contract
+//! A netlink socket becomes ours at a successful `setsockopt(SOL_NETLINK, NETLINK_{RX,TX}_RING)` and not before. Its file
+//! descriptor stays the real netlink socket. Every call on any other descriptor is handed on after one table look-up.
+//!
+//! # Shape
+//! No libstd, no allocator, no thread-local storage, no libc but for `errno` and what is handed on. Two call families, never
+//! mixed: [`next`] (the application's own call, given to the next object in the chain) and `nlmmap_ring::sys` (our own work,
+//! a raw system call).
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | [`symbols`] | the one table of interposed names |
+//! | [`entry`], [`next`] | made from the table: exports and hand-on |
+//! | [`init`] | constructor: resolve, read the environment |
+//! | [`process`] | fork, vfork, which process this is |
+//! | [`fdtable`], [`local`] | descriptor to endpoint, and its life |
+//! | [`route`] | what each hook does with a descriptor of ours |
+//! | [`guard`] | the backing thread: frames move while the client makes no calls |
+//! | [`log`] | one line to descriptor 2, when asked for |
+#![cfg_attr(not(test), no_std)]
+#![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
+
+#[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
+compile_error!("the preload library knows x86-64 Linux only so far");
+
+pub mod entry;
+pub mod fdtable;
+pub mod guard;
+pub mod init;
+pub mod local;
+pub mod log;
+pub mod next;
+pub mod process;
+pub mod route;
+pub mod symbols;
+
+/// Read by `nlmmap run` and `nlmmap doctor` to know the library in a process: the version of this hand-shake.
+#[allow(non_upper_case_globals, reason = "an exported C name")]
+#[cfg_attr(not(test), unsafe(no_mangle))]
+pub static nlmmap_preload_abi: u32 = 1;
+
+/// Nothing here panics on purpose; if it does, ending the program is the only thing that harms nobody else.
+#[cfg(not(test))]
+#[panic_handler]
+fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
+    log::panic(info);
+    loop {
+        // SAFETY: takes a number.
+        let _ = unsafe { nlmmap_ring::sys::call(syscalls::Sysno::exit_group, [134, 0, 0, 0, 0, 0]) };
+    }
+}

@@ -1,0 +1,100 @@
+//! Which process this is: fork and vfork are told apart without being hooked.
+//!
+//! A private page with `MADV_WIPEONFORK` holds a mark. After `fork` the mark is gone (the child has a copy of our tables and
+//! makes it its own at the first call that concerns an endpoint); after `vfork` the mark is there but the process id is
+//! another one (the child borrows the parent's memory: hand everything on, write nothing).
+
+use crate::fdtable;
+use crate::guard;
+use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use nlmmap_ring::sys;
+
+const OURS: u32 = 1;
+const SETTLING: u32 = 2;
+
+static PID: AtomicU32 = AtomicU32::new(0);
+static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+
+/// Notes how children are announced: glibc's or musl's `atfork`, 0 for none.
+pub fn construct(register_atfork: usize, pthread_atfork: usize) {
+    type Handler = extern "C" fn();
+    extern "C" fn child() {
+        if fdtable::live() > 0 {
+            settle();
+        }
+    }
+    if register_atfork != 0 {
+        // SAFETY: glibc's `__register_atfork(prepare, parent, child, dso_handle)`.
+        let f = unsafe {
+            core::mem::transmute::<usize, unsafe extern "C" fn(usize, usize, Handler, usize) -> i32>(register_atfork)
+        };
+        // SAFETY: the handler stays: the library is never unloaded.
+        let _ = unsafe { f(0, 0, child, 0) };
+    } else if pthread_atfork != 0 {
+        // SAFETY: POSIX `pthread_atfork(prepare, parent, child)`.
+        let f = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn(usize, usize, Handler) -> i32>(pthread_atfork) };
+        // SAFETY: as above.
+        let _ = unsafe { f(0, 0, child) };
+    }
+}
+
+/// Makes the mark, before the first socket is adopted.
+pub fn prepare() -> nlmmap_ring::errno::Result<()> {
+    if !MARK.load(Ordering::Acquire).is_null() {
+        return Ok(());
+    }
+    let page = sys::map_private(sys::PAGE)?.cast::<AtomicU32>();
+    // SAFETY: a fresh private page of ours. On a kernel without the advice (before 4.14) nothing would tell a fork: refuse.
+    let advised = unsafe { sys::advise(page.cast(), sys::PAGE, linux_raw_sys::general::MADV_WIPEONFORK) };
+    if let Err(e) = advised {
+        // SAFETY: seen by nobody.
+        unsafe { sys::unmap(page.cast(), sys::PAGE) };
+        return Err(e);
+    }
+    // SAFETY: page-aligned, zeroed, ours.
+    unsafe { (*page).store(OURS, Ordering::Relaxed) };
+    PID.store(sys::getpid(), Ordering::Relaxed);
+    if MARK.compare_exchange(core::ptr::null_mut(), page, Ordering::Release, Ordering::Relaxed).is_err() {
+        // SAFETY: another thread was first; ours was seen by nobody.
+        unsafe { sys::unmap(page.cast(), sys::PAGE) };
+    }
+    Ok(())
+}
+
+/// This process's id, after making the tables this process's own if it is a fork child.
+#[inline]
+pub fn pid() -> u32 {
+    // SAFETY: null or our page, which stays mapped.
+    if let Some(mark) = unsafe { MARK.load(Ordering::Acquire).as_ref() }
+        && mark.load(Ordering::Acquire) != OURS
+    {
+        settle();
+    }
+    PID.load(Ordering::Relaxed)
+}
+
+/// Whether this is a vfork child: it runs in its parent's memory.
+pub fn is_vfork_child() -> bool {
+    pid() != sys::getpid()
+}
+
+/// A fork child takes over its copy of the tables.
+#[cold]
+fn settle() {
+    // SAFETY: null or our page.
+    let Some(mark) = (unsafe { MARK.load(Ordering::Acquire).as_ref() }) else { return };
+    match mark.compare_exchange(0, SETTLING, Ordering::Acquire, Ordering::Acquire) {
+        Ok(_) => {
+            let pid = sys::getpid();
+            PID.store(pid, Ordering::Relaxed);
+            guard::after_fork();
+            fdtable::after_fork(pid);
+            mark.store(OURS, Ordering::Release);
+        }
+        Err(OURS) => {}
+        // Another thread of the child is at it.
+        Err(_) => while mark.load(Ordering::Acquire) == SETTLING {
+            core::hint::spin_loop();
+        },
+    }
+}

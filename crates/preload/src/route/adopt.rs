@@ -1,0 +1,235 @@
+//! Adoption: a netlink socket becomes ours when a ring is set on it, and ring requests on one that is.
+//!
+//! The checks and their order are `netlink_setsockopt` and `netlink_set_ring` of 4.4 (abi.md, "Setting a ring").
+
+use crate::fdtable;
+use crate::init;
+use crate::local::Local;
+use crate::log::{debug, info};
+use crate::process;
+use core::sync::atomic::Ordering::Relaxed;
+use nlmmap_ring::abi::{self, NETLINK_RX_RING, nl_mmap_req};
+use nlmmap_ring::control::flag;
+use nlmmap_ring::endpoint::Which;
+use nlmmap_ring::errno::{Errno, Result};
+use nlmmap_ring::geometry::Geometry;
+use nlmmap_ring::sys::{self, SOL_SOCKET};
+use syscalls::Sysno;
+
+const SO_RCVBUF: i32 = 8;
+const SO_PASSCRED: i32 = 16;
+const SO_RCVBUFFORCE: i32 = 33;
+const SO_PROTOCOL: i32 = 38;
+const SO_DOMAIN: i32 = 39;
+pub(super) const NETLINK_ADD_MEMBERSHIP: i32 = 1;
+pub(super) const NETLINK_PKTINFO: i32 = 3;
+pub(super) const NETLINK_NO_ENOBUFS: i32 = 5;
+const NETLINK_LIST_MEMBERSHIPS: i32 = 9;
+/// More than this is not asked of the real socket's buffer, however large the ring.
+const MOST_BUFFER: usize = 32 << 20;
+
+/// Serves `NETLINK_RX_RING` or `NETLINK_TX_RING`, after the kernel has answered that it does not know them.
+pub(super) fn set_ring(fd: i32, name: i32, value: *const u8, len: u32) -> Result<()> {
+    let which = if name == NETLINK_RX_RING { Which::Rx } else { Which::Tx };
+    let req = request(value, len)?;
+    let entered = match fdtable::enter(fd) {
+        Some(local) => Some(local),
+        None => join(fd)?,
+    };
+    if let Some(local) = entered {
+        let result = change(local, fd, which, &req);
+        local.leave();
+        return result;
+    }
+    if req.nm_block_nr == 0 {
+        // Nothing is set: freeing nothing is fine, with whatever else in the request.
+        return if req.nm_frame_nr == 0 { Ok(()) } else { Err(Errno::INVAL) };
+    }
+    let geometry = judge(&req)?;
+    adopt(fd, which, geometry)
+}
+
+/// Whether the kernel of 4.5 would have let this process set rings.
+pub(super) fn may_set_rings() -> bool {
+    let mut header = [0x2008_0522u32, 0];
+    let mut sets = [0u32; 6];
+    // SAFETY: capget version 3 reads a header of 8 bytes and writes two sets of 12 bytes.
+    let got = unsafe { sys::call(Sysno::capget, [header.as_mut_ptr() as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0]) };
+    got.is_ok() && sets[0] & 1 << 12 != 0 && in_initial_user_namespace()
+}
+
+fn in_initial_user_namespace() -> bool {
+    let mut text = [0u8; 64];
+    let path = c"/proc/self/ns/user";
+    let args = [path.as_ptr() as usize, text.as_mut_ptr() as usize, text.len(), 0, 0, 0];
+    // SAFETY: a C string and a buffer of the stated length.
+    match unsafe { sys::call(Sysno::readlink, args) } {
+        // PROC_USER_INIT_INO
+        Ok(n) => text.get(..n) == Some(b"user:[4026531837]"),
+        // Without /proc nothing says otherwise.
+        Err(_) => true,
+    }
+}
+
+/// Reads the request as the kernel would: by a copy that can fail.
+fn request(value: *const u8, len: u32) -> Result<nl_mmap_req> {
+    if (len as usize) < size_of::<nl_mmap_req>() {
+        return Err(Errno::INVAL);
+    }
+    let mut req = nl_mmap_req::default();
+    let to = sys::IoVec { base: (&raw mut req).cast(), len: size_of::<nl_mmap_req>() };
+    let from = sys::IoVec { base: value.cast_mut(), len: size_of::<nl_mmap_req>() };
+    let args = [sys::getpid() as usize, &raw const to as usize, 1, &raw const from as usize, 1, 0];
+    // SAFETY: the kernel checks the client's address; ours is a local.
+    match unsafe { sys::call(Sysno::process_vm_readv, args) } {
+        Ok(16) => Ok(req),
+        Ok(_) | Err(Errno::FAULT) => Err(Errno::FAULT),
+        // Refused by a sandbox. The kernel has read the first word at this address a moment ago (`setsockopt`).
+        // SAFETY: the client's duty, then: 16 readable bytes.
+        Err(_) => Ok(unsafe { value.cast::<nl_mmap_req>().read_unaligned() }),
+    }
+}
+
+fn judge(req: &nl_mmap_req) -> Result<Geometry> {
+    let limit = sys::total_memory().max(1 << 20);
+    Geometry::check(req, sys::PAGE as u32, limit).inspect_err(|e| {
+        let why = if *e == Errno::NOMEM { "more memory than there is" } else { "against the rules of the ABI" };
+        info!(
+            "ring of {} blocks of {} bytes, {} frames of {} bytes: {why}",
+            req.nm_block_nr, req.nm_block_size, req.nm_frame_nr, req.nm_frame_size
+        );
+    })
+}
+
+/// The endpoint of this very socket under another number, which this number now leads to as well.
+fn join(fd: i32) -> Result<Option<&'static Local>> {
+    let cookie = sys::cookie(fd)?;
+    let Some(local) = fdtable::by_cookie(cookie) else { return Ok(None) };
+    fdtable::check(fd).inspect_err(|_| local.leave())?;
+    fdtable::insert(fd, local);
+    Ok(Some(local))
+}
+
+/// A request on a socket that is ours.
+fn change(local: &'static Local, fd: i32, which: Which, req: &nl_mmap_req) -> Result<()> {
+    let control = local.endpoint.control().ok_or(Errno::BADF)?;
+    let mapped = local.is_mapped() || {
+        let _held = control.lock.hold(process::pid());
+        control.is_mapped(|pid| pid != process::pid() && !sys::is_dead(pid))
+    };
+    if mapped {
+        info!("fd {fd}: the rings are mapped, by this process or a child: busy");
+        return Err(Errno::BUSY);
+    }
+    if req.nm_block_nr != 0 {
+        if local.endpoint.ring(which).is_some() {
+            return Err(Errno::BUSY);
+        }
+        let geometry = judge(req)?;
+        local.endpoint.add_ring(which, geometry)?;
+        if which == Which::Rx {
+            begin_receiving(local, fd, &geometry);
+        }
+        return Ok(());
+    }
+    if req.nm_frame_nr != 0 {
+        return Err(Errno::INVAL);
+    }
+    // Another thread may be inside a call on this socket: its ring stays until that is over.
+    if local.users.load(Relaxed) > 1 {
+        info!("fd {fd}: another thread is inside a call on this socket: busy");
+        return Err(Errno::BUSY);
+    }
+    if local.endpoint.ring(which).is_some() {
+        // SAFETY: this thread is the only user.
+        unsafe { local.endpoint.drop_ring(which) };
+        if which == Which::Rx {
+            drain(fd);
+        }
+    }
+    Ok(())
+}
+
+/// Makes an endpoint for a socket that has none.
+fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
+    fdtable::check(fd).inspect_err(|_| info!("fd {fd}: descriptors from {} on cannot carry rings", fdtable::MOST))?;
+    process::prepare()?;
+    let domain: i32 = sys::getsockopt(fd, SOL_SOCKET, SO_DOMAIN)?;
+    if domain != i32::from(sys::AF_NETLINK) {
+        return Err(Errno::NOPROTOOPT);
+    }
+    let family: i32 = sys::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL)?;
+    let cookie = sys::cookie(fd)?;
+    let local = fdtable::allocate()?;
+    local.users.fetch_add(1, Relaxed);
+    let made = local
+        .endpoint
+        .open(family as u32, init::STRICT.load(Relaxed))
+        .and_then(|()| local.endpoint.add_ring(which, geometry));
+    if let Err(e) = made {
+        info!("fd {fd}: no memory for a ring of {} bytes", geometry.len());
+        local.leave();
+        return Err(e);
+    }
+    local.cookie.store(cookie, Relaxed);
+    // SAFETY: reads a counter of the processor.
+    local.checked.store(unsafe { core::arch::x86_64::_rdtsc() }, Relaxed);
+    note_options(local, fd);
+    if which == Which::Rx {
+        begin_receiving(local, fd, &geometry);
+    }
+    fdtable::insert(fd, local);
+    super::fds::each_open(|other| {
+        if other != fd && !fdtable::is_adopted(other) && sys::cookie(other) == Ok(cookie) {
+            fdtable::insert(other, local);
+        }
+    });
+    super::epoll::find_watches(local, fd);
+    debug!("fd {fd}: adopted, family {family}, {which:?} ring of {} frames of {} bytes", geometry.frame_nr(), geometry.frame_size());
+    local.leave();
+    Ok(())
+}
+
+/// What the client has asked of the real socket so far, before we ask more of it.
+fn note_options(local: &Local, fd: i32) {
+    let Some(control) = local.endpoint.control() else { return };
+    let on = |level, name| sys::getsockopt::<i32>(fd, level, name).is_ok_and(|v| v != 0);
+    control.set(flag::PASSCRED, on(SOL_SOCKET, SO_PASSCRED));
+    control.set(flag::PKTINFO, on(abi::SOL_NETLINK, NETLINK_PKTINFO));
+    control.set(flag::NO_ENOBUFS, on(abi::SOL_NETLINK, NETLINK_NO_ENOBUFS));
+}
+
+/// The real socket is made ready to fill frames.
+fn begin_receiving(local: &Local, fd: i32, geometry: &Geometry) {
+    drain(fd);
+    // Credentials come with each message; a client that did not ask does not see them.
+    let _ = sys::setsockopt(fd, SOL_SOCKET, SO_PASSCRED, 1);
+    // Groups above 32 are told by ancillary data only.
+    let groups = sys::getsockopt_over(fd, abi::SOL_NETLINK, NETLINK_LIST_MEMBERSHIPS, [0u32; 64]).unwrap_or([0; 64]);
+    if groups.iter().skip(1).any(|g| *g != 0) {
+        let _ = sys::setsockopt(fd, abi::SOL_NETLINK, NETLINK_PKTINFO, 1);
+    }
+    if local.endpoint.strict.load(Relaxed) {
+        return;
+    }
+    // A burst that the ring could hold must fit in the real queue while nobody pumps. The kernel doubles what it is asked for,
+    // and charges about 768 bytes for the smallest message.
+    let want = (geometry.len() / 2 + geometry.frame_nr() as usize * 512).min(MOST_BUFFER) as i32;
+    let have: i32 = sys::getsockopt(fd, SOL_SOCKET, SO_RCVBUF).unwrap_or(i32::MAX);
+    if have / 2 < want && sys::setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, want).is_err() {
+        let _ = sys::setsockopt(fd, SOL_SOCKET, SO_RCVBUF, want);
+    }
+}
+
+/// Setting or freeing the receive ring empties the queue.
+fn drain(fd: i32) {
+    let mut byte = 0u8;
+    for _ in 0..1_000_000 {
+        let args = [fd as usize, &raw mut byte as usize, 0, (sys::MSG_DONTWAIT | sys::MSG_TRUNC) as usize, 0, 0];
+        // SAFETY: a buffer of no bytes.
+        match unsafe { sys::call(Sysno::recvfrom, args) } {
+            Ok(_) | Err(Errno::INTR | Errno::NOBUFS) => {}
+            Err(_) => break,
+        }
+    }
+}

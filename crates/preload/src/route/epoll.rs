@@ -1,0 +1,440 @@
+//! `epoll_ctl`, `epoll_wait` and its kin: registrations of ring sockets are followed, and answered from memory.
+//!
+//! The kernel's own registration stays, and wakes the wait when a message arrives. From the first wait by a call we see it
+//! is edge triggered and carries our mark, so that what the kernel reports for a ring socket can be told from the rest and
+//! replaced by what memory says: level, edge and one-shot as the client asked.
+
+use super::wait::{self, FIRST_NAP, LONGEST_NAP, Limit};
+use crate::fdtable;
+use crate::guard;
+use crate::init;
+use crate::local::{Local, Watch};
+use crate::log::warning;
+use crate::next::{self, errno, set_errno};
+use crate::process;
+use crate::symbols::{EpollEvent, TimeSpec};
+use core::ffi::{c_int, c_void};
+use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::AtomicU8;
+use nlmmap_ring::rx::Context;
+use nlmmap_ring::sys;
+use syscalls::Sysno;
+
+const ADD: c_int = 1;
+const DEL: c_int = 2;
+const MOD: c_int = 3;
+const EPOLLIN: u32 = 1;
+const EPOLLERR: u32 = 8;
+const EPOLLHUP: u32 = 16;
+const EPOLLEXCLUSIVE: u32 = 1 << 28;
+const EPOLLWAKEUP: u32 = 1 << 29;
+const EPOLLONESHOT: u32 = 1 << 30;
+const EPOLLET: u32 = 1 << 31;
+
+/// How many registrations of ring sockets each descriptor, as an epoll instance, has: 0 for nearly all.
+static COUNTS: [AtomicU8; fdtable::MOST] = [const { AtomicU8::new(0) }; fdtable::MOST];
+
+fn count(ep: c_int) -> Option<&'static AtomicU8> {
+    COUNTS.get(ep as u32 as usize)
+}
+
+#[inline(always)]
+fn concerns_us(ep: c_int) -> bool {
+    count(ep).is_some_and(|c| c.load(Relaxed) != 0)
+}
+
+/// Messages and errors so far: changes when there is something new.
+fn arrivals(local: &Local) -> u64 {
+    local.endpoint.control().map_or(0, |c| {
+        let error = u64::from(c.error.load(Relaxed) != 0);
+        c.counters.rx_frames.load(Relaxed) + c.counters.rx_copies.load(Relaxed) + c.counters.overruns.load(Relaxed) + error
+    })
+}
+
+fn find(local: &'static Local, ep: c_int, fd: c_int) -> Option<&'static Watch> {
+    local.watches.iter().find(|w| w.ep.load(Relaxed) == ep + 1 && w.fd.load(Relaxed) == fd)
+}
+
+fn set(local: &Local, watch: &Watch, events: u32, data: u64) {
+    watch.events.store(events, Relaxed);
+    watch.data.store(data, Relaxed);
+    // A registration reports at once what is there already.
+    watch.seen.store(arrivals(local).wrapping_sub(1), Relaxed);
+    watch.armed.store(true, Relaxed);
+}
+
+fn add(local: &'static Local, ep: c_int, fd: c_int, events: u32, data: u64) {
+    if find(local, ep, fd).is_some() {
+        return;
+    }
+    let free = local.watches.iter().find(|w| w.ep.load(Relaxed) == 0);
+    let (Some(watch), Some(n)) = (free, count(ep)) else {
+        warning!("fd {fd} is in more epoll instances than are followed: instance {ep} reports it as a plain socket");
+        return;
+    };
+    set(local, watch, events, data);
+    watch.marked.store(false, Relaxed);
+    watch.fd.store(fd, Relaxed);
+    watch.ep.store(ep + 1, Relaxed);
+    n.store(n.load(Relaxed).saturating_add(1), Relaxed);
+}
+
+fn drop_watch(watch: &Watch) {
+    let ep = watch.ep.swap(0, Relaxed) - 1;
+    if let Some(n) = count(ep) {
+        n.store(n.load(Relaxed).saturating_sub(1), Relaxed);
+    }
+}
+
+/// A descriptor leaves an endpoint: registrations by it end when the socket has no other.
+pub(super) fn closing(local: &'static Local, fd: c_int) {
+    for watch in local.watches.iter().filter(|w| w.ep.load(Relaxed) != 0) {
+        if watch.fd.load(Relaxed) == fd {
+            drop_watch(watch);
+        }
+    }
+}
+
+/// A descriptor is closed that may be an epoll instance.
+pub(super) fn closing_instance(ep: c_int) {
+    if !concerns_us(ep) || process::is_vfork_child() {
+        return;
+    }
+    for local in fdtable::all() {
+        for watch in local.watches.iter().filter(|w| w.ep.load(Relaxed) == ep + 1) {
+            drop_watch(watch);
+        }
+    }
+}
+
+/// Registrations made before the socket was adopted, from `/proc/self/fdinfo`.
+pub(super) fn find_watches(local: &'static Local, fd: c_int) {
+    super::fds::each_open(|ep| {
+        let mut link = [0u8; 32];
+        let mut path = [0u8; 40];
+        text(&mut path, b"/proc/self/fd/", ep);
+        // SAFETY: a C string and a buffer of the stated length.
+        let n = unsafe { sys::call(Sysno::readlink, [path.as_ptr() as usize, link.as_mut_ptr() as usize, link.len(), 0, 0, 0]) };
+        if n.is_ok_and(|n| link.get(..n) == Some(b"anon_inode:[eventpoll]")) && !fdtable::is_private(ep) {
+            text(&mut path, b"/proc/self/fdinfo/", ep);
+            registrations(&path, |at, events, data| {
+                if at == fd {
+                    add(local, ep, fd, events, data);
+                }
+            });
+        }
+    });
+}
+
+/// `prefix` and a decimal number as a C string.
+fn text(to: &mut [u8; 40], prefix: &[u8], mut n: c_int) {
+    let mut digits = [0u8; 10];
+    let mut at = digits.len();
+    loop {
+        at -= 1;
+        if let Some(d) = digits.get_mut(at) {
+            *d = b'0' + (n % 10) as u8;
+        }
+        n /= 10;
+        if n == 0 || at == 0 {
+            break;
+        }
+    }
+    let tail = digits.get(at..).unwrap_or(&[]);
+    *to = [0; 40];
+    for (to, from) in to.iter_mut().zip(prefix.iter().chain(tail)) {
+        *to = *from;
+    }
+}
+
+/// Lines `tfd: 5 events: 19 data: 7 ...` (decimal, hexadecimal, hexadecimal) of an epoll instance.
+fn registrations(path: &[u8; 40], mut f: impl FnMut(c_int, u32, u64)) {
+    // SAFETY: a C string; O_RDONLY | O_CLOEXEC.
+    let file = unsafe { sys::call(Sysno::openat, [-100_isize as usize, path.as_ptr() as usize, 0o2_000_000, 0, 0, 0]) };
+    let Ok(file) = file else { return };
+    let mut buf = [0u8; 4096];
+    let mut have = 0;
+    loop {
+        let Some(room) = buf.get_mut(have..) else { break };
+        // SAFETY: a buffer of the stated length.
+        let n = unsafe { sys::call(Sysno::read, [file, room.as_mut_ptr() as usize, room.len(), 0, 0, 0]) };
+        let Ok(n @ 1..) = n else { break };
+        have += n;
+        let whole = buf.get(..have).and_then(|b| b.iter().rposition(|c| *c == b'\n')).map_or(0, |p| p + 1);
+        for line in buf.get(..whole).unwrap_or(&[]).split(|c| *c == b'\n') {
+            let mut words = line.split(|c| *c == b' ' || *c == b'\t').filter(|w| !w.is_empty());
+            if words.next() == Some(b"tfd:") {
+                let fd = words.next().and_then(|w| digits(w, 10));
+                let events = words.nth(1).and_then(|w| digits(w, 16));
+                let data = words.nth(1).and_then(|w| digits(w, 16));
+                if let (Some(fd), Some(events), Some(data)) = (fd, events, data) {
+                    f(fd as c_int, events as u32, data);
+                }
+            }
+        }
+        buf.copy_within(whole..have, 0);
+        have -= whole;
+    }
+    sys::close(file as i32);
+}
+
+fn digits(word: &[u8], base: u32) -> Option<u64> {
+    word.iter().try_fold(0u64, |n, b| {
+        let d = (*b as char).to_digit(base)?;
+        n.checked_mul(u64::from(base))?.checked_add(u64::from(d))
+    })
+}
+
+pub unsafe fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *mut EpollEvent) -> c_int {
+    let Some(local) = fdtable::enter(fd) else {
+        // SAFETY: handed on as it came.
+        return unsafe { next::epoll_ctl(ep, op, fd, event) };
+    };
+    // SAFETY: as above.
+    let result = unsafe { next::epoll_ctl(ep, op, fd, event) };
+    if result == 0 {
+        let watch = find(local, ep, fd);
+        // SAFETY: the kernel has just read the event (ADD and MOD only).
+        let asked = if op == DEL || event.is_null() { None } else { Some(unsafe { event.read_unaligned() }) };
+        match (op, watch, asked) {
+            (DEL, Some(watch), _) => drop_watch(watch),
+            (ADD, None, Some(e)) => add(local, ep, fd, e.events, e.data),
+            (MOD, Some(watch), Some(e)) => {
+                set(local, watch, e.events, e.data);
+                // The kernel's registration is the client's again until the next wait.
+                watch.marked.store(false, Relaxed);
+            }
+            _ => {}
+        }
+        if wait::wants_service(local) && local.endpoint.rx().is_some() {
+            wait::service(local, fd, Context::Wait);
+        }
+    }
+    local.leave();
+    result
+}
+
+/// Has the kernel wake us by every arrival, under our own mark.
+fn mark(ep: c_int, watch: &Watch) {
+    if watch.marked.load(Relaxed) || watch.events.load(Relaxed) & EPOLLEXCLUSIVE != 0 {
+        return;
+    }
+    let keep = watch.events.load(Relaxed) & EPOLLWAKEUP;
+    let event = EpollEvent { events: EPOLLIN | EPOLLET | keep, data: core::ptr::from_ref(watch) as u64 };
+    let args = [ep as usize, MOD as usize, watch.fd.load(Relaxed) as usize, &raw const event as usize, 0, 0];
+    // SAFETY: the event is a local.
+    let done = unsafe { sys::call(Sysno::epoll_ctl, args) };
+    watch.marked.store(done.is_ok(), Relaxed);
+}
+
+/// Calls `f` for each registration of a ring socket with `ep`.
+fn each(ep: c_int, mut f: impl FnMut(&'static Local, &'static Watch)) {
+    for local in fdtable::all() {
+        if !local.live.load(Relaxed) {
+            continue;
+        }
+        for watch in local.watches.iter().filter(|w| w.ep.load(Relaxed) == ep + 1) {
+            if let Some(entered) = fdtable::enter(watch.fd.load(Relaxed)) {
+                if core::ptr::eq(entered, local) && local.endpoint.rx().is_some() {
+                    f(local, watch);
+                }
+                entered.leave();
+            }
+        }
+    }
+}
+
+/// What memory says of a registration; nothing when it may not report now.
+fn events_of(local: &Local, watch: &Watch) -> u32 {
+    let asked = watch.events.load(Relaxed);
+    if asked & EPOLLONESHOT != 0 && !watch.armed.load(Relaxed) {
+        return 0;
+    }
+    let events = wait::events(local) as u32 & (asked | EPOLLERR | EPOLLHUP);
+    if asked & EPOLLET != 0 {
+        let now = arrivals(local);
+        if watch.seen.load(Relaxed) == now {
+            return 0;
+        }
+        if events & !(4 | 0x100 | 0x200) == 0 && watch.seen.load(Relaxed) != now.wrapping_sub(1) {
+            // What arrived was released before anybody looked: no edge.
+            watch.seen.store(now, Relaxed);
+            return 0;
+        }
+    }
+    events
+}
+
+/// Reports: the client's word, and the registration's own bookkeeping.
+fn report(local: &Local, watch: &Watch, events: u32) -> EpollEvent {
+    watch.seen.store(arrivals(local), Relaxed);
+    if watch.events.load(Relaxed) & EPOLLONESHOT != 0 {
+        watch.armed.store(false, Relaxed);
+    }
+    EpollEvent { events, data: watch.data.load(Relaxed) }
+}
+
+/// `epoll_wait` in any form; `call` is the client's own, with a time limit and a room of our choice.
+unsafe fn wait_any(
+    ep: c_int,
+    events: *mut EpollEvent,
+    most: c_int,
+    limit: Limit,
+    call: impl Fn(*mut EpollEvent, c_int, Limit, Option<u64>) -> c_int,
+) -> c_int {
+    let saved = errno();
+    let mut nap = FIRST_NAP;
+    if events.is_null() || most <= 0 {
+        return call(events, most, limit, None);
+    }
+    loop {
+        let mut n = 0;
+        let mut put = |event: EpollEvent| {
+            // SAFETY: the client gives room for `most` events, and `n` is below that.
+            unsafe { events.add(n as usize).write_unaligned(event) };
+            n += 1;
+            n < most
+        };
+        let mut room = true;
+        each(ep, |local, watch| {
+            mark(ep, watch);
+            if wait::wants_service(local) {
+                wait::service(local, watch.fd.load(Relaxed), Context::Wait);
+            }
+            guard::note_call(local);
+            let now = events_of(local, watch);
+            if now != 0 && room {
+                room = put(report(local, watch, now));
+            }
+        });
+        if n > 0 {
+            // The others', without sleeping, in what room is left.
+            if n < most {
+                // SAFETY: as above.
+                let rest = unsafe { events.add(n as usize) };
+                let more = call(rest, most - n, Limit::new(Some(0)), None).max(0);
+                // SAFETY: as above.
+                n += unsafe { sift(ep, rest, more, false) };
+            }
+            set_errno(saved);
+            init::test_cancel();
+            return n;
+        }
+        let (mut ready, mut blocked) = (false, false);
+        each(ep, |local, watch| {
+            wait::announce(local);
+            ready |= events_of(local, watch) != 0;
+            blocked |= wait::is_blocked(local);
+        });
+        let result = if ready { 0 } else { call(events, most, limit, if blocked { Some(nap) } else { None }) };
+        each(ep, |local, _| wait::withdraw(local));
+        if ready {
+            continue;
+        }
+        if result < 0 {
+            return result;
+        }
+        if blocked {
+            nap = (nap * 2).min(LONGEST_NAP);
+        }
+        // SAFETY: as above.
+        let n = unsafe { sift(ep, events, result, true) };
+        if n > 0 || limit.is_zero() {
+            // A wait without time has pumped what the kernel reported; memory has the last word.
+            if n == 0 && result > 0 {
+                let mut n = 0;
+                each(ep, |local, watch| {
+                    let now = events_of(local, watch);
+                    if now != 0 && n < most {
+                        // SAFETY: as above.
+                        unsafe { events.add(n as usize).write_unaligned(report(local, watch, now)) };
+                        n += 1;
+                    }
+                });
+                set_errno(saved);
+                return n;
+            }
+            set_errno(saved);
+            return n;
+        }
+        if result == 0 && limit.left() == Some(0) {
+            set_errno(saved);
+            return 0;
+        }
+    }
+}
+
+/// Replaces what the kernel reported for ring sockets by what memory says, in place. Returns how many events are left.
+unsafe fn sift(ep: c_int, events: *mut EpollEvent, n: c_int, report_ours: bool) -> c_int {
+    let mut kept = 0;
+    for i in 0..n.max(0) as usize {
+        // SAFETY: the kernel has written `n` events there.
+        let event = unsafe { events.add(i).read_unaligned() };
+        let mut out = Some(event);
+        each(ep, |local, watch| {
+            if watch.marked.load(Relaxed) && event.data == core::ptr::from_ref(watch) as u64 {
+                let fd = watch.fd.load(Relaxed);
+                if event.events & EPOLLERR != 0 {
+                    wait::fetch_error(local, fd);
+                }
+                wait::service(local, fd, Context::Wait);
+                let now = events_of(local, watch);
+                // Where it was not reported before the call, it is the next wait's.
+                out = (now != 0 && report_ours).then(|| report(local, watch, now));
+            }
+        });
+        if let Some(event) = out {
+            // SAFETY: `kept <= i`.
+            unsafe { events.add(kept).write_unaligned(event) };
+            kept += 1;
+        }
+    }
+    kept as c_int
+}
+
+pub unsafe fn epoll_wait(ep: c_int, events: *mut EpollEvent, most: c_int, millis: c_int) -> c_int {
+    if !concerns_us(ep) {
+        // SAFETY: handed on as it came.
+        return unsafe { next::epoll_wait(ep, events, most, millis) };
+    }
+    // SAFETY: the caller's duty.
+    unsafe {
+        wait_any(ep, events, most, Limit::millis(millis), |at, room, limit, most| {
+            next::epoll_wait(ep, at, room, limit.left_millis(most))
+        })
+    }
+}
+
+pub unsafe fn epoll_pwait(ep: c_int, events: *mut EpollEvent, most: c_int, millis: c_int, mask: *const c_void) -> c_int {
+    if !concerns_us(ep) {
+        // SAFETY: handed on as it came.
+        return unsafe { next::epoll_pwait(ep, events, most, millis, mask) };
+    }
+    // SAFETY: the caller's duty.
+    unsafe {
+        wait_any(ep, events, most, Limit::millis(millis), |at, room, limit, most| {
+            next::epoll_pwait(ep, at, room, limit.left_millis(most), mask)
+        })
+    }
+}
+
+pub unsafe fn epoll_pwait2(
+    ep: c_int,
+    events: *mut EpollEvent,
+    most: c_int,
+    limit: *const TimeSpec,
+    mask: *const c_void,
+) -> c_int {
+    if !concerns_us(ep) {
+        // SAFETY: handed on as it came.
+        return unsafe { next::epoll_pwait2(ep, events, most, limit, mask) };
+    }
+    // SAFETY: the caller's duty.
+    unsafe {
+        wait_any(ep, events, most, Limit::spec(limit), |at, room, limit, most| {
+            let left = limit.left_spec(most);
+            next::epoll_pwait2(ep, at, room, left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref), mask)
+        })
+    }
+}
+

@@ -1,0 +1,116 @@
+//! `mmap`, `munmap`, `mremap`: the client's view of the rings.
+
+use crate::fdtable;
+use crate::guard;
+use crate::local::Local;
+use crate::log::{debug, info};
+use crate::next::{self, set_errno};
+use crate::symbols::Ptr;
+use core::ffi::{c_int, c_long};
+use nlmmap_ring::errno::{Errno, Result};
+use nlmmap_ring::sys;
+
+const MAP_FIXED: c_int = 0x10;
+const MAP_ANONYMOUS: c_int = 0x20;
+const MAP_FIXED_NOREPLACE: c_int = 0x10_0000;
+const FAILED: Ptr = usize::MAX as Ptr;
+
+pub unsafe fn mmap(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, off: c_long) -> Ptr {
+    if fd < 0 || flags & MAP_ANONYMOUS != 0 || !fdtable::is_adopted(fd) {
+        // SAFETY: handed on as it came.
+        let at = unsafe { next::mmap(addr, len, prot, flags, fd, off) };
+        if flags & MAP_FIXED != 0 && at != FAILED && fdtable::live() > 0 {
+            unmapped(addr as usize, len);
+        }
+        return at;
+    }
+    let Some(local) = fdtable::enter(fd) else {
+        // SAFETY: as above.
+        return unsafe { next::mmap(addr, len, prot, flags, fd, off) };
+    };
+    // SAFETY: the client's duty for a fixed address.
+    let result = unsafe { map_rings(local, addr, len, prot, flags, off) };
+    local.leave();
+    match result {
+        Ok(at) => at,
+        Err(e) => {
+            info!("fd {fd}: mmap of {len} bytes at offset {off} refused with errno {} (the rings have {})", e.0, local.endpoint.map_len());
+            set_errno(e);
+            FAILED
+        }
+    }
+}
+
+pub unsafe fn mmap64(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, off: c_long) -> Ptr {
+    // SAFETY: the same function on a 64-bit machine.
+    unsafe { mmap(addr, len, prot, flags, fd, off) }
+}
+
+unsafe fn map_rings(local: &'static Local, addr: Ptr, len: usize, prot: c_int, flags: c_int, off: c_long) -> Result<Ptr> {
+    if off != 0 || len == 0 {
+        return Err(Errno::INVAL);
+    }
+    let fixed = if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 { Some(addr.cast::<u8>()) } else { None };
+    // SAFETY: the client's duty: a fixed range is its own.
+    let at = unsafe { local.endpoint.map(fixed, len, prot as u32)? };
+    let len = sys::pages(len);
+    if fixed.is_some() {
+        unmapped(at as usize, len);
+    }
+    let started = if local.add_range(at as usize, at as usize + len) { guard::start(local) } else { Err(Errno::NOMEM) };
+    if let Err(e) = started {
+        local.cut_range(at as usize, at as usize + len);
+        // SAFETY: mapped above, not yet handed out.
+        unsafe { sys::unmap(at, len) };
+        return Err(e);
+    }
+    debug!("rings mapped at {at:?}, {len} bytes");
+    Ok(at.cast())
+}
+
+/// A range is not what it was: mappings of rings that lay there are gone.
+fn unmapped(lo: usize, len: usize) {
+    let hi = lo.saturating_add(sys::pages(len));
+    for local in fdtable::all() {
+        local.users.fetch_add(1, core::sync::atomic::Ordering::AcqRel);
+        local.cut_range(lo, hi);
+        local.leave();
+    }
+}
+
+pub unsafe fn munmap(addr: Ptr, len: usize) -> c_int {
+    // SAFETY: handed on as it came.
+    let result = unsafe { next::munmap(addr, len) };
+    if result == 0 && crate::fdtable::all().next().is_some() && !crate::process::is_vfork_child() {
+        unmapped(addr as usize, len);
+    }
+    result
+}
+
+pub unsafe fn mremap(addr: Ptr, old: usize, len: usize, flags: c_int, to: Ptr) -> Ptr {
+    // SAFETY: handed on as it came.
+    let at = unsafe { next::mremap(addr, old, len, flags, to) };
+    if at != FAILED && fdtable::all().next().is_some() {
+        let lo = addr as usize;
+        let ours = fdtable::all().find(|l| {
+            l.ranges.iter().any(|r| {
+                let (a, b) = (r.lo.load(core::sync::atomic::Ordering::Relaxed), r.hi.load(core::sync::atomic::Ordering::Relaxed));
+                a != 0 && lo >= a && lo < b
+            })
+        });
+        if let Some(local) = ours {
+            // The new range first, so that the count of mappings never passes through zero.
+            local.users.fetch_add(1, core::sync::atomic::Ordering::AcqRel);
+            let moved = at as usize != lo;
+            if moved {
+                local.add_range(at as usize, at as usize + sys::pages(len));
+            }
+            if old != 0 && (moved || len < old) {
+                let from = if moved { lo } else { lo + sys::pages(len) };
+                local.cut_range(from, lo + sys::pages(old));
+            }
+            local.leave();
+        }
+    }
+    at
+}

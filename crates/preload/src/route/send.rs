@@ -1,0 +1,202 @@
+//! `send`, `sendto`, `sendmsg`, `sendmmsg`, `write`, `writev`.
+//!
+//! A send with exactly one vector whose base is NULL, on a socket with a TX ring, is a kick, whatever its length. Everything
+//! else is the client's own send; in either case the replies that the kernel has queued by then are in the ring when the
+//! call returns.
+
+use super::wait::service;
+use crate::fdtable;
+use crate::local::Local;
+use crate::next::{self, set_errno};
+use crate::process;
+use crate::symbols::{IoVec, Ptr};
+use core::ffi::{c_int, c_uint};
+use nlmmap_ring::abi::NLMSG_HDRLEN;
+use nlmmap_ring::errno::Errno;
+use nlmmap_ring::rx::Context;
+use nlmmap_ring::socket::Fd;
+use nlmmap_ring::sys::{MMsgHdr, MsgHdr};
+use nlmmap_ring::tx;
+
+/// After the client's own send of `sent` bytes, which begin at `buf`.
+unsafe fn after(local: &Local, fd: c_int, buf: *const u8, sent: isize) {
+    if local.endpoint.rx().is_none() {
+        return;
+    }
+    let saved = next::errno();
+    if let Some(control) = local.endpoint.control()
+        && sent >= NLMSG_HDRLEN as isize
+        && !buf.is_null()
+    {
+        // SAFETY: the kernel has just read these bytes.
+        let head = unsafe { buf.cast::<[u8; NLMSG_HDRLEN]>().read_unaligned() };
+        tx::note_request(control, &head);
+    }
+    if sent >= 0 {
+        service(local, fd, Context::Send);
+    }
+    set_errno(saved);
+}
+
+/// A kick with the destination and ancillary data of `msg`.
+unsafe fn kick(local: &Local, fd: c_int, msg: &MsgHdr, flags: c_int) -> isize {
+    // SAFETY: the caller's duty.
+    match unsafe { local.endpoint.kick(&Fd(fd), process::pid(), msg, flags as u32) } {
+        Ok(n) => n as isize,
+        Err(e) => {
+            set_errno(e);
+            -1
+        }
+    }
+}
+
+fn is_kick(local: &Local, base: *const u8, vectors: usize) -> bool {
+    vectors == 1 && base.is_null() && local.endpoint.tx().is_some()
+}
+
+/// Kernels from 5.17 on refuse an empty datagram; 4.5 took it, and to the kernel it meant nothing.
+fn forgive_empty(sent: isize, len: usize, to_kernel: bool) -> isize {
+    if sent < 0 && len == 0 && to_kernel && next::errno() == Errno::NODATA { 0 } else { sent }
+}
+
+/// One plain buffer to an optional destination.
+unsafe fn one(local: &Local, fd: c_int, buf: Ptr, len: usize, msg: &MsgHdr, flags: c_int, call: impl FnOnce() -> isize) -> isize {
+    if is_kick(local, buf.cast(), 1) {
+        // SAFETY: the caller's duty for the destination.
+        return unsafe { kick(local, fd, msg, flags) };
+    }
+    let sent = forgive_empty(call(), len, msg.name.is_null() || to_kernel(msg));
+    // SAFETY: the client's buffer.
+    unsafe { after(local, fd, buf.cast(), sent) };
+    sent
+}
+
+fn to_kernel(msg: &MsgHdr) -> bool {
+    if msg.name.is_null() || msg.namelen < 12 {
+        return msg.name.is_null();
+    }
+    // SAFETY: the kernel has just read the address (it answered ENODATA after that).
+    let name = unsafe { msg.name.cast::<[u32; 3]>().read_unaligned() };
+    name[1] == 0 && name[2] == 0
+}
+
+pub unsafe fn send(fd: c_int, buf: Ptr, len: usize, flags: c_int) -> isize {
+    let Some(local) = fdtable::enter(fd) else {
+        // SAFETY: handed on as it came.
+        return unsafe { next::send(fd, buf, len, flags) };
+    };
+    // SAFETY: the caller's duty.
+    let sent = unsafe { one(local, fd, buf, len, &MsgHdr::EMPTY, flags, || next::send(fd, buf, len, flags)) };
+    local.leave();
+    sent
+}
+
+pub unsafe fn sendto(fd: c_int, buf: Ptr, len: usize, flags: c_int, name: Ptr, namelen: c_uint) -> isize {
+    let Some(local) = fdtable::enter(fd) else {
+        // SAFETY: handed on as it came.
+        return unsafe { next::sendto(fd, buf, len, flags, name, namelen) };
+    };
+    let msg = MsgHdr { name: name.cast(), namelen, ..MsgHdr::EMPTY };
+    // SAFETY: the caller's duty.
+    let sent = unsafe { one(local, fd, buf, len, &msg, flags, || next::sendto(fd, buf, len, flags, name, namelen)) };
+    local.leave();
+    sent
+}
+
+pub unsafe fn write(fd: c_int, buf: Ptr, len: usize) -> isize {
+    let Some(local) = fdtable::enter(fd) else {
+        // SAFETY: handed on as it came.
+        return unsafe { next::write(fd, buf, len) };
+    };
+    // SAFETY: the caller's duty.
+    let sent = unsafe { one(local, fd, buf, len, &MsgHdr::EMPTY, 0, || next::write(fd, buf, len)) };
+    local.leave();
+    sent
+}
+
+/// The first vector of some, or an empty one.
+unsafe fn first(iov: *const IoVec, nr: usize) -> IoVec {
+    if iov.is_null() || nr == 0 {
+        return IoVec { base: core::ptr::null_mut(), len: 0 };
+    }
+    // SAFETY: the client gives `nr` vectors.
+    unsafe { iov.read_unaligned() }
+}
+
+pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
+    let Some(local) = fdtable::enter(fd) else {
+        // SAFETY: handed on as it came.
+        return unsafe { next::writev(fd, iov, nr) };
+    };
+    // SAFETY: the caller's duty.
+    let vector = unsafe { first(iov, nr.max(0) as usize) };
+    let sent = if nr == 1 && !iov.is_null() && is_kick(local, vector.base, 1) {
+        // SAFETY: no destination.
+        unsafe { kick(local, fd, &MsgHdr::EMPTY, 0) }
+    } else {
+        // SAFETY: handed on as it came; then the client's first buffer, as far as it goes.
+        unsafe {
+            let sent = next::writev(fd, iov, nr);
+            after(local, fd, vector.base, sent.min(vector.len as isize));
+            sent
+        }
+    };
+    local.leave();
+    sent
+}
+
+pub unsafe fn sendmsg(fd: c_int, msg: *const MsgHdr, flags: c_int) -> isize {
+    let entered = if msg.is_null() { None } else { fdtable::enter(fd) };
+    let Some(local) = entered else {
+        // SAFETY: handed on as it came.
+        return unsafe { next::sendmsg(fd, msg, flags) };
+    };
+    // SAFETY: the caller's duty.
+    let sent = unsafe { message(local, fd, msg, flags) };
+    local.leave();
+    sent
+}
+
+unsafe fn message(local: &Local, fd: c_int, msg: *const MsgHdr, flags: c_int) -> isize {
+    // SAFETY: the client's header, not null.
+    let head = unsafe { msg.read_unaligned() };
+    // SAFETY: as above.
+    let vector = unsafe { first(head.iov, head.iovlen) };
+    if !head.iov.is_null() && is_kick(local, vector.base, head.iovlen) {
+        // SAFETY: as above.
+        return unsafe { kick(local, fd, &head, flags) };
+    }
+    // SAFETY: handed on as it came; then the client's first buffer, as far as it goes.
+    unsafe {
+        let sent = next::sendmsg(fd, msg, flags);
+        after(local, fd, vector.base, sent.min(vector.len as isize));
+        sent
+    }
+}
+
+pub unsafe fn sendmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int) -> c_int {
+    let entered = if msgs.is_null() { None } else { fdtable::enter(fd) };
+    let Some(local) = entered else {
+        // SAFETY: handed on as it came.
+        return unsafe { next::sendmmsg(fd, msgs, nr, flags) };
+    };
+    let mut done = 0;
+    while done < nr.min(1024) {
+        // SAFETY: the client gives `nr` headers; `hdr` is the first member.
+        let result = unsafe {
+            let at = msgs.add(done as usize);
+            let sent = message(local, fd, (&raw const (*at).hdr).cast(), flags);
+            if sent >= 0 {
+                (*at).len = sent as u32;
+            }
+            sent
+        };
+        if result < 0 {
+            break;
+        }
+        done += 1;
+    }
+    local.leave();
+    // As the kernel: an error shows only when nothing was sent.
+    if done == 0 && nr > 0 { -1 } else { done as c_int }
+}

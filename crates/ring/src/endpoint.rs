@@ -1,0 +1,325 @@
+//! One netlink socket with its rings: what every front end speaks to.
+//!
+//! An [`Endpoint`] is one process's view; what the kernel kept in the socket lies in the shared [`Control`] and store, so
+//! that a forked child goes on with the same heads, errors and copies.
+
+use crate::control::{Control, flag};
+use crate::errno::{Errno, Result};
+use crate::geometry::Geometry;
+use crate::lock::Held;
+use crate::memory::RingMemory;
+use crate::store::{self, Store};
+use crate::sys::{self, IoVec, MMsgHdr, MsgHdr, SockaddrNl};
+use core::ptr::null_mut;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+
+/// Frames filled by one system call at most.
+pub const VLEN: usize = 16;
+/// The largest datagram that is taken whole: more than `SO_SNDBUF` lets anybody without `CAP_NET_ADMIN` send.
+pub const LARGEST: usize = 448 << 10;
+/// Room for `SCM_CREDENTIALS` and `NETLINK_PKTINFO`.
+pub const CONTROL_LEN: usize = 64;
+
+/// Which ring.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Which {
+    /// Frames from the kernel.
+    Rx,
+    /// Frames to the kernel.
+    Tx,
+}
+
+/// Headers for one batched receive, built once: only the frames' addresses change from call to call.
+#[derive(Debug)]
+#[repr(C)]
+pub struct Scratch {
+    /// One message a frame.
+    pub msgs: [MMsgHdr; VLEN],
+    /// The frame's payload, then the message's own spill area.
+    pub iov: [[IoVec; 2]; VLEN],
+    /// Senders.
+    pub names: [SockaddrNl; VLEN],
+    /// Ancillary data.
+    pub control: [[u64; CONTROL_LEN / 8]; VLEN],
+}
+
+const SCRATCH_LEN: usize = sys::pages(size_of::<Scratch>());
+const SPILL_LEN: usize = VLEN * LARGEST;
+const SHARED_LEN: usize = sys::PAGE + store::CAPACITY;
+
+/// One process's view of an endpoint. Never moved or freed while any thread may look at it; see [`Endpoint::reset`].
+#[derive(Debug)]
+pub struct Endpoint {
+    control: AtomicPtr<Control>,
+    scratch: AtomicPtr<Scratch>,
+    rx: AtomicPtr<RingMemory>,
+    tx: AtomicPtr<RingMemory>,
+    /// `NETLINK_*` family of the socket.
+    pub family: AtomicU32,
+    /// Answer as 4.5 did.
+    pub strict: AtomicBool,
+    /// Somebody may wait for the socket where no call of ours sees it: keep it readable in step with the ring.
+    pub unseen: AtomicBool,
+}
+
+/// The memory of a ring, with its description in a page of its own in front.
+fn map_ring(geometry: Geometry) -> Result<*mut RingMemory> {
+    let base = sys::map_shared(geometry.len())?;
+    let page = match sys::map_private(sys::PAGE) {
+        Ok(page) => page.cast::<RingMemory>(),
+        Err(e) => {
+            // SAFETY: mapped above, seen by nobody.
+            unsafe { sys::unmap(base, geometry.len()) };
+            return Err(e);
+        }
+    };
+    // SAFETY: the page is ours, writable and aligned; the ring stays mapped until `unmap_ring`.
+    unsafe { page.write(RingMemory::new(base, geometry)) };
+    Ok(page)
+}
+
+/// # Safety
+/// `ring` came from [`map_ring`] and nobody uses it any more.
+unsafe fn unmap_ring(ring: *mut RingMemory) {
+    // SAFETY: the caller's duty.
+    let memory = unsafe { ring.read() };
+    // SAFETY: as above; both ranges were mapped by `map_ring` with these lengths.
+    unsafe {
+        sys::unmap(memory.base(), memory.geometry().len());
+        sys::unmap(ring.cast(), sys::PAGE);
+    }
+}
+
+impl Endpoint {
+    /// An endpoint without memory.
+    pub const fn empty() -> Endpoint {
+        Endpoint {
+            control: AtomicPtr::new(null_mut()),
+            scratch: AtomicPtr::new(null_mut()),
+            rx: AtomicPtr::new(null_mut()),
+            tx: AtomicPtr::new(null_mut()),
+            family: AtomicU32::new(0),
+            strict: AtomicBool::new(false),
+            unseen: AtomicBool::new(true),
+        }
+    }
+
+    /// Gives an empty endpoint its memory: shared control and store, private headers and spill.
+    ///
+    /// # Errors
+    /// `ENOMEM`, with nothing left behind.
+    pub fn open(&self, family: u32, strict: bool) -> Result<()> {
+        let shared = sys::map_shared(SHARED_LEN)?;
+        let private = match sys::map_private(SCRATCH_LEN + SPILL_LEN) {
+            Ok(private) => private.cast::<Scratch>(),
+            Err(e) => {
+                // SAFETY: mapped above, seen by nobody.
+                unsafe { sys::unmap(shared, SHARED_LEN) };
+                return Err(e);
+            }
+        };
+        // SAFETY: fresh private memory of sufficient size and alignment.
+        unsafe { init_scratch(private) };
+        self.family.store(family, Ordering::Relaxed);
+        self.strict.store(strict, Ordering::Relaxed);
+        self.unseen.store(true, Ordering::Relaxed);
+        self.scratch.store(private, Ordering::Relaxed);
+        self.control.store(shared.cast(), Ordering::Release);
+        Ok(())
+    }
+
+    /// Takes an endpoint's memory away again.
+    ///
+    /// # Safety
+    /// No other thread is inside a method of this endpoint, and none will be before the next [`Self::open`].
+    pub unsafe fn reset(&self) {
+        for ring in [&self.rx, &self.tx] {
+            let ring = ring.swap(null_mut(), Ordering::AcqRel);
+            if !ring.is_null() {
+                // SAFETY: the caller's duty.
+                unsafe { unmap_ring(ring) };
+            }
+        }
+        let scratch = self.scratch.swap(null_mut(), Ordering::AcqRel);
+        let control = self.control.swap(null_mut(), Ordering::AcqRel);
+        if !scratch.is_null() {
+            // SAFETY: mapped by `open` with this length; the caller's duty that nobody uses it.
+            unsafe { sys::unmap(scratch.cast(), SCRATCH_LEN + SPILL_LEN) };
+        }
+        if !control.is_null() {
+            // SAFETY: as above.
+            unsafe { sys::unmap(control.cast(), SHARED_LEN) };
+        }
+    }
+
+    /// The shared state; `None` before [`Self::open`].
+    #[inline]
+    pub fn control(&self) -> Option<&Control> {
+        // SAFETY: null, or a page-aligned live mapping whose zeroes are a valid Control, made of atomics only; it stays until
+        // `reset`, whose caller vouches that nobody is here.
+        unsafe { self.control.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The receive ring.
+    #[inline]
+    pub fn rx(&self) -> Option<&RingMemory> {
+        // SAFETY: null, or a description written before it was published here; it stays until `drop_ring` or `reset`.
+        unsafe { self.rx.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The transmit ring.
+    #[inline]
+    pub fn tx(&self) -> Option<&RingMemory> {
+        // SAFETY: as in `rx`.
+        unsafe { self.tx.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// The ring asked for.
+    pub fn ring(&self, which: Which) -> Option<&RingMemory> {
+        match which {
+            Which::Rx => self.rx(),
+            Which::Tx => self.tx(),
+        }
+    }
+
+    /// Bytes a client must map: both rings, receive first.
+    pub fn map_len(&self) -> usize {
+        self.rx().map_or(0, |r| r.geometry().len()) + self.tx().map_or(0, |r| r.geometry().len())
+    }
+
+    pub(crate) fn scratch(&self) -> *mut Scratch {
+        self.scratch.load(Ordering::Relaxed)
+    }
+
+    /// Where datagrams that fit no frame land first: [`LARGEST`] bytes for each message of a batch.
+    pub(crate) fn spill(&self, index: usize) -> *mut u8 {
+        // SAFETY: the spill areas lie behind the headers in one mapping; the index is below VLEN.
+        unsafe { self.scratch().cast::<u8>().add(SCRATCH_LEN + (index % VLEN) * LARGEST) }
+    }
+
+    pub(crate) fn store<'a>(&self, control: &'a Control) -> Store<'a> {
+        // SAFETY: the store's bytes follow the control page in the same mapping; callers hold the lock.
+        unsafe {
+            let base = core::ptr::from_ref(control).cast::<u8>().cast_mut().add(sys::PAGE);
+            Store::new(control, base, store::CAPACITY)
+        }
+    }
+
+    /// Takes the receive lock.
+    pub fn hold(&self, pid: u32) -> Option<Held<'_>> {
+        Some(self.control()?.lock.hold(pid))
+    }
+
+    /// Sets a ring that is not set: maps its zeroed memory.
+    ///
+    /// # Errors
+    /// `EBUSY` when it is set, `ENOMEM`.
+    pub fn add_ring(&self, which: Which, geometry: Geometry) -> Result<()> {
+        let control = self.control().ok_or(Errno::BADF)?;
+        if self.ring(which).is_some() {
+            return Err(Errno::BUSY);
+        }
+        let ring = map_ring(geometry)?;
+        let _held = control.lock.hold(sys::getpid());
+        match which {
+            Which::Rx => {
+                for word in [&control.rx_head, &control.rx_oldest, &control.rx_outstanding] {
+                    word.store(0, Ordering::Relaxed);
+                }
+                control.set(flag::CONGESTED | flag::RETAINED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
+                self.store(control).clear();
+                self.rx.store(ring, Ordering::Release);
+            }
+            Which::Tx => {
+                control.tx_head.store(0, Ordering::Relaxed);
+                self.tx.store(ring, Ordering::Release);
+            }
+        }
+        Ok(())
+    }
+
+    /// Frees a ring, if it is set.
+    ///
+    /// # Safety
+    /// No other thread uses the ring.
+    pub unsafe fn drop_ring(&self, which: Which) {
+        let Some(control) = self.control() else { return };
+        let slot = match which {
+            Which::Rx => &self.rx,
+            Which::Tx => &self.tx,
+        };
+        let held = control.lock.hold(sys::getpid());
+        let ring = slot.swap(null_mut(), Ordering::AcqRel);
+        if which == Which::Rx {
+            self.store(control).clear();
+            control.set(flag::CONGESTED | flag::RETAINED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
+        }
+        drop(held);
+        if !ring.is_null() {
+            // SAFETY: the caller's duty; unpublished under the lock.
+            unsafe { unmap_ring(ring) };
+        }
+    }
+
+    /// Maps the rings for the client, one behind the other. `fixed` is where (replacing what is there), else anywhere.
+    ///
+    /// # Errors
+    /// `EINVAL` without a ring or for another length than both rings have, `ENOMEM`.
+    ///
+    /// # Safety
+    /// With `fixed`, that range belongs to the caller.
+    pub unsafe fn map(&self, fixed: Option<*mut u8>, len: usize, prot: u32) -> Result<*mut u8> {
+        let whole = self.map_len();
+        if whole == 0 || sys::pages(len) != whole {
+            return Err(Errno::INVAL);
+        }
+        let at = match fixed {
+            Some(at) if at as usize % sys::PAGE != 0 => return Err(Errno::INVAL),
+            Some(at) => at,
+            None => sys::map_nothing(whole)?,
+        };
+        let mut to = at;
+        for ring in [self.rx(), self.tx()].into_iter().flatten() {
+            let len = ring.geometry().len();
+            // SAFETY: `to..to+len` is inside the range reserved above or given by the caller; the source is a live ring.
+            let mapped = unsafe { sys::map_again_at(ring.base(), len, to) };
+            // SAFETY: the range was just mapped.
+            let result = mapped.and_then(|()| unsafe { sys::protect(to, len, prot) });
+            if let Err(e) = result {
+                if fixed.is_none() {
+                    // SAFETY: reserved above and not yet handed out.
+                    unsafe { sys::unmap(at, whole) };
+                }
+                return Err(e);
+            }
+            // SAFETY: still inside the range, at most one past its end.
+            to = unsafe { to.add(len) };
+        }
+        Ok(at)
+    }
+}
+
+/// Fills in everything that stays the same between receives.
+///
+/// # Safety
+/// `scratch` is writable for `SCRATCH_LEN + SPILL_LEN` bytes and aligned.
+unsafe fn init_scratch(scratch: *mut Scratch) {
+    for i in 0..VLEN {
+        // SAFETY: all places lie inside the mapping; no reference to it exists.
+        unsafe {
+            let iov = (&raw mut (*scratch).iov).cast::<[IoVec; 2]>().add(i);
+            let name = (&raw mut (*scratch).names).cast::<SockaddrNl>().add(i);
+            let control = (&raw mut (*scratch).control).cast::<[u64; CONTROL_LEN / 8]>().add(i);
+            let hdr = MsgHdr {
+                name: name.cast(),
+                namelen: size_of::<SockaddrNl>() as u32,
+                iov: iov.cast(),
+                iovlen: 2,
+                control: control.cast(),
+                controllen: CONTROL_LEN,
+                flags: 0,
+            };
+            (&raw mut (*scratch).msgs).cast::<MMsgHdr>().add(i).write(MMsgHdr { hdr, len: 0 });
+        }
+    }
+}

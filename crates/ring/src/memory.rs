@@ -1,0 +1,133 @@
+//! Ring memory: the only raw accesses to what a client can write.
+//!
+//! The law here is vm-memory's: no reference or slice to shared memory, every word access atomic, payload only moved by
+//! copies or handed to the kernel as an address. Whatever a client writes, at any time, a read returns *some* value once,
+//! and the callers judge that copy.
+
+use crate::abi::{FrameHdr, NL_MMAP_HDRLEN};
+use crate::geometry::Geometry;
+use core::sync::atomic::{AtomicU32, Ordering};
+
+/// The frames of one ring, as the kernel role sees them. Two implementations: mapped memory, and an array for models.
+pub trait Frames {
+    /// Number of frames, at least 1.
+    fn frame_nr(&self) -> u32;
+    /// The status word, ordered before every later read of the frame (the kernel's `netlink_get_status`).
+    fn status(&self, pos: u32) -> u32;
+    /// Stores the status word, ordered after every earlier access to the frame (`netlink_set_status`).
+    fn set_status(&self, pos: u32, status: u32);
+    /// The position after `pos`.
+    fn next(&self, pos: u32) -> u32 {
+        if pos + 1 >= self.frame_nr() { 0 } else { pos + 1 }
+    }
+    /// The position before `pos`.
+    fn prev(&self, pos: u32) -> u32 {
+        if pos == 0 { self.frame_nr() - 1 } else { pos - 1 }
+    }
+}
+
+/// Mapped frames: a geometry and the address of at least `geometry.len()` bytes.
+#[derive(Clone, Copy, Debug)]
+pub struct RingMemory {
+    base: *mut u8,
+    geometry: Geometry,
+}
+
+// SAFETY: a RingMemory is an address and numbers; every access through it is atomic or a copy of bytes that no Rust
+// reference covers, so threads may share it.
+unsafe impl Send for RingMemory {}
+// SAFETY: as above.
+unsafe impl Sync for RingMemory {}
+
+impl RingMemory {
+    /// # Safety
+    /// - `base` is page aligned, and `geometry.len()` bytes behind it stay mapped readable and writable for as long as
+    ///   this value or a copy of it is used
+    /// - no Rust reference to those bytes exists in that time
+    pub unsafe fn new(base: *mut u8, geometry: Geometry) -> RingMemory {
+        RingMemory { base, geometry }
+    }
+
+    /// The shape of the ring.
+    #[inline]
+    pub fn geometry(&self) -> &Geometry {
+        &self.geometry
+    }
+
+    /// Where the ring begins.
+    pub fn base(&self) -> *mut u8 {
+        self.base
+    }
+
+    #[inline]
+    fn word(&self, pos: u32, index: usize) -> &AtomicU32 {
+        // SAFETY: `Geometry::offset` yields a frame inside the mapping (`new`), frames are at least 24 bytes and multiples of
+        // 4 in page-aligned blocks, and `index` is 0..=5 in this file: an aligned word inside the frame. Others write it only
+        // atomically or from outside the Rust abstract machine (the client).
+        unsafe { AtomicU32::from_ptr(self.base.add(self.geometry.offset(pos)).cast::<u32>().add(index)) }
+    }
+
+    /// `nm_len` as it is at this instant. Read it once and judge the copy.
+    #[inline]
+    pub fn len_word(&self, pos: u32) -> u32 {
+        self.word(pos, 1).load(Ordering::Relaxed)
+    }
+
+    /// Writes the five words behind the status.
+    #[inline]
+    pub fn write_header(&self, pos: u32, hdr: &FrameHdr) {
+        for (index, value) in [hdr.len, hdr.group, hdr.pid, hdr.uid, hdr.gid].into_iter().enumerate() {
+            self.word(pos, index + 1).store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Reads the five words behind the status.
+    pub fn read_header(&self, pos: u32) -> FrameHdr {
+        let word = |index| self.word(pos, index).load(Ordering::Relaxed);
+        FrameHdr { len: word(1), group: word(2), pid: word(3), uid: word(4), gid: word(5) }
+    }
+
+    /// Address of the payload, `geometry().room()` bytes, for a system call or a copy.
+    #[inline]
+    pub fn payload(&self, pos: u32) -> *mut u8 {
+        // SAFETY: a frame has at least NL_MMAP_HDRLEN bytes and lies inside the mapping; one past it is in bounds.
+        unsafe { self.base.add(self.geometry.offset(pos) + NL_MMAP_HDRLEN as usize) }
+    }
+
+    /// Copies `len` bytes from `from` to the payload; what does not fit is left out.
+    ///
+    /// # Safety
+    /// `from` is readable for `len` bytes and outside this ring.
+    pub unsafe fn write_payload(&self, pos: u32, from: *const u8, len: usize) {
+        let len = len.min(self.geometry.room() as usize);
+        // SAFETY: the destination is `room()` bytes of the frame; the source is the caller's duty.
+        unsafe { core::ptr::copy_nonoverlapping(from, self.payload(pos), len) }
+    }
+
+    /// Copies up to `len` bytes of the payload, never more than the frame holds, to `to`.
+    ///
+    /// # Safety
+    /// `to` is writable for `len` bytes and outside this ring.
+    pub unsafe fn read_payload(&self, pos: u32, to: *mut u8, len: usize) {
+        let len = len.min(self.geometry.room() as usize);
+        // SAFETY: the source is `room()` bytes of the frame; the destination is the caller's duty.
+        unsafe { core::ptr::copy_nonoverlapping(self.payload(pos), to, len) }
+    }
+}
+
+impl Frames for RingMemory {
+    #[inline]
+    fn frame_nr(&self) -> u32 {
+        self.geometry.frame_nr()
+    }
+    #[inline]
+    fn status(&self, pos: u32) -> u32 {
+        // Acquire pairs with the client's release of the frame: our writes to it come after its last reads.
+        self.word(pos, 0).load(Ordering::Acquire)
+    }
+    #[inline]
+    fn set_status(&self, pos: u32, status: u32) {
+        // Release: header and payload are there before the client can see the status (protocol.md, I3).
+        self.word(pos, 0).store(status, Ordering::Release);
+    }
+}

@@ -1,0 +1,300 @@
+//! The receive pump: datagrams of the real socket into frames.
+//!
+//! - [`batch`]: one `recvmmsg` straight into free frames. The usual way.
+//! - [`single`]: one datagram at a time, looked at before it is taken. For strict mode, and while somebody waits on the real
+//!   socket and must find it readable.
+//! - [`copy`]: the client's own `recv` of `COPY` messages.
+//!
+//! Everything here runs under the receive lock.
+
+mod batch;
+pub mod copy;
+mod single;
+
+use crate::abi::{self, FrameHdr, status};
+use crate::control::{Control, flag};
+use crate::endpoint::Endpoint;
+use crate::errno::Errno;
+use crate::memory::{Frames, RingMemory};
+use crate::message::Pieces;
+use crate::readiness;
+use crate::ring;
+use crate::socket::Socket;
+use crate::store::{Meta, SOFT_LIMIT};
+use crate::sys::{SOL_SOCKET, SockaddrNl};
+use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+
+/// From where a pump is run: decides how far a dump goes on.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub enum Context {
+    /// `poll` and its relatives.
+    Wait,
+    /// After a send: what the kernel has queued by then, not what our own receiving makes it produce.
+    Send,
+    /// `recv` by the client.
+    Recv,
+    /// `recv` by the client has just taken a `COPY` message.
+    Received,
+    /// The backing thread.
+    Background,
+}
+
+/// One run of the pump over one endpoint.
+pub(crate) struct Pump<'a, S> {
+    pub endpoint: &'a Endpoint,
+    pub control: &'a Control,
+    pub ring: &'a RingMemory,
+    pub sock: &'a S,
+    pub context: Context,
+}
+
+/// Whether a step has moved something.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Step {
+    Moved,
+    Stop,
+}
+
+/// More frames than this are not filled in one go, so that a flood cannot keep the lock.
+const MOST: u32 = 4096;
+
+impl Endpoint {
+    /// Moves what the real socket holds into the ring, as far as ring, store and dump rules allow. Never sleeps.
+    ///
+    /// Takes the lock for process `pid`.
+    pub fn service<S: Socket>(&self, sock: &S, pid: u32, context: Context) {
+        let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return };
+        let _held = control.lock.hold(pid);
+        self.service_held(control, ring, sock, context);
+    }
+
+    /// As [`Self::service`], by somebody who has the lock.
+    pub(crate) fn service_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S, context: Context) {
+        let pump = Pump { endpoint: self, control, ring, sock, context };
+        pump.run();
+    }
+}
+
+impl<S: Socket> Pump<'_, S> {
+    fn run(&self) {
+        let strict = self.endpoint.strict.load(Relaxed);
+        self.control.set(flag::BLOCKED, false);
+        self.forget_released();
+        if strict && matches!(self.context, Context::Wait | Context::Received) && self.control.copies.load(Relaxed) == 0 {
+            // netlink_rcv_wake
+            self.control.set(flag::CONGESTED, false);
+        }
+        self.place_backlog();
+        let mut budget = MOST;
+        while budget > 0 {
+            // Asked anew at each step: a waiter may come at any time, and from then on nothing may be taken away from under it.
+            let watched = self.endpoint.unseen.load(Relaxed) || self.control.waiters.load(SeqCst) > 0;
+            let before = self.control.rx_head.load(Relaxed);
+            let step = if strict || watched { self.one(strict, watched) } else { self.batch() };
+            if step == Step::Stop {
+                break;
+            }
+            let filled = self.control.rx_head.load(Relaxed).wrapping_sub(before) % self.ring.frame_nr();
+            budget = budget.saturating_sub(filled.max(1));
+        }
+    }
+
+    /// Advances `rx_oldest` over released frames.
+    fn forget_released(&self) {
+        let frame_nr = self.ring.frame_nr();
+        let mut outstanding = self.control.rx_outstanding.load(Relaxed).min(frame_nr);
+        if outstanding == 0 {
+            return;
+        }
+        let mut oldest = self.control.rx_oldest.load(Relaxed) % frame_nr;
+        while outstanding > 0 && self.ring.status(oldest) == status::UNUSED {
+            oldest = self.ring.next(oldest);
+            outstanding -= 1;
+        }
+        self.control.rx_oldest.store(oldest, Relaxed);
+        self.control.rx_outstanding.store(outstanding, Relaxed);
+    }
+
+    fn head(&self) -> u32 {
+        self.control.rx_head.load(Relaxed) % self.ring.frame_nr()
+    }
+
+    /// Moves the head to `pos`, past `steps` frames.
+    fn set_head(&self, pos: u32, steps: u32) {
+        let frame_nr = self.ring.frame_nr();
+        let outstanding = self.control.rx_outstanding.load(Relaxed) + steps;
+        if outstanding > frame_nr {
+            let over = outstanding - frame_nr;
+            let oldest = (self.control.rx_oldest.load(Relaxed) % frame_nr + over % frame_nr) % frame_nr;
+            self.control.rx_oldest.store(oldest, Relaxed);
+        }
+        self.control.rx_outstanding.store(outstanding.min(frame_nr), Relaxed);
+        // Release: a reader that finds the new head finds the frames before it filled.
+        self.control.rx_head.store(pos, Release);
+    }
+
+    /// The head after stepping over `SKIP` frames.
+    fn forward(&self) -> u32 {
+        let head = self.head();
+        let pos = ring::forward_ring(self.ring, head);
+        if pos != head {
+            let frame_nr = self.ring.frame_nr();
+            self.set_head(pos, (pos + frame_nr - head) % frame_nr);
+        }
+        pos
+    }
+
+    /// Makes the frame at the head `status` with this header.
+    fn publish(&self, pos: u32, hdr: &FrameHdr, status: u32) {
+        self.ring.write_header(pos, hdr);
+        self.ring.set_status(pos, status);
+        self.set_head(self.ring.next(pos), 1);
+        let counters = &self.control.counters;
+        self.control.count(if status == status::VALID { &counters.rx_frames } else { &counters.rx_copies }, 1);
+    }
+
+    /// A message was lost: `netlink_overrun`.
+    fn overrun(&self, is_ack: bool) {
+        let control = self.control;
+        control.count(&control.counters.overruns, 1);
+        // The kernel told of a lost acknowledgement whatever the client had set (`netlink_ack`).
+        let first = !control.has(flag::NO_ENOBUFS) && !control.has(flag::CONGESTED);
+        if first {
+            control.set(flag::CONGESTED, true);
+        }
+        if first || is_ack {
+            control.error.store(Errno::NOBUFS.0 as u32, Relaxed);
+        }
+    }
+
+    /// An error that a receive took from the real socket is the client's to see.
+    fn failed(&self, error: Errno) -> Step {
+        match error {
+            Errno::AGAIN => {
+                self.control.set(flag::DUMP, false);
+                Step::Stop
+            }
+            Errno::INTR => Step::Moved,
+            Errno::BADF | Errno::NOTSOCK | Errno::FAULT | Errno::INVAL | Errno::NOSYS | Errno::PERM => Step::Stop,
+            error => {
+                if error == Errno::NOBUFS {
+                    self.control.count(&self.control.counters.overruns, 1);
+                }
+                self.control.error.store(error.0 as u32, Relaxed);
+                Step::Moved
+            }
+        }
+    }
+
+    /// Gives frames to stored messages, in order.
+    fn place_backlog(&self) {
+        let store = self.endpoint.store(self.control);
+        while let Some((meta, bytes)) = store.first_unplaced() {
+            let pos = self.forward();
+            if self.ring.status(pos) != status::UNUSED {
+                break;
+            }
+            let fits = bytes.len() <= self.ring.geometry().room() as usize;
+            if fits {
+                // SAFETY: the bytes lie in the store, not in the ring.
+                unsafe { self.ring.write_payload(pos, bytes.as_ptr(), bytes.len()) };
+            }
+            self.publish(pos, &meta.hdr, if fits { status::VALID } else { status::COPY });
+            store.placed(!fits);
+        }
+    }
+
+    /// Whether nothing more may be taken from the socket: earlier messages still wait for a frame, or for `recv`.
+    fn store_is_full(&self) -> bool {
+        let store = self.endpoint.store(self.control);
+        if store.unplaced() > 0 || store.used() >= SOFT_LIMIT {
+            self.control.set(flag::BLOCKED, true);
+            return true;
+        }
+        false
+    }
+
+    /// Takes in a datagram that lies in private memory: into frames as far as they go, the rest into the store.
+    fn ingest(&self, meta: &Meta, bytes: &[u8]) {
+        let store = self.endpoint.store(self.control);
+        let room = self.ring.geometry().room() as usize;
+        let from_kernel = meta.portid == 0 && meta.hdr.group == 0;
+        let mut pieces = Pieces::new(bytes, room, from_kernel);
+        // An empty datagram has no pieces but is a message all the same.
+        let mut piece = if bytes.is_empty() { Some(bytes) } else { pieces.next() };
+        while let Some(bytes) = piece {
+            let mut meta = *meta;
+            meta.hdr.len = bytes.len() as u32;
+            let pos = if store.unplaced() == 0 { self.forward() } else { 0 };
+            if bytes.len() <= room && store.unplaced() == 0 && self.ring.status(pos) == status::UNUSED {
+                // SAFETY: the bytes are private memory, not the ring.
+                unsafe { self.ring.write_payload(pos, bytes.as_ptr(), bytes.len()) };
+                self.publish(pos, &meta.hdr, status::VALID);
+            } else {
+                // SAFETY: a slice is readable, and not in the store.
+                let stored = unsafe { store.push(&meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)]) };
+                if !stored {
+                    self.overrun(false);
+                }
+                self.place_backlog();
+            }
+            piece = pieces.next();
+        }
+    }
+
+    /// Whether the client would be told to read.
+    fn readable(&self) -> bool {
+        readiness::readable(self.endpoint, self.control)
+    }
+}
+
+/// Reads name and ancillary data of a received message.
+pub(crate) fn meta_of(name: &SockaddrNl, control: &[u8], len: usize, truncated: bool) -> Meta {
+    let mut hdr = FrameHdr { len: len as u32, ..FrameHdr::default() };
+    if name.groups != 0 {
+        hdr.group = name.groups.trailing_zeros() + 1;
+    }
+    let mut rest = control;
+    // struct cmsghdr: length (8 bytes), level, type; data follows, 8-aligned.
+    while let Some((head, data)) = rest.split_at_checked(16) {
+        let word = |b: &[u8], at: usize| -> u32 {
+            b.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
+        };
+        let (len, level, kind) = (word(head, 0) as usize, word(head, 8) as i32, word(head, 12));
+        match (level, kind) {
+            (SOL_SOCKET, 2) => (hdr.pid, hdr.uid, hdr.gid) = (word(data, 0), word(data, 4), word(data, 8)),
+            (abi::SOL_NETLINK, 3) => hdr.group = word(data, 0),
+            _ => {}
+        }
+        let Some(next) = rest.get((len.saturating_add(7) & !7).max(16)..) else { break };
+        rest = next;
+    }
+    Meta { hdr, portid: name.portid, groups: name.groups, truncated: u32::from(truncated) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn ancillary_data() {
+        let mut c = std::vec![];
+        for (len, level, kind, data) in [(28u64, 1u32, 2u32, &[7u32, 1000, 1001][..]), (20, 270, 3, &[40])] {
+            c.extend(len.to_ne_bytes());
+            c.extend(level.to_ne_bytes());
+            c.extend(kind.to_ne_bytes());
+            data.iter().for_each(|w| c.extend(w.to_ne_bytes()));
+            c.resize(c.len().next_multiple_of(8), 0);
+        }
+        let name = SockaddrNl { family: 16, pad: 0, portid: 5, groups: 0 };
+        let m = meta_of(&name, &c, 9, false);
+        assert_eq!(m.hdr, FrameHdr { len: 9, group: 40, pid: 7, uid: 1000, gid: 1001 });
+        let m = meta_of(&SockaddrNl { groups: 1 << 4, ..name }, &[], 9, false);
+        assert_eq!(m.hdr.group, 5);
+        for cut in 0..c.len() {
+            meta_of(&name, &c[..cut], 0, false);
+        }
+        meta_of(&name, &[0xff; 40], 0, false);
+        meta_of(&name, &[0; 40], 0, false);
+    }
+}

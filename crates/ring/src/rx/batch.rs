@@ -1,0 +1,155 @@
+//! The fast path: one `recvmmsg` whose vectors point straight into free frames.
+//!
+//! Each message's vectors are the frame's payload and a spill area of its own, so that nothing is ever cut short. A message
+//! that fits is in place when the call returns. One that does not, and everything behind it in the same batch, goes through
+//! the store: the order of frames is the order of messages (protocol.md, I5).
+
+use super::{Pump, Step, meta_of};
+use crate::abi::status;
+use crate::control::flag;
+use crate::endpoint::{CONTROL_LEN, LARGEST, Scratch, VLEN};
+use crate::errno::Errno;
+use crate::message;
+use crate::rx::Context;
+use crate::ring;
+use crate::socket::Socket;
+use crate::store::Meta;
+use crate::sys::{IoVec, MMsgHdr, MSG_TRUNC, SockaddrNl};
+
+/// A receive this large lets the kernel build dump parts of up to 32 KiB; frames with less room get them cut.
+const DUMP_PART: usize = 32 << 10;
+
+impl<S: Socket> Pump<'_, S> {
+    /// Receives one batch.
+    pub(super) fn batch(&self) -> Step {
+        if self.store_is_full() {
+            return Step::Stop;
+        }
+        if self.control.has(flag::RETAINED) && self.release_retained() == Step::Stop {
+            return Step::Stop;
+        }
+        let room = self.ring.geometry().room() as usize;
+        let start = self.forward();
+        let free = ring::unused_run(self.ring, start, VLEN as u32) as usize;
+        if free == 0 {
+            self.control.set(flag::BLOCKED, true);
+            return Step::Stop;
+        }
+        // Each receive makes the kernel produce the next part of a running dump, and parts larger than a frame are cut: take
+        // them one by one, from contiguous memory.
+        let dump = self.control.has(flag::DUMP);
+        if dump && room < DUMP_PART {
+            return self.dump_part();
+        }
+        let most = if dump && self.context == Context::Send { 1 } else { free };
+        let received = match self.receive(start, most) {
+            Ok(n) => n,
+            Err(error) => return self.failed(error),
+        };
+        self.take_in(start, received);
+        if received < most || dump && self.context == Context::Send { Step::Stop } else { Step::Moved }
+    }
+
+    /// Points the first `most` messages at the frames from `start` on, and receives.
+    fn receive(&self, start: u32, most: usize) -> Result<usize, Errno> {
+        let scratch = self.endpoint.scratch();
+        let room = self.ring.geometry().room() as usize;
+        let mut pos = start;
+        for i in 0..most {
+            // SAFETY: `i` is below VLEN; the scratch memory belongs to the lock's holder.
+            unsafe {
+                let frame = IoVec { base: self.ring.payload(pos), len: room };
+                // Behind the room that `gather` needs to bring a spilled message together.
+                let front = room.min(LARGEST);
+                let spill = IoVec { base: self.endpoint.spill(i).add(front), len: LARGEST - front };
+                (&raw mut (*scratch).iov).cast::<[IoVec; 2]>().add(i).write([frame, spill]);
+                let msg = (&raw mut (*scratch).msgs).cast::<MMsgHdr>().add(i);
+                (*msg).hdr.namelen = size_of::<SockaddrNl>() as u32;
+                (*msg).hdr.controllen = CONTROL_LEN;
+            }
+            pos = self.ring.geometry().next(pos);
+        }
+        self.control.count(&self.control.counters.calls, 1);
+        // SAFETY: the first `most` headers are initialised (`init_scratch` and above) and point to live frames and scratch.
+        unsafe {
+            let msgs = core::slice::from_raw_parts_mut((&raw mut (*scratch).msgs).cast::<MMsgHdr>(), most);
+            self.sock.recv_batch(msgs)
+        }
+    }
+
+    /// What the kernel said of message `i`.
+    fn message(&self, i: usize) -> (Meta, usize) {
+        let scratch: *const Scratch = self.endpoint.scratch();
+        // SAFETY: `i` is below VLEN; everything was written by the receive, which is over.
+        unsafe {
+            let msg = (&raw const (*scratch).msgs).cast::<MMsgHdr>().add(i).read();
+            let name = (&raw const (*scratch).names).cast::<SockaddrNl>().add(i).read();
+            let control = (&raw const (*scratch).control).cast::<[u8; CONTROL_LEN]>().add(i);
+            let used = msg.hdr.controllen.min(CONTROL_LEN);
+            let control = core::slice::from_raw_parts(control.cast::<u8>(), used);
+            let len = msg.len as usize;
+            (meta_of(&name, control, len, msg.hdr.flags & MSG_TRUNC != 0), len)
+        }
+    }
+
+    /// Publishes what has its place, and moves the rest.
+    fn take_in(&self, start: u32, received: usize) {
+        let room = self.ring.geometry().room() as usize;
+        let store = self.endpoint.store(self.control);
+        self.control.count(&self.control.counters.rx_datagrams, received as u64);
+        let (mut pos, mut in_place) = (start, true);
+        for i in 0..received {
+            let (meta, len) = self.message(i);
+            let here = pos;
+            pos = self.ring.geometry().next(pos);
+            if in_place && len <= room {
+                self.publish(here, &meta.hdr, status::VALID);
+                continue;
+            }
+            in_place = false;
+            if meta.truncated != 0 {
+                self.overrun(false);
+            } else if len > room {
+                // Cut or copied: both need the message in one piece.
+                let bytes = self.gather(i, here, room, len);
+                if self.control.has(flag::DUMP) && message::ends_dump(bytes) {
+                    self.control.set(flag::DUMP, false);
+                }
+                self.ingest(&meta, bytes);
+            } else {
+                // SAFETY: the payload is readable for `len <= room` bytes, and the store lies elsewhere.
+                if !unsafe { store.push(&meta, [(self.ring.payload(here), len), (core::ptr::null(), 0)]) } {
+                    self.overrun(false);
+                }
+            }
+        }
+        if !in_place {
+            self.place_backlog();
+        }
+    }
+
+    /// Brings a message of `len` bytes, at most [`LARGEST`], together: the frame's part goes in front of the spilled one.
+    fn gather(&self, i: usize, pos: u32, room: usize, len: usize) -> &[u8] {
+        let spill = self.endpoint.spill(i);
+        // SAFETY: a message came with a spilled part, so `room < len <= LARGEST`: all inside the spill area of message `i`.
+        unsafe {
+            self.ring.read_payload(pos, spill, room.min(LARGEST));
+            core::slice::from_raw_parts(spill, len.min(LARGEST))
+        }
+    }
+
+    /// Receives one part of a dump and cuts it.
+    fn dump_part(&self) -> Step {
+        let (meta, bytes) = match self.receive_private(LARGEST, 0) {
+            Ok(part) => part,
+            Err(error) => return self.failed(error),
+        };
+        self.control.count(&self.control.counters.rx_datagrams, 1);
+        let multi = message::header(bytes, 0).is_some_and(|m| m.flags & crate::abi::NLM_F_MULTI != 0);
+        if message::ends_dump(bytes) && multi {
+            self.control.set(flag::DUMP, false);
+        }
+        self.ingest(&meta, bytes);
+        if self.context == Context::Send && multi { Step::Stop } else { Step::Moved }
+    }
+}

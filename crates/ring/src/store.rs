@@ -1,0 +1,328 @@
+//! Datagrams that are in no frame: an append-only log of records in shared memory, in order of arrival.
+//!
+//! ```text
+//!   tail            place            end
+//!    v                v               v
+//!    [COPY] [dead] [COPY] [unplaced] [unplaced]
+//! ```
+//!
+//! Records up to `place` have had their frame (`COPY`: they wait for the client's `recv`); the rest wait for a frame to
+//! become free. Offsets count up and are taken modulo the capacity; a record never wraps. Only the holder of the receive
+//! lock touches the store.
+
+use crate::abi::FrameHdr;
+use crate::control::Control;
+use crate::sys;
+use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+
+const ALIGN: u64 = 64;
+/// Bytes of store, mostly never touched.
+pub const CAPACITY: usize = 8 << 20;
+/// With this much in the store, further messages wait in the socket.
+pub const SOFT_LIMIT: u64 = 1 << 20;
+/// An empty store that has used more than this gives its pages back.
+const KEEP: u64 = 64 << 10;
+
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+#[repr(u32)]
+enum Kind {
+    Dead = 0,
+    Unplaced = 1,
+    Copy = 2,
+}
+
+/// What is known of a message beside its bytes.
+#[derive(Clone, Copy, PartialEq, Eq, Debug, Default)]
+#[repr(C)]
+pub struct Meta {
+    /// Length, group and credentials, as in a frame.
+    pub hdr: FrameHdr,
+    /// Port id of the sender.
+    pub portid: u32,
+    /// `nl_groups` of the sender's address.
+    pub groups: u32,
+    /// Whether the message was cut short by a socket filter or a limit on the way (`MSG_TRUNC`).
+    pub truncated: u32,
+}
+
+#[derive(Clone, Copy)]
+#[repr(C)]
+struct Record {
+    kind: u32,
+    /// Bytes to the next record, this header included.
+    span: u32,
+    meta: Meta,
+}
+
+const _: () = assert!(size_of::<Record>() as u64 <= ALIGN);
+
+/// The store of one endpoint.
+#[derive(Clone, Copy, Debug)]
+pub struct Store<'a> {
+    control: &'a Control,
+    base: *mut u8,
+    cap: u64,
+}
+
+impl<'a> Store<'a> {
+    /// # Safety
+    /// `base` is readable and writable for `cap` bytes (a multiple of 64) while the store is used, by nobody but the holder
+    /// of `control.lock`.
+    pub unsafe fn new(control: &'a Control, base: *mut u8, cap: usize) -> Store<'a> {
+        Store { control, base, cap: cap as u64 & !(ALIGN - 1) }
+    }
+
+    /// Bytes used, dead records between live ones included.
+    pub fn used(&self) -> u64 {
+        self.control.store_end.load(Relaxed).saturating_sub(self.control.store_tail.load(Relaxed))
+    }
+
+    /// Messages that wait for a frame.
+    pub fn unplaced(&self) -> u32 {
+        self.control.unplaced.load(Relaxed)
+    }
+
+    /// Whether a message of `len` bytes can be taken now.
+    pub fn has_room(&self, len: usize) -> bool {
+        // A record that would wrap leaves at most its own span unused at the end.
+        self.used() + 2 * span(len) <= self.cap
+    }
+
+    fn at(&self, off: u64) -> *mut u8 {
+        // SAFETY: reduced modulo the capacity, so inside the mapping.
+        unsafe { self.base.add((off % self.cap) as usize) }
+    }
+
+    fn record(&self, off: u64) -> Record {
+        // SAFETY: offsets of records are multiples of 64 below the capacity, itself a multiple of 64: in bounds, aligned.
+        let mut r = unsafe { self.at(off).cast::<Record>().read() };
+        // Offsets come from shared words; keep every record inside the store whatever they say.
+        let left = (self.cap - off % self.cap) as u32;
+        r.span = r.span.clamp(ALIGN as u32, left) & !(ALIGN as u32 - 1);
+        r.meta.hdr.len = r.meta.hdr.len.min(r.span.saturating_sub(size_of::<Record>() as u32));
+        r
+    }
+
+    fn set_kind(&self, off: u64, kind: Kind) {
+        // SAFETY: as in `record`; `kind` is the first word.
+        unsafe { self.at(off).cast::<u32>().write(kind as u32) };
+    }
+
+    /// Appends a message whose bytes lie in two parts. `false` when there is no room: the caller asked [`Self::has_room`].
+    ///
+    /// # Safety
+    /// Each part is readable for its length and outside the store.
+    pub unsafe fn push(&self, meta: &Meta, parts: [(*const u8, usize); 2]) -> bool {
+        let len: usize = parts.iter().map(|p| p.1).sum();
+        if !self.has_room(len) {
+            return false;
+        }
+        let (c, need) = (self.control, span(len));
+        let mut off = c.store_end.load(Relaxed);
+        let left = self.cap - off % self.cap;
+        if left < need {
+            self.write(off, &Record { kind: Kind::Dead as u32, span: left as u32, meta: Meta::default() });
+            off += left;
+        }
+        let mut meta = *meta;
+        meta.hdr.len = len as u32;
+        self.write(off, &Record { kind: Kind::Unplaced as u32, span: need as u32, meta });
+        // SAFETY: `need` covers header and bytes and does not wrap; the parts are the caller's duty.
+        unsafe {
+            let mut to = self.at(off).add(size_of::<Record>());
+            for (from, n) in parts {
+                core::ptr::copy_nonoverlapping(from, to, n);
+                to = to.add(n);
+            }
+        }
+        c.store_end.store(off + need, Relaxed);
+        c.store_high.fetch_max(off + need - c.store_tail.load(Relaxed), Relaxed);
+        add(&c.unplaced, 1);
+        true
+    }
+
+    fn write(&self, off: u64, record: &Record) {
+        // SAFETY: as in `record`.
+        unsafe { self.at(off).cast::<Record>().write(*record) };
+    }
+
+    fn find(&self, word: &AtomicU64, kind: Kind) -> Option<(u64, Record)> {
+        let (mut off, end) = (word.load(Relaxed), self.control.store_end.load(Relaxed));
+        while off < end {
+            let r = self.record(off);
+            if r.kind == kind as u32 {
+                return Some((off, r));
+            }
+            off += u64::from(r.span);
+        }
+        None
+    }
+
+    fn bytes(&self, off: u64, r: &Record) -> &'a [u8] {
+        // SAFETY: `record` bounds the length by the span, which does not leave the store; the lock's holder is the only one
+        // who writes here, and it does not while it reads.
+        unsafe {
+            core::slice::from_raw_parts(self.at(off).add(size_of::<Record>()), r.meta.hdr.len as usize)
+        }
+    }
+
+    /// The first message that waits for a frame.
+    pub fn first_unplaced(&self) -> Option<(Meta, &'a [u8])> {
+        if self.unplaced() == 0 {
+            return None;
+        }
+        let (off, r) = self.find(&self.control.store_place, Kind::Unplaced)?;
+        self.control.store_place.store(off, Relaxed);
+        Some((r.meta, self.bytes(off, &r)))
+    }
+
+    /// The message of [`Self::first_unplaced`] has its frame: it stays for `recv` (`COPY`), or is done with (`VALID`).
+    pub fn placed(&self, copy: bool) {
+        let c = self.control;
+        let off = c.store_place.load(Relaxed);
+        let r = self.record(off);
+        self.set_kind(off, if copy { Kind::Copy } else { Kind::Dead });
+        c.store_place.store(off + u64::from(r.span), Relaxed);
+        add(&c.unplaced, -1);
+        if copy {
+            add(&c.copies, 1);
+        } else {
+            self.reclaim();
+        }
+    }
+
+    /// The first message that waits for the client's `recv`.
+    pub fn first_copy(&self) -> Option<(Meta, &'a [u8])> {
+        if self.control.copies.load(Relaxed) == 0 {
+            return None;
+        }
+        let (off, r) = self.find(&self.control.store_tail, Kind::Copy)?;
+        Some((r.meta, self.bytes(off, &r)))
+    }
+
+    /// The client has received the message of [`Self::first_copy`].
+    pub fn received(&self) {
+        if let Some((off, _)) = self.find(&self.control.store_tail, Kind::Copy) {
+            self.set_kind(off, Kind::Dead);
+            add(&self.control.copies, -1);
+            self.reclaim();
+        }
+    }
+
+    /// Forgets every message.
+    pub fn clear(&self) {
+        let c = self.control;
+        c.copies.store(0, Relaxed);
+        c.unplaced.store(0, Relaxed);
+        c.store_tail.store(c.store_end.load(Relaxed), Relaxed);
+        self.reclaim();
+    }
+
+    fn reclaim(&self) {
+        let c = self.control;
+        let (mut off, end) = (c.store_tail.load(Relaxed), c.store_end.load(Relaxed));
+        while off < end {
+            let r = self.record(off);
+            if r.kind != Kind::Dead as u32 {
+                break;
+            }
+            off += u64::from(r.span);
+        }
+        c.store_tail.store(off, Relaxed);
+        if off >= end {
+            // Empty: begin anew at 0, so that a quiet endpoint keeps touching the same page.
+            for word in [&c.store_tail, &c.store_place, &c.store_end] {
+                word.store(0, Relaxed);
+            }
+            if c.store_high.swap(0, Relaxed) > KEEP {
+                // SAFETY: the store is empty, nobody reads it; shared anonymous memory gives its pages back (MADV_REMOVE) and
+                // reads as zeroes again.
+                let _ = unsafe { sys::advise(self.base, self.cap as usize, linux_raw_sys::general::MADV_REMOVE) };
+            }
+        } else if c.store_place.load(Relaxed) < off {
+            c.store_place.store(off, Relaxed);
+        }
+    }
+}
+
+fn span(len: usize) -> u64 {
+    ((len + size_of::<Record>()) as u64 + ALIGN - 1) & !(ALIGN - 1)
+}
+
+fn add(word: &AtomicU32, n: i32) {
+    word.store(word.load(Relaxed).saturating_add_signed(n), Relaxed);
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::VecDeque;
+    use std::vec::Vec;
+
+    #[repr(align(64))]
+    struct Space([u8; 4096]);
+
+    fn with_store(f: impl FnOnce(Store<'_>)) {
+        let control = Control::default();
+        let mut space = std::boxed::Box::new(Space([0; 4096]));
+        // SAFETY: the box outlives the store and is used by it alone.
+        f(unsafe { Store::new(&control, space.0.as_mut_ptr(), 4096) });
+    }
+    fn push(s: &Store<'_>, bytes: &[u8]) -> bool {
+        let (a, b) = bytes.split_at(bytes.len() / 2);
+        // SAFETY: both slices are readable.
+        unsafe { s.push(&Meta::default(), [(a.as_ptr(), a.len()), (b.as_ptr(), b.len())]) }
+    }
+
+    #[test]
+    fn copies_keep_order_around_placed_messages() {
+        with_store(|s| {
+            for text in [&b"one"[..], b"two", b"three", b"four"] {
+                assert!(push(&s, text));
+            }
+            for copy in [true, false, true] {
+                s.first_unplaced().unwrap();
+                s.placed(copy);
+            }
+            assert_eq!(s.first_unplaced().unwrap().1, b"four");
+            assert_eq!(s.first_copy().unwrap().1, b"one");
+            s.received();
+            assert_eq!(s.first_copy().unwrap().1, b"three");
+            s.received();
+            assert!(s.first_copy().is_none());
+            s.placed(true);
+            assert_eq!(s.first_copy().unwrap().1, b"four");
+            s.received();
+            assert_eq!(s.used(), 0);
+        });
+    }
+
+    /// Against a queue, with a generator of its own (an LCG): wraps many times.
+    #[test]
+    fn behaves_as_a_queue() {
+        with_store(|s| {
+            let (mut seed, mut model, mut next) = (7u64, VecDeque::<Vec<u8>>::new(), 0u8);
+            for _ in 0..if cfg!(miri) { 300 } else { 20_000 } {
+                seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
+                let r = (seed >> 33) as usize;
+                if r % 3 != 0 {
+                    let bytes = std::vec![next; r % 700];
+                    next = next.wrapping_add(1);
+                    assert_eq!(s.has_room(bytes.len()), push(&s, &bytes));
+                    if s.unplaced() as usize > model.len() {
+                        model.push_back(bytes);
+                    }
+                } else if let Some(want) = model.pop_front() {
+                    let (meta, got) = s.first_unplaced().unwrap();
+                    assert_eq!((meta.hdr.len as usize, got), (want.len(), &want[..]));
+                    s.placed(r % 2 == 0);
+                    if r % 2 == 0 {
+                        assert_eq!(s.first_copy().unwrap().1, &want[..]);
+                        s.received();
+                    }
+                }
+                assert_eq!(s.unplaced() as usize, model.len());
+            }
+        });
+    }
+}

@@ -1,0 +1,174 @@
+//! The transmit pump: `VALID` frames to the real socket (`netlink_mmap_sendmsg` of 4.4).
+//!
+//! `nm_len` is read once, and the only copy of a payload is the one the kernel makes: nothing acts on a second read.
+
+use crate::abi::{self, status};
+use crate::control::{Control, flag};
+use crate::endpoint::Endpoint;
+use crate::errno::{Errno, Result};
+use crate::memory::{Frames, RingMemory};
+use crate::message;
+use crate::rx::Context;
+use crate::socket::Socket;
+use crate::sys::{IoVec, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Frames given to one system call at most.
+const BATCH: usize = 16;
+
+/// One `VALID` frame, its length read once and judged.
+#[derive(Clone, Copy)]
+struct Taken {
+    pos: u32,
+    len: usize,
+}
+
+impl Endpoint {
+    /// A kick: sends every `VALID` frame from the head on. `template` carries the destination and ancillary data of the
+    /// client's call, its vectors are not looked at. Replies are pumped as it goes.
+    ///
+    /// Returns the sum of the lengths sent, 0 when no frame was `VALID`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a frame whose `nm_len` is more than it holds (it stays); else the error of the send that failed (its
+    /// frame is gone, later ones stay), though earlier frames were sent.
+    ///
+    /// # Safety
+    /// The pointers of `template` are valid for the lengths beside them.
+    pub unsafe fn kick<S: Socket>(&self, sock: &S, pid: u32, template: &MsgHdr, flags: u32) -> Result<usize> {
+        let (Some(control), Some(ring)) = (self.control(), self.tx()) else { return Ok(0) };
+        let mut total = 0;
+        let mut budget = ring.geometry().frame_nr();
+        loop {
+            let held = control.tx_lock.hold(pid);
+            let mut taken = [Taken { pos: 0, len: 0 }; BATCH];
+            let gathered = gather(control, ring, &mut taken, budget);
+            let batch = gathered.map(|n| taken.get(..n).unwrap_or(&[]))?;
+            if batch.is_empty() {
+                break;
+            }
+            note_dumps(control, ring, batch);
+            // SAFETY: the caller's duty for the template; frames are live.
+            let (sent, outcome) = unsafe { send_some(sock, ring, template, batch, flags) };
+            control.count(&control.counters.calls, 1);
+            for frame in batch.get(..sent).unwrap_or(batch) {
+                ring.set_status(frame.pos, status::UNUSED);
+                total += frame.len;
+            }
+            advance(control, ring, sent);
+            control.count(&control.counters.tx_frames, sent as u64);
+            budget = budget.saturating_sub(sent as u32);
+            if outcome.is_ok() {
+                drop(held);
+                self.service(sock, pid, Context::Send);
+                continue;
+            }
+            // The frame behind the last one sent failed, or would have to wait: it is taken from the ring now, whatever comes.
+            let Some(frame) = batch.get(sent).copied() else { break };
+            ring.set_status(frame.pos, status::RESERVED);
+            advance(control, ring, 1);
+            control.count(&control.counters.tx_frames, 1);
+            budget = budget.saturating_sub(1);
+            drop(held);
+            self.service(sock, pid, Context::Send);
+            // Without the lock and with signals open: this send may sleep, as the client's own would.
+            // SAFETY: as above.
+            let result = unsafe { send_one(sock, ring, template, frame, flags) };
+            ring.set_status(frame.pos, status::UNUSED);
+            match result {
+                Ok(n) => total += n,
+                // Kernels from 5.17 on refuse empty datagrams; to the kernel they never meant anything.
+                Err(Errno::NODATA) if frame.len == 0 && to_kernel(template) => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(total)
+    }
+}
+
+/// Collects `VALID` frames from the head on.
+fn gather(control: &Control, ring: &RingMemory, taken: &mut [Taken; BATCH], budget: u32) -> Result<usize> {
+    let mut pos = control.tx_head.load(Relaxed) % ring.frame_nr();
+    let mut n = 0;
+    for slot in taken.iter_mut().take(budget as usize) {
+        if ring.status(pos) != status::VALID {
+            break;
+        }
+        let len = ring.len_word(pos);
+        if len > ring.geometry().room() {
+            if n == 0 {
+                return Err(Errno::INVAL);
+            }
+            break;
+        }
+        *slot = Taken { pos, len: len as usize };
+        pos = ring.next(pos);
+        n += 1;
+    }
+    Ok(n)
+}
+
+fn advance(control: &Control, ring: &RingMemory, n: usize) {
+    let frame_nr = ring.frame_nr();
+    let head = control.tx_head.load(Relaxed) % frame_nr;
+    control.tx_head.store((head + n as u32) % frame_nr, Relaxed);
+}
+
+/// A dump request changes how replies are received. Only a hint: what a client writes meanwhile does no harm.
+fn note_dumps(control: &Control, ring: &RingMemory, batch: &[Taken]) {
+    for frame in batch {
+        let mut head = [0u8; abi::NLMSG_HDRLEN];
+        if frame.len >= head.len() {
+            // SAFETY: the local is writable for its length.
+            unsafe { ring.read_payload(frame.pos, head.as_mut_ptr(), head.len()) };
+            note_request(control, &head);
+        }
+    }
+}
+
+/// Looks at the head of a request that is about to be sent.
+pub fn note_request(control: &Control, head: &[u8]) {
+    if message::header(head, 0).is_some_and(|m| m.flags & abi::NLM_F_DUMP == abi::NLM_F_DUMP) {
+        control.set(flag::DUMP, true);
+    }
+}
+
+/// Whether a destination is the kernel: none given, or port id 0 and no group.
+fn to_kernel(template: &MsgHdr) -> bool {
+    if template.name.is_null() || (template.namelen as usize) < size_of::<SockaddrNl>() {
+        return template.name.is_null();
+    }
+    // SAFETY: the caller of `kick` vouches for `namelen` bytes.
+    let name = unsafe { template.name.cast::<SockaddrNl>().read_unaligned() };
+    name.portid == 0 && name.groups == 0
+}
+
+unsafe fn send_one<S: Socket>(sock: &S, ring: &RingMemory, t: &MsgHdr, frame: Taken, flags: u32) -> Result<usize> {
+    let mut iov = IoVec { base: ring.payload(frame.pos), len: frame.len };
+    let msg = MsgHdr { iov: &raw mut iov, iovlen: 1, flags: 0, ..*t };
+    // SAFETY: the frame is live, the rest is the caller's duty.
+    unsafe { sock.send(&msg, flags) }
+}
+
+/// Sends a batch without sleeping: how many went, and whether that was all.
+unsafe fn send_some<S: Socket>(
+    sock: &S,
+    ring: &RingMemory,
+    template: &MsgHdr,
+    batch: &[Taken],
+    flags: u32,
+) -> (usize, Result<()>) {
+    let mut iovs = [IoVec { base: core::ptr::null_mut(), len: 0 }; BATCH];
+    let mut msgs = [MMsgHdr { hdr: MsgHdr::EMPTY, len: 0 }; BATCH];
+    for ((iov, msg), frame) in iovs.iter_mut().zip(msgs.iter_mut()).zip(batch) {
+        *iov = IoVec { base: ring.payload(frame.pos), len: frame.len };
+        msg.hdr = MsgHdr { iov: &raw mut *iov, iovlen: 1, flags: 0, ..*template };
+    }
+    let Some(msgs) = msgs.get_mut(..batch.len()) else { return (0, Err(Errno::INVAL)) };
+    // SAFETY: as in `send_one`, for each frame.
+    match unsafe { sock.send_batch(msgs, flags | MSG_DONTWAIT) } {
+        Ok(n) if n >= batch.len() => (batch.len(), Ok(())),
+        Ok(n) => (n, Err(Errno::AGAIN)),
+        Err(error) => (0, Err(error)),
+    }
+}
