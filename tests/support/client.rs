@@ -1,9 +1,8 @@
 //! A client program and the ways in which it must run: refused by the bare kernel, served with the preload.
 
 use super::compile::{Build, compile};
-use super::outcome::{Outcome, run};
+use super::outcome::{Outcome, run, say};
 use super::paths::{preload, repository};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::Duration;
@@ -168,16 +167,13 @@ impl Client {
         run(&mut self.command(mode), self.limit)
     }
 
-    /// To the terminal past libtest's capture: what was not shown must be seen.
     fn say_lacking(&self, outcome: &Outcome) {
-        let line = format!(
-            "not run here: {} {}: {}\n",
+        say(&format!(
+            "not run here: {} {}: {}",
             self.name,
             self.args.join(" "),
             outcome.stderr.trim_end()
-        );
-        // A closed standard error is no reason to fail.
-        let _ = std::io::stderr().write_all(line.as_bytes());
+        ));
     }
 
     fn fail(&self, mode: Option<Mode>, outcome: &Outcome, expected: &str) -> ! {

@@ -4,7 +4,7 @@ use super::paths::{clients_dir, repository};
 use std::collections::hash_map::DefaultHasher;
 use std::fs;
 use std::hash::{Hash, Hasher};
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::Command;
 
 /// The ways in which programs are built.
@@ -69,14 +69,29 @@ impl Build {
 
 /// Compiles `tests/clients/NAME.c` unless the cache has it, and returns the program's path.
 pub fn compile(name: &str, build: Build) -> PathBuf {
-    let dir = repository().join("tests/clients");
-    let source = dir.join(format!("{name}.c"));
-    let cache = clients_dir();
-    let program = cache.join(format!(
-        "{name}-{}-{:016x}",
+    let mut flags = vec!["-Wall", "-Wextra", "-Werror"];
+    flags.extend(build.flags());
+    cached(
+        build.compiler(),
+        &repository().join(format!("tests/clients/{name}.c")),
         build.tag(),
-        key(&dir, name, build)
-    ));
+        &flags,
+    )
+}
+
+/// Compiles one other C file of the repository with gcc.
+pub fn compile_file(path: &str, flags: &[&str]) -> PathBuf {
+    cached("gcc", &repository().join(path), "plain", flags)
+}
+
+fn cached(compiler: &str, source: &Path, tag: &str, flags: &[&str]) -> PathBuf {
+    let cache = clients_dir();
+    let name = source
+        .file_stem()
+        .unwrap_or_default()
+        .to_string_lossy()
+        .into_owned();
+    let program = cache.join(format!("{name}-{tag}-{:016x}", key(source, flags)));
     if program.exists() {
         return program;
     }
@@ -87,23 +102,20 @@ pub fn compile(name: &str, build: Build) -> PathBuf {
         std::process::id(),
         std::thread::current().id()
     ));
-    let output = Command::new(build.compiler())
-        .args(["-g", "-std=gnu11", "-Wall", "-Wextra", "-Werror"])
-        .args(build.flags())
-        .arg(&source)
+    let output = Command::new(compiler)
+        .args(["-g", "-std=gnu11"])
+        .args(flags)
+        .arg(source)
         .arg("-o")
         .arg(&aside)
         .arg("-pthread")
         .output()
         .unwrap_or_else(|e| {
-            panic!(
-                "{}: {e}; `cargo xtask test` installs what the tests need",
-                build.compiler()
-            )
+            panic!("{compiler}: {e}; `cargo xtask test` installs what the tests need")
         });
     assert!(
         output.status.success(),
-        "{} does not compile as {build:?}:\n{}",
+        "{} does not compile with {flags:?}:\n{}",
         source.display(),
         String::from_utf8_lossy(&output.stderr)
     );
@@ -111,21 +123,20 @@ pub fn compile(name: &str, build: Build) -> PathBuf {
     program
 }
 
-/// Sources, headers and flags: a change in any makes another program.
-fn key(dir: &std::path::Path, name: &str, build: Build) -> u64 {
+/// Source, headers beside it and flags: a change in any makes another program.
+fn key(source: &Path, flags: &[&str]) -> u64 {
     let mut hasher = DefaultHasher::new();
-    build.flags().hash(&mut hasher);
+    flags.hash(&mut hasher);
+    let dir = source.parent().expect("a source lies in a directory");
     let mut files: Vec<PathBuf> = fs::read_dir(dir)
-        .expect("tests/clients can be listed")
+        .expect("a source's directory can be listed")
         .map(|entry| entry.expect("a directory entry").path())
-        .filter(|path| {
-            path.extension().is_some_and(|e| e == "h") || path.ends_with(format!("{name}.c"))
-        })
+        .filter(|path| path.extension().is_some_and(|e| e == "h") || path == source)
         .collect();
     files.sort();
     for file in files {
         fs::read(&file)
-            .expect("a client's source can be read")
+            .expect("a source can be read")
             .hash(&mut hasher);
     }
     hasher.finish()

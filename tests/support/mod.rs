@@ -15,8 +15,8 @@ mod outcome;
 mod paths;
 
 pub use client::{Client, Mode, client, script};
-pub use compile::{Build, compile};
-pub use outcome::{Outcome, run};
+pub use compile::{Build, compile, compile_file};
+pub use outcome::{Outcome, run, say};
 pub use paths::{clients_dir, preload, repository, scratch};
 
 /// Network namespaces are made by root alone.

@@ -4,6 +4,7 @@ use super::paths::scratch;
 use nix::sys::signal::{Signal, killpg};
 use nix::unistd::Pid;
 use std::fs::{self, File};
+use std::io::Write;
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 use std::process::{Command, Stdio};
 use std::thread::sleep;
@@ -44,6 +45,12 @@ impl Outcome {
             self.stderr.trim_end()
         )
     }
+}
+
+/// One line to the terminal, past libtest's capture: for what must be seen though the test passes.
+pub fn say(line: &str) {
+    // A closed standard error is no reason to fail.
+    let _ = std::io::stderr().write_all(format!("{line}\n").as_bytes());
 }
 
 /// Runs `command` for at most `limit`, then kills its whole process group.
