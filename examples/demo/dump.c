@@ -117,7 +117,7 @@ static void show_route(struct nlmsghdr *nlh)
 	struct rtmsg *rtm = NLMSG_DATA(nlh);
 	struct rtattr *a = RTM_RTA(rtm);
 	int len = RTM_PAYLOAD(nlh);
-	char dst[64] = "default", via[64] = "", dev[IF_NAMESIZE] = "";
+	char dst[64] = "", via[64] = "", dev[IF_NAMESIZE] = "";
 
 	nroutes++;
 	for (; RTA_OK(a, len); a = RTA_NEXT(a, len)) {
@@ -131,7 +131,11 @@ static void show_route(struct nlmsghdr *nlh)
 	/* The local table is long and dull; every route is counted, ten are shown. */
 	if (rtm->rtm_table != RT_TABLE_MAIN || nshown++ >= 10)
 		return;
-	printf("route %s/%u%s%s dev %s\n", dst, rtm->rtm_dst_len, *via ? " via " : "", via, dev);
+	if (*dst)
+		printf("route %s/%u", dst, rtm->rtm_dst_len);
+	else
+		printf("route default");
+	printf("%s%s dev %s\n", *via ? " via " : "", via, dev);
 }
 
 /* All messages of one frame; 1 at the end of the dump. */
