@@ -18,7 +18,7 @@ static int seen(size_t room)
 	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = room };
 	struct cmsghdr *c;
 	int bits = 0;
-	CHECK_CALL(plain_send(tx, msg_user(buf, 2000, 1), 2000, 0, 1u << 4));
+	CHECK_CALL(multicast(tx, msg_user(buf, 2000, 1), 2000, 5));
 	CHECK(recvmsg(s.fd, &m, 0) == 2000, "recvmsg: %s", strerror(errno));
 	set_status(head(&s.rx), NL_MMAP_STATUS_UNUSED);
 	advance(&s.rx);

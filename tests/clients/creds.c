@@ -61,13 +61,13 @@ int main(void)
 	join_child(pid);
 
 	tx = plain_open(NETLINK_USERSOCK);
-	CHECK_CALL(plain_send(tx, msg_user(buf, 100, 4), 100, 0, 1u << (group - 1)));
+	CHECK_CALL(multicast(tx, msg_user(buf, 100, 4), 100, group));
 	is("a small multicast", next(&s, 100), getpid(), 0, 0, group);
-	CHECK_CALL(plain_send(tx, msg_user(buf, 1500, 5), 1500, 0, 1u << (group - 1)));
+	CHECK_CALL(multicast(tx, msg_user(buf, 1500, 5), 1500, group));
 	is("a large multicast", next(&s, 1500), getpid(), 0, 0, group);
 	group = 32;
 	CHECK_CALL(setsockopt(s.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group));
-	CHECK_CALL(plain_send(tx, msg_user(buf, 100, 6), 100, 0, 1u << 31));
+	CHECK_CALL(multicast(tx, msg_user(buf, 100, 6), 100, 32));
 	is("a multicast to group 32", next(&s, 100), getpid(), 0, 0, 32);
 	ok();
 	return 0;

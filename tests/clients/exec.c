@@ -4,7 +4,7 @@
 
 static void second_life(int fd, uint32_t port, char **argv)
 {
-	char buf[4096];
+	char buf[8192];
 	struct sock s;
 	int sender = plain_open(NETLINK_USERSOCK), i;
 	(void)argv;

@@ -91,6 +91,7 @@ int main(int argc, char **argv)
 					      SYS_futex, SYS_madvise, SYS_sendmmsg, SYS_epoll_create1, SYS_eventfd2,
 					      SYS_ppoll, SYS_recvmsg, SYS_mmap, SYS_ftruncate, SYS_getsockopt };
 		size_t i;
+		int st;
 		for (i = 0; i < sizeof calls / sizeof *calls; i++) {
 			pid_t pid = fork();
 			CHECK_CALL(pid);
@@ -103,7 +104,10 @@ int main(int argc, char **argv)
 					is_clear(e, "a denied system call");
 				_exit(0);
 			}
-			join_child(pid);
+			CHECK(waitpid(pid, &st, 0) == pid, "waitpid: %s", strerror(errno));
+			if (WIFEXITED(st) && WEXITSTATUS(st) == EXIT_REFUSED)
+				_exit(EXIT_REFUSED);
+			CHECK(WIFEXITED(st) && WEXITSTATUS(st) == 0, "with system call %ld denied: status %x", calls[i], st);
 		}
 	} else
 		FAIL("unknown mode %s", mode);

@@ -97,10 +97,11 @@ static inline struct nlmsghdr *msg_user(void *buf, size_t len, uint32_t seq)
 	return n;
 }
 
-static inline void check_user(const void *buf, size_t len, uint32_t seq)
+static inline void check_user(const void *buf, ssize_t size, uint32_t seq)
 {
 	const struct nlmsghdr *n = buf;
-	size_t i;
+	size_t i, len = size;
+	CHECK(size >= 0, "message %u is not there", seq);
 	CHECK(len >= sizeof *n, "message of %zu bytes", len);
 	CHECK(n->nlmsg_seq == seq, "expected message %u, got %u", seq, n->nlmsg_seq);
 	CHECK(n->nlmsg_len == len, "message %u: nlmsg_len %u in %zu bytes", seq, n->nlmsg_len, len);

@@ -280,6 +280,34 @@ static inline ssize_t plain_send(int fd, const void *msg, size_t len, uint32_t p
 	return sendto(fd, msg, len, 0, (struct sockaddr *)&a, sizeof a);
 }
 
+/* To a group. Families without a kernel half then refuse the unicast to port 0 that every send
+ * includes; the members have the message all the same. */
+static inline ssize_t multicast(int fd, const void *msg, size_t len, int group)
+{
+	ssize_t n = plain_send(fd, msg, len, 0, 1u << (group - 1));
+	if (n < 0 && errno == ECONNREFUSED)
+		n = len;
+	return n;
+}
+
+/* A counter that a sender in another process reads without a call: how far the reader is. */
+static inline volatile uint32_t *shared_counter(void)
+{
+	void *p = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(p != MAP_FAILED, "mmap: %s", strerror(errno));
+	return p;
+}
+
+/* Message `nr` may be sent when fewer than `window` are under way. */
+static inline void await_window(volatile uint32_t *taken, uint32_t nr, uint32_t window)
+{
+	long end = now_ms() + 20000;
+	while (nr - *taken >= window) {
+		usleep(100);
+		CHECK(now_ms() < end, "the reader stands still at message %u", *taken);
+	}
+}
+
 /* A child must end with status 0; its reason is already on stderr. */
 static inline void join_child(pid_t pid)
 {

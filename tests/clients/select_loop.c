@@ -10,12 +10,14 @@ int main(void)
 	char buf[2048];
 	int i = 0, turns = 0;
 	long end = now_ms() + 15000;
+	volatile uint32_t *taken = shared_counter();
 	pid_t pid = fork();
 
 	CHECK_CALL(pid);
 	if (pid == 0) {
 		int fd = plain_open(NETLINK_USERSOCK);
 		for (i = 0; i < TOTAL; i++) {
+			await_window(taken, i, s.rx.frame_nr);
 			CHECK_CALL(plain_send(fd, msg_user(buf, 512, i), 512, s.port, 0));
 			if (i % 50 == 0)
 				msleep(3);
@@ -37,8 +39,10 @@ int main(void)
 			continue;
 		}
 		CHECK(ready(&s.rx), "select reports a frame, the head has status %u", status_of(head(&s.rx)));
-		while (ready(&s.rx))
+		while (ready(&s.rx)) {
 			check_user(buf, rx_next(&s, buf, sizeof buf, NULL), i++);
+			*taken = i;
+		}
 	}
 	join_child(pid);
 	CHECK(turns > 0, "no turn");

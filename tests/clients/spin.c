@@ -17,6 +17,7 @@ static void messages(int total)
 {
 	struct sock s = ring_open(NETLINK_USERSOCK, GEOM(16384, 1, 2048), NO_RING);
 	char buf[2048];
+	volatile uint32_t *taken = shared_counter();
 	int i;
 	pid_t pid = fork();
 	CHECK_CALL(pid);
@@ -25,6 +26,7 @@ static void messages(int total)
 		for (i = 0; i < total; i++) {
 			if (i % 100 == 0)
 				msleep(5); /* long enough for whoever serves the ring to sleep */
+			await_window(taken, i, s.rx.frame_nr);
 			CHECK_CALL(plain_send(fd, msg_user(buf, 128, i), 128, s.port, 0));
 		}
 		_exit(0);
@@ -32,6 +34,7 @@ static void messages(int total)
 	for (i = 0; i < total; i++) {
 		spin(&s, "a message");
 		check_user(buf, rx_next(&s, buf, sizeof buf, NULL), i);
+		*taken = i + 1;
 	}
 	join_child(pid);
 }
