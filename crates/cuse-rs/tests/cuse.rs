@@ -20,7 +20,14 @@ fn node(name: &str) -> PathBuf {
 
 #[test]
 fn child_process() {
-    if let Some((role, node)) = common::role() {
+    let Some((role, node)) = common::role() else {
+        return;
+    };
+    if role == "unprivileged" {
+        let error = Cuse::new("cuse-rs-denied").create(Echo::new()).unwrap_err();
+        assert!(matches!(error, Error::Denied { .. }), "{error}");
+        assert!(error.to_string().contains("root"), "{error}");
+    } else {
         scenarios::child(&role, &node);
     }
 }
@@ -178,6 +185,30 @@ fn memfds() -> usize {
     targets
         .filter(|target| target.to_string_lossy().contains("memfd:ring"))
         .count()
+}
+
+#[test]
+fn without_the_driver() {
+    if Path::new("/dev/cuse").exists() {
+        return;
+    }
+    let error = Cuse::new("cuse-rs-none").create(Echo::new()).unwrap_err();
+    assert!(matches!(error, Error::NoDriver { .. }), "{error}");
+    let text = error.to_string();
+    assert!(
+        text.contains("/dev/cuse") && text.contains("modprobe cuse"),
+        "{text}"
+    );
+}
+
+#[test]
+fn without_permission() {
+    use std::os::unix::process::CommandExt;
+    if !ready() {
+        return;
+    }
+    let mut child = common::command("unprivileged", Path::new("/"));
+    assert!(child.uid(65534).status().unwrap().success());
 }
 
 #[test]

@@ -66,6 +66,11 @@ fn child_process() {
             let session = RingFile::new(&node, "ring").mount(Echo::new()).unwrap();
             session.run(2).unwrap();
         }
+        "unprivileged" => {
+            let error = RingFile::new(&node, "ring").mount(Echo::new()).unwrap_err();
+            assert!(matches!(error, Error::Denied { .. }), "{error}");
+            assert!(error.to_string().contains("CAP_SYS_ADMIN"), "{error}");
+        }
         "count" => {
             // Standard input is the parent's open file.
             let file = std::io::stdin();
@@ -391,4 +396,35 @@ fn directories_that_cannot_be() {
             .unwrap_err();
         assert!(matches!(error, Error::BadName { .. }), "{error}");
     }
+}
+
+#[test]
+fn without_permission() {
+    use std::os::unix::process::CommandExt;
+    let Some(_mounts) = directory() else { return };
+    let mut child = common::command("unprivileged", "/mnt".as_ref());
+    assert!(child.uid(65534).status().unwrap().success());
+}
+
+/// On a kernel that has passthrough, the same calls work.
+#[test]
+fn a_kernel_without_passthrough_says_so() {
+    let Some(directory) = directory() else { return };
+    match RingFile::new(directory.path(), "ring").mount(Echo::new()) {
+        Ok(session) => drop(session),
+        Err(error) => {
+            assert!(matches!(error, Error::NoPassthrough), "{error}");
+            assert!(error.to_string().contains("6.9"), "{error}");
+        }
+    }
+    let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
+    assert!(!mounts.contains("fuse.cuse-rs"), "nothing stays mounted");
+    let device = Arc::new(Echo {
+        no_backing: true,
+        ..Echo::default()
+    });
+    let file = RingFile::new(directory.path(), "ring").passthrough(Passthrough::IfAvailable);
+    let serving = file.mount(device.clone()).unwrap().spawn(2).unwrap();
+    scenarios::all(&directory.path().join("ring"), &device);
+    serving.stop().unwrap();
 }

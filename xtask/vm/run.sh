@@ -1,0 +1,129 @@
+#!/bin/bash
+# run.sh KERNEL_DIR SHARE COMMAND...
+#
+# Boots a Debian kernel unpacked by fetch.sh under qemu, without network, and runs a command in it.
+#   KERNEL_DIR  DIR/ABI of fetch.sh
+#   SHARE       host folder that is copied into the guest as /mnt/share ('-' for none)
+#   COMMAND     run as root by busybox sh, in /mnt/share; files in /mnt/out come back to $VM_OUT
+# Exit status: the command's; 124 when time ran out; 125 when the guest did not come up.
+# Environment: VM_ACCEL=tcg VM_CPU VM_TIMEOUT=120 VM_SMP=1 VM_MEM=512 VM_MODULES="fuse cuse"
+#   VM_OUT VM_QEMU=qemu-system-x86_64 VM_APPEND VM_QEMU_EXTRA VM_VERBOSE
+set -u
+[ $# -ge 3 ] || { sed -n 2,11p "$0" >&2; exit 2; }
+kernel=$1 share=$2
+shift 2
+command="$*"
+abi=$(basename "$kernel")
+accel=${VM_ACCEL:-tcg}
+# Without cx16: qemu 7.2 emulates cmpxchg16b wrongly now and then, and the guest crashes.
+case $accel in kvm*) cpu=${VM_CPU:-host} ;; *) cpu=${VM_CPU:-max,-cx16} ;; esac
+modules=${VM_MODULES-fuse cuse}
+work=$(mktemp -d "${TMPDIR:-/tmp}/vm.XXXXXX") || exit 125
+trap 'rm -rf "$work"' EXIT
+fail() { echo "vm: $*" >&2; exit 125; }
+
+first() { for path in "$@"; do [ -e "$path" ] && { echo "$path"; return; }; done; }
+image=$(first "$kernel"/boot/vmlinuz-* "$kernel"/usr/lib/modules/*/vmlinuz "$kernel"/usr/lib/linux/*/vmlinuz)
+[ -n "$image" ] || fail "no kernel image under $kernel: fetch it again"
+tree=$(first "$kernel"/lib/modules/*/kernel "$kernel"/usr/lib/modules/*/kernel)
+base=$(dirname "${tree:-/}")
+
+root=$work/root
+mkdir -p "$root"/{bin,dev,proc,sys,tmp,run,mnt/share,mnt/out,mod,etc}
+cp "$(command -v busybox)" "$root/bin/busybox" || fail "no busybox: install busybox-static"
+
+# Modules in the order of their dependencies.
+: > "$work/modules"
+if [ -n "$tree" ] && [ -n "$modules" ]; then
+    [ -f "$base/modules.dep" ] || depmod -b "${base%/lib/modules/*}" "$(basename "$base")" 2> /dev/null
+    for module in $modules; do
+        grep -qE "/$module\.ko$" "$base/modules.builtin" 2> /dev/null && continue
+        line=$(grep -E "(^|/)$module\.ko[^ ]*:" "$base/modules.dep" 2> /dev/null | head -1)
+        [ -n "$line" ] || fail "$abi has no module $module"
+        for file in $(printf '%s\n' ${line#*:} | tac) "${line%%:*}"; do
+            grep -qxF "$file" "$work/modules" || echo "$file" >> "$work/modules"
+        done
+    done
+fi
+number=0
+while read -r file; do
+    number=$((number + 1))
+    plain=${file%.xz}
+    out=$(printf '%s/mod/%02d-%s' "$root" $number "$(basename "${plain%.zst}")")
+    case $file in
+        *.xz) xz -dc "$base/$file" > "$out" ;;
+        *.zst) zstd -qdc "$base/$file" > "$out" ;;
+        *) cp "$base/$file" "$out" ;;
+    esac || fail "cannot unpack $file"
+done < "$work/modules"
+
+[ "$share" = - ] || cp -a "$share"/. "$root/mnt/share/" || fail "cannot copy $share"
+printf '%s\n' "$command" > "$root/command"
+cat > "$root/init" <<'INIT'
+#!/bin/busybox sh
+/bin/busybox --install -s /bin
+export PATH=/bin:/sbin:/usr/bin:/usr/sbin:/mnt/share HOME=/tmp
+mount -t devtmpfs dev /dev
+mount -t proc proc /proc
+mount -t sysfs sys /sys
+mount -t tmpfs tmp /tmp
+mount -t tmpfs run /run
+mkdir -p /dev/shm /dev/pts
+mount -t tmpfs shm /dev/shm
+mount -t devpts pts /dev/pts
+[ -e /etc/passwd ] || printf 'root:x:0:0::/:/bin/sh\nnobody:x:65534:65534::/:/bin/sh\n' > /etc/passwd
+[ -e /etc/group ] || printf 'root:x:0:\nnogroup:x:65534:\n' > /etc/group
+for module in /mod/*.ko; do
+    [ -e "$module" ] && { insmod "$module" || echo "insmod $module failed" > /dev/ttyS0; }
+done
+ip link set lo up
+exec > /dev/ttyS1 2>&1
+stty -F /dev/ttyS1 raw -echo
+read -r up _ < /proc/uptime
+echo "__UP__ $up"
+cd /mnt/share
+sh /command < /dev/null
+status=$?
+if [ -n "$(ls -A /mnt/out)" ]; then
+    stty -F /dev/ttyS2 raw
+    tar c -C /mnt/out . | gzip -1 > /dev/ttyS2
+fi
+echo "__STATUS__ $status"
+sync
+sleep 0.2
+poweroff -f
+INIT
+chmod +x "$root/init"
+(cd "$root" && find . | cpio -o -H newc --quiet) > "$work/initrd" || fail "cannot pack the guest"
+
+for port in console out tar; do : > "$work/$port"; done
+start=$(date +%s%N)
+# shellcheck disable=SC2086 # lists
+timeout --kill-after=5 "${VM_TIMEOUT:-120}" ${VM_QEMU:-qemu-system-x86_64} \
+    -machine pc -accel "$accel" -cpu "$cpu" -smp "${VM_SMP:-1}" -m "${VM_MEM:-512}" \
+    -nodefaults -no-user-config -display none -no-reboot -nic none \
+    -chardev file,id=c0,path="$work/console" -serial chardev:c0 \
+    -chardev file,id=c1,path="$work/out" -serial chardev:c1 \
+    -chardev file,id=c2,path="$work/tar" -serial chardev:c2 \
+    -kernel "$image" -initrd "$work/initrd" \
+    -append "console=ttyS0 quiet panic=-1 reboot=t mitigations=off nokaslr random.trust_cpu=on \
+no_timer_check rcupdate.rcu_expedited=1 8250.nr_uarts=4 ${VM_APPEND:-}" \
+    ${VM_QEMU_EXTRA:-} > "$work/qemu" 2>&1 < /dev/null
+qemu=$?
+wall=$((($(date +%s%N) - start) / 100000000))
+
+tr -d '\r' < "$work/out" > "$work/text"
+status=$(sed -n 's/^__STATUS__ \([0-9]*\)$/\1/p' "$work/text" | tail -1)
+up=$(sed -n 's/^__UP__ //p' "$work/text")
+grep -v -E '^__(UP|STATUS)__' "$work/text"
+if [ -n "${VM_OUT:-}" ] && [ -s "$work/tar" ]; then
+    mkdir -p "$VM_OUT"
+    tar xz -C "$VM_OUT" < "$work/tar"
+fi
+if [ -n "${VM_VERBOSE:-}" ] || [ -z "$status" ]; then
+    { echo "vm: qemu ended with $qemu"; tail -n 30 "$work/qemu"; tail -n 40 "$work/console"; } >&2
+fi
+echo "vm: $abi, $accel: shell after ${up:-?} s, all in $((wall / 10)).$((wall % 10)) s" >&2
+[ -n "$status" ] && exit "$status"
+case $qemu in 124 | 137) exit 124 ;; esac
+exit 125
