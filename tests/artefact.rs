@@ -13,17 +13,8 @@ use support::{preload, repository};
 /// What a C library must give, by names that glibc and musl both have: where errno lives, the
 /// environment, what the compiler itself calls, and what the constructor looks up the next object's
 /// names and starts its thread with.
-const MAY_NEED: &[&str] = &[
-    "__errno_location",
-    "environ",
-    "memcmp",
-    "memcpy",
-    "memmove",
-    "memset",
-    "strlen",
-    "dlsym",
-    "pthread_create",
-];
+const MAY_NEED: &[&str] =
+    &["__errno_location", "environ", "memcmp", "memcpy", "memmove", "memset", "strlen", "dlsym", "pthread_create"];
 
 /// Exported beside the hooks, for the hand-shake with `nlmmap run`.
 const ABI: &str = "nlmmap_preload_abi";
@@ -32,12 +23,9 @@ const MAX_BYTES: u64 = 256 * 1024;
 
 /// The names in the rows `name(args) -> ret = call;` of the one table.
 fn table() -> BTreeSet<String> {
-    let source = fs::read_to_string(repository().join("crates/preload/src/symbols.rs"))
-        .expect("symbols.rs can be read");
-    let rows = source
-        .split("macro_rules! with_table")
-        .nth(1)
-        .and_then(|rest| rest.split("pub(crate) use").next());
+    let source =
+        fs::read_to_string(repository().join("crates/preload/src/symbols.rs")).expect("symbols.rs can be read");
+    let rows = source.split("macro_rules! with_table").nth(1).and_then(|rest| rest.split("pub(crate) use").next());
     rows.expect("symbols.rs holds with_table!")
         .lines()
         .map(str::trim)
@@ -49,45 +37,23 @@ fn table() -> BTreeSet<String> {
 
 fn with_library(f: impl Fn(&ElfFile64<'_, Endianness>, &[u8])) {
     let bytes = fs::read(preload()).expect("the preload library can be read");
-    let file =
-        ElfFile64::<Endianness>::parse(&*bytes).expect("the preload library is a 64-bit ELF file");
+    let file = ElfFile64::<Endianness>::parse(&*bytes).expect("the preload library is a 64-bit ELF file");
     f(&file, &bytes);
 }
 
 fn dynamic(file: &ElfFile64<'_, Endianness>, bytes: &[u8]) -> Vec<(elf::DynamicTag, u64)> {
     let endian = file.endian();
-    let headers = file
-        .elf_header()
-        .program_headers(endian, bytes)
-        .expect("program headers");
-    let entries = headers
-        .iter()
-        .find_map(|h| h.dynamic(endian, bytes).transpose())
-        .expect("a dynamic section");
+    let headers = file.elf_header().program_headers(endian, bytes).expect("program headers");
+    let entries = headers.iter().find_map(|h| h.dynamic(endian, bytes).transpose()).expect("a dynamic section");
     let pair = |d: &elf::Dyn64<Endianness>| (d.tag(endian), d.val(endian));
-    entries
-        .expect("a readable dynamic section")
-        .iter()
-        .map(pair)
-        .collect()
+    entries.expect("a readable dynamic section").iter().map(pair).collect()
 }
 
 #[test]
 fn table_is_read_whole() {
     let table = table();
-    assert!(
-        table.len() >= 35,
-        "only {} rows were found: {table:?}",
-        table.len()
-    );
-    for name in [
-        "setsockopt",
-        "mmap64",
-        "__poll_chk",
-        "epoll_pwait2",
-        "closefrom",
-        "write",
-    ] {
+    assert!(table.len() >= 35, "only {} rows were found: {table:?}", table.len());
+    for name in ["setsockopt", "mmap64", "__poll_chk", "epoll_pwait2", "closefrom", "write"] {
         assert!(table.contains(name), "{name} is missing from {table:?}");
     }
 }
@@ -104,10 +70,7 @@ fn exports_equal_the_table() {
         wanted.insert(ABI.to_string());
         let missing: Vec<_> = wanted.difference(&exported).collect();
         let surplus: Vec<_> = exported.difference(&wanted).collect();
-        assert!(
-            missing.is_empty() && surplus.is_empty(),
-            "not exported: {missing:?}; exported besides: {surplus:?}"
-        );
+        assert!(missing.is_empty() && surplus.is_empty(), "not exported: {missing:?}; exported besides: {surplus:?}");
     });
 }
 
@@ -122,19 +85,14 @@ fn nothing_binds_to_an_interposed_name() {
             .filter_map(|(_, relocation)| match relocation.target() {
                 RelocationTarget::Symbol(index) => {
                     use object::ObjectSymbolTable;
-                    let symbol = symbols
-                        .symbol_by_index(index)
-                        .expect("a relocation names a symbol");
+                    let symbol = symbols.symbol_by_index(index).expect("a relocation names a symbol");
                     Some(symbol.name().expect("a symbol has a name").to_string())
                 }
                 _ => None,
             })
             .collect();
         let own: Vec<_> = bound.iter().filter(|name| table.contains(*name)).collect();
-        assert!(
-            own.is_empty(),
-            "relocations against interposed names: {own:?}"
-        );
+        assert!(own.is_empty(), "relocations against interposed names: {own:?}");
     });
 }
 
@@ -147,24 +105,15 @@ fn little_is_needed_from_a_c_library() {
             .map(|s| s.name().expect("a symbol has a name").to_string())
             .filter(|name| !name.is_empty() && !MAY_NEED.contains(&name.as_str()))
             .collect();
-        assert!(
-            needed.is_empty(),
-            "undefined symbols that no list allows: {needed:?}"
-        );
+        assert!(needed.is_empty(), "undefined symbols that no list allows: {needed:?}");
     });
 }
 
 #[test]
 fn no_library_is_needed() {
     with_library(|file, bytes| {
-        let needed = dynamic(file, bytes)
-            .into_iter()
-            .filter(|&(tag, _)| tag == elf::DT_NEEDED)
-            .count();
-        assert_eq!(
-            needed, 0,
-            "{needed} DT_NEEDED entries: the library would not load into every program"
-        );
+        let needed = dynamic(file, bytes).into_iter().filter(|&(tag, _)| tag == elf::DT_NEEDED).count();
+        assert_eq!(needed, 0, "{needed} DT_NEEDED entries: the library would not load into every program");
     });
 }
 
@@ -172,21 +121,10 @@ fn no_library_is_needed() {
 fn bound_now_and_never_unloaded() {
     with_library(|file, bytes| {
         let dynamic = dynamic(file, bytes);
-        let flags = |wanted| {
-            dynamic
-                .iter()
-                .find(|&&(tag, _)| tag == wanted)
-                .map_or(0, |&(_, value)| value)
-        };
+        let flags = |wanted| dynamic.iter().find(|&&(tag, _)| tag == wanted).map_or(0, |&(_, value)| value);
         let (flags, flags_1) = (flags(elf::DT_FLAGS), flags(elf::DT_FLAGS_1));
-        assert!(
-            flags & elf::DF_BIND_NOW.0 != 0 || flags_1 & elf::DF_1_NOW.0 != 0,
-            "bound lazily"
-        );
-        assert!(
-            flags_1 & elf::DF_1_NODELETE.0 != 0,
-            "dlclose could unload it"
-        );
+        assert!(flags & elf::DF_BIND_NOW.0 != 0 || flags_1 & elf::DF_1_NOW.0 != 0, "bound lazily");
+        assert!(flags_1 & elf::DF_1_NODELETE.0 != 0, "dlclose could unload it");
         let writable_text = dynamic.iter().any(|&(tag, _)| tag == elf::DT_TEXTREL);
         assert!(!writable_text, "relocations in the text");
     });
@@ -196,21 +134,11 @@ fn bound_now_and_never_unloaded() {
 fn no_thread_local_storage() {
     with_library(|file, bytes| {
         let endian = file.endian();
-        let headers = file
-            .elf_header()
-            .program_headers(endian, bytes)
-            .expect("program headers");
+        let headers = file.elf_header().program_headers(endian, bytes).expect("program headers");
         let tls = headers.iter().any(|h| h.p_type(endian) == elf::PT_TLS);
         assert!(!tls, "PT_TLS: __tls_get_addr may allocate inside a hook");
-        let stack = headers
-            .iter()
-            .find(|h| h.p_type(endian) == elf::PT_GNU_STACK)
-            .expect("PT_GNU_STACK");
-        assert_eq!(
-            (stack.p_flags(endian) & elf::PF_X).0,
-            0,
-            "an executable stack"
-        );
+        let stack = headers.iter().find(|h| h.p_type(endian) == elf::PT_GNU_STACK).expect("PT_GNU_STACK");
+        assert_eq!((stack.p_flags(endian) & elf::PF_X).0, 0, "an executable stack");
     });
 }
 
@@ -219,18 +147,8 @@ fn no_thread_local_storage() {
 fn loaded_size_is_bounded() {
     with_library(|file, bytes| {
         let endian = file.endian();
-        let headers = file
-            .elf_header()
-            .program_headers(endian, bytes)
-            .expect("program headers");
-        let loaded: u64 = headers
-            .iter()
-            .filter(|h| h.p_type(endian) == elf::PT_LOAD)
-            .map(|h| h.p_filesz(endian))
-            .sum();
-        assert!(
-            loaded > 4096 && loaded <= MAX_BYTES,
-            "{loaded} bytes are loaded, at most {MAX_BYTES} may be"
-        );
+        let headers = file.elf_header().program_headers(endian, bytes).expect("program headers");
+        let loaded: u64 = headers.iter().filter(|h| h.p_type(endian) == elf::PT_LOAD).map(|h| h.p_filesz(endian)).sum();
+        assert!(loaded > 4096 && loaded <= MAX_BYTES, "{loaded} bytes are loaded, at most {MAX_BYTES} may be");
     });
 }

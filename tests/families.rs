@@ -7,9 +7,7 @@ use support::{Client, client};
 const UDP: &str = "ip link set lo up; iptables-legacy -A OUTPUT -p udp --dport 9999 -j";
 
 fn nfqueue(mode: &str) -> Client {
-    client("nfqueue")
-        .arg(mode)
-        .setup(&format!("{UDP} NFQUEUE --queue-num 5"))
+    client("nfqueue").arg(mode).setup(&format!("{UDP} NFQUEUE --queue-num 5"))
 }
 
 #[test]
@@ -37,19 +35,12 @@ fn nfqueue_gso_packets_arrive_whole() {
 
 #[test]
 fn nflog_numbers_every_packet() {
-    client("nflog")
-        .setup(&format!("{UDP} NFLOG --nflog-group 7 --nflog-threshold 1"))
-        .passes();
+    client("nflog").setup(&format!("{UDP} NFLOG --nflog-group 7 --nflog-threshold 1")).passes();
 }
 
 #[test]
 fn conntrack_60_000_entries_created_and_dumped() {
-    client("conntrack")
-        .arg("create")
-        .arg("60000")
-        .may_lack()
-        .seconds(180)
-        .passes();
+    client("conntrack").arg("create").arg("60000").may_lack().seconds(180).passes();
 }
 
 #[test]

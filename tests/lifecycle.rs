@@ -93,6 +93,11 @@ fn fcntl_dupfd_cloexec() {
 }
 
 #[test]
+fn high_numbers() {
+    numbers("high");
+}
+
+#[test]
 fn close_range() {
     numbers("close_range");
 }

@@ -2,7 +2,7 @@
 //! interpreters, other preloads; and programs that never use rings.
 
 mod support;
-use support::{Build, Mode, client, compile, script};
+use support::{Build, Client, Mode, client, compile, program, script};
 
 #[test]
 fn signal_handlers_call_hooks_above_hooks() {
@@ -111,18 +111,12 @@ fn basic_client_with_64_bit_offsets() {
 #[test]
 fn basic_client_under_address_sanitizer() {
     // Its runtime insists on being first in the list; ours is named in the environment before it.
-    client("basic")
-        .build(Build::Asan)
-        .env("ASAN_OPTIONS", "verify_asan_link_order=0")
-        .passes();
+    client("basic").build(Build::Asan).env("ASAN_OPTIONS", "verify_asan_link_order=0").passes();
 }
 
 #[test]
 fn basic_client_under_valgrind() {
-    client("basic")
-        .under(&["valgrind", "--quiet", "--error-exitcode=9"])
-        .seconds(120)
-        .passes();
+    client("basic").under(&["valgrind", "--quiet", "--error-exitcode=9"]).seconds(120).passes();
 }
 
 #[test]
@@ -133,26 +127,33 @@ fn basic_client_behind_another_preload() {
     for mode in [Mode::Default, Mode::Strict] {
         let outcome = client.run(Some(mode));
         assert!(outcome.success(), "{}", outcome.describe());
-        let counts = outcome
-            .stdout
-            .lines()
-            .find(|line| line.starts_with("other preload:"));
-        let counts = counts
-            .unwrap_or_else(|| panic!("the other preload did not report: {}", outcome.describe()));
+        let counts = outcome.stdout.lines().find(|line| line.starts_with("other preload:"));
+        let counts = counts.unwrap_or_else(|| panic!("the other preload did not report: {}", outcome.describe()));
         // basic.c polls 12 times to wait and 60 times to see silence, sends by sendto, closes and sets options.
-        for (count, what, least) in [
-            (1, "polls", 60),
-            (2, "sends", 60),
-            (3, "closes", 14),
-            (4, "options", 4),
-        ] {
+        for (count, what, least) in [(1, "polls", 60), (2, "sends", 60), (3, "closes", 14), (4, "options", 4)] {
             let seen = counts.split(' ').collect::<Vec<_>>()[count * 2];
-            assert!(
-                seen.parse::<u32>().is_ok_and(|n| n >= least),
-                "{what} passed the other preload by: {counts}"
-            );
+            assert!(seen.parse::<u32>().is_ok_and(|n| n >= least), "{what} passed the other preload by: {counts}");
         }
     }
+}
+
+/// Rings in a library's constructor and destructor, in a program that knows nothing of them.
+fn outside_main(shell: Client) {
+    let shell = shell.env("EARLY", "1");
+    for mode in [Mode::Default, Mode::Strict] {
+        let outcome = shell.run(Some(mode));
+        assert!(outcome.success() && outcome.stderr.contains("early: 40 messages"), "{}", outcome.describe());
+    }
+}
+
+#[test]
+fn rings_in_a_constructor_that_runs_before_ours() {
+    outside_main(program(&["sh", "-c", "exit 0"]).ahead_of(compile("early", Build::Library)));
+}
+
+#[test]
+fn rings_in_a_constructor_that_runs_after_ours() {
+    outside_main(program(&["sh", "-c", "exit 0"]).behind(compile("early", Build::Library)));
 }
 
 #[test]
@@ -185,23 +186,11 @@ fn hostile_words_everywhere() {
 fn unchanged(interpreter: &str, file: &str) {
     let program = script(interpreter, file);
     let bare = program.run(None);
-    assert!(
-        bare.success(),
-        "{file} without the library: {}",
-        bare.describe()
-    );
+    assert!(bare.success(), "{file} without the library: {}", bare.describe());
     for mode in [Mode::Default, Mode::Strict] {
         let with = program.run(Some(mode));
-        assert!(
-            with.success(),
-            "{file} with the library: {}",
-            with.describe()
-        );
-        assert_eq!(
-            (&with.stdout, &with.stderr),
-            (&bare.stdout, &bare.stderr),
-            "{file} writes something else"
-        );
+        assert!(with.success(), "{file} with the library: {}", with.describe());
+        assert_eq!((&with.stdout, &with.stderr), (&bare.stdout, &bare.stderr), "{file} writes something else");
     }
 }
 

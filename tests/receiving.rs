@@ -38,6 +38,11 @@ fn copies_by_readv() {
 }
 
 #[test]
+fn copies_several_at_once_by_recvmmsg() {
+    copies_by("many");
+}
+
+#[test]
 fn copies_peeked() {
     copies_by("peek");
 }
@@ -75,66 +80,32 @@ fn frames_of_24_bytes_and_rings_of_one_frame() {
 /// 8 frames of 4096 bytes, a reader that takes its time over each.
 #[test]
 fn dump_of_100_000_routes_through_a_small_ring() {
-    client("routes")
-        .arg("100000")
-        .arg("8")
-        .arg("4096")
-        .arg("4096")
-        .arg("200")
-        .seconds(180)
-        .passes();
+    client("routes").arg("100000").arg("8").arg("4096").arg("4096").arg("200").seconds(180).passes();
 }
 
 #[test]
 fn dump_of_5_000_routes_through_frames_of_16_kib() {
-    client("routes")
-        .arg("5000")
-        .arg("8")
-        .arg("16384")
-        .arg("16384")
-        .passes();
+    client("routes").arg("5000").arg("8").arg("16384").arg("16384").passes();
 }
 
 #[test]
 fn dump_asked_for_by_a_kick() {
-    client("routes")
-        .arg("5000")
-        .arg("4")
-        .arg("16384")
-        .arg("8192")
-        .arg("0")
-        .arg("kick")
-        .passes();
+    client("routes").arg("5000").arg("4").arg("16384").arg("8192").arg("0").arg("kick").passes();
 }
 
 #[test]
 fn dump_through_frames_smaller_than_its_chunks() {
-    client("routes")
-        .arg("3000")
-        .arg("4")
-        .arg("4096")
-        .arg("512")
-        .passes();
+    client("routes").arg("3000").arg("4").arg("4096").arg("512").passes();
 }
 
 #[test]
 fn dump_through_one_frame_of_64_kib() {
-    client("routes")
-        .arg("20000")
-        .arg("1")
-        .arg("65536")
-        .arg("65536")
-        .passes();
+    client("routes").arg("20000").arg("1").arg("65536").arg("65536").passes();
 }
 
 #[test]
 fn dump_through_a_ring_of_one_small_frame() {
-    client("routes")
-        .arg("5000")
-        .arg("1")
-        .arg("4096")
-        .arg("4096")
-        .passes();
+    client("routes").arg("5000").arg("1").arg("4096").arg("4096").passes();
 }
 
 #[test]
@@ -199,9 +170,5 @@ fn multicasts_fan_out_to_rings_and_plain_sockets() {
 
 #[test]
 fn multicasts_pass_a_tap() {
-    client("fanout")
-        .arg("tap")
-        .may_lack()
-        .only(Mode::Default)
-        .passes();
+    client("fanout").arg("tap").may_lack().only(Mode::Default).passes();
 }

@@ -93,6 +93,11 @@ fn epoll_registered_through_a_dup() {
 }
 
 #[test]
+fn epoll_nested_in_other_waits() {
+    client("epoll_modes").arg("nested").passes();
+}
+
+#[test]
 fn epoll_registered_before_the_rings_were_set() {
     client("epoll_modes").arg("before-rings").passes();
 }

@@ -5,11 +5,7 @@ use crate::support::{directory, nlmmap, texts};
 #[test]
 fn all_of_it_works() {
     let dir = directory();
-    let output = nlmmap()
-        .args(["demo", "--keep"])
-        .arg(dir.path())
-        .output()
-        .unwrap();
+    let output = nlmmap().args(["demo", "--keep"]).arg(dir.path()).output().unwrap();
     let (status, out, err) = texts(&output);
     assert_eq!((status, err.as_str()), (Some(0), ""), "{out}");
     for text in [
@@ -28,11 +24,7 @@ fn all_of_it_works() {
 
 #[test]
 fn without_a_compiler_it_says_what_to_install() {
-    let output = nlmmap()
-        .arg("demo")
-        .env("CC", "/nowhere/cc")
-        .output()
-        .unwrap();
+    let output = nlmmap().arg("demo").env("CC", "/nowhere/cc").output().unwrap();
     let (status, out, err) = texts(&output);
     assert_eq!((status, out.as_str()), (Some(3), ""));
     assert_eq!(
@@ -46,17 +38,8 @@ fn a_library_that_serves_nothing_is_found_out() {
     let dir = directory();
     let source = "unsigned int nlmmap_preload_abi = 1;\n";
     let idle = crate::support::compile(&dir, "idle.so", source, &["-shared", "-fPIC"]);
-    let output = nlmmap()
-        .arg("demo")
-        .env("NLMMAP_PRELOAD", idle)
-        .output()
-        .unwrap();
+    let output = nlmmap().arg("demo").env("NLMMAP_PRELOAD", idle).output().unwrap();
     let (status, out, err) = texts(&output);
     assert_eq!(status, Some(1), "{out}");
-    assert!(
-        err.starts_with(
-            "nlmmap: the demo failed: the client failed under nlmmap: exit status: 3\n"
-        ),
-        "{err}"
-    );
+    assert!(err.starts_with("nlmmap: the demo failed: the client failed under nlmmap: exit status: 3\n"), "{err}");
 }

@@ -6,25 +6,15 @@ use crate::support::{compile, directory, library, nlmmap, texts};
 
 /// The report as JSON, and the exit status.
 fn report(preload: &str) -> (Option<i32>, Value) {
-    let output = nlmmap()
-        .env("NLMMAP_PRELOAD", preload)
-        .args(["doctor", "--json"])
-        .output()
-        .unwrap();
+    let output = nlmmap().env("NLMMAP_PRELOAD", preload).args(["doctor", "--json"]).output().unwrap();
     let (status, out, err) = texts(&output);
     assert_eq!(err, "");
-    (
-        status,
-        serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}")),
-    )
+    (status, serde_json::from_str(&out).unwrap_or_else(|e| panic!("{e}: {out}")))
 }
 
 fn check<'r>(report: &'r Value, name: &str) -> &'r Value {
     let checks = report["checks"].as_array().expect("checks");
-    checks
-        .iter()
-        .find(|c| c["name"] == name)
-        .unwrap_or_else(|| panic!("no check `{name}`"))
+    checks.iter().find(|c| c["name"] == name).unwrap_or_else(|| panic!("no check `{name}`"))
 }
 
 #[test]
@@ -67,12 +57,7 @@ fn without_a_library_it_does_not_work() {
 #[test]
 fn a_library_that_does_not_load_is_found_out() {
     let dir = directory();
-    let needed = compile(
-        &dir,
-        "libgone.so",
-        "int gone;\n",
-        &["-shared", "-fPIC", "-Wl,-soname,libgone.so"],
-    );
+    let needed = compile(&dir, "libgone.so", "int gone;\n", &["-shared", "-fPIC", "-Wl,-soname,libgone.so"]);
     let source = "extern int gone;\nunsigned int nlmmap_preload_abi = 1;\nint *use(void) { return &gone; }\n";
     let flags = ["-shared", "-fPIC", needed.to_str().unwrap()];
     let broken = compile(&dir, "broken.so", source, &flags);
@@ -82,10 +67,7 @@ fn a_library_that_does_not_load_is_found_out() {
     assert_eq!(check(&report, "library")["state"], "ok");
     let entered = check(&report, "glibc program");
     assert_eq!(entered["state"], "no");
-    assert!(
-        entered["why"].as_str().unwrap().contains("libgone.so"),
-        "{entered}"
-    );
+    assert!(entered["why"].as_str().unwrap().contains("libgone.so"), "{entered}");
 }
 
 #[test]
@@ -96,11 +78,7 @@ fn people_get_the_same_lines() {
     for check in report["checks"].as_array().unwrap() {
         let name = check["name"].as_str().unwrap();
         let state = check["state"].as_str().unwrap();
-        assert!(
-            out.lines()
-                .any(|l| l.starts_with(&format!("  {state:<6} {name} "))),
-            "{name}:\n{out}"
-        );
+        assert!(out.lines().any(|l| l.starts_with(&format!("  {state:<6} {name} "))), "{name}:\n{out}");
     }
     assert!(out.ends_with("`nlmmap run` works here\n"), "{out}");
 }
@@ -108,9 +86,6 @@ fn people_get_the_same_lines() {
 #[test]
 fn a_closed_pipe_ends_it_quietly() {
     let script = format!("{} doctor | true", crate::support::NLMMAP);
-    let output = std::process::Command::new("sh")
-        .args(["-c", &script])
-        .output()
-        .unwrap();
+    let output = std::process::Command::new("sh").args(["-c", &script]).output().unwrap();
     assert_eq!(texts(&output), (Some(0), String::new(), String::new()));
 }

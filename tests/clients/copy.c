@@ -1,6 +1,6 @@
 /* Messages that no frame holds come by COPY: whole, in order, with the right nm_len, name and
  * flags, through every call that receives. argv[1]: recv, recvfrom, recvmsg, recvmmsg, read, readv,
- * peek, trunc, dontwait, timeo, blocking, between (VALID and COPY mixed). */
+ * many (recvmmsg of several), peek, trunc, dontwait, timeo, blocking, between (VALID and COPY mixed). */
 #include "msg.h"
 #include <sys/time.h>
 
@@ -118,6 +118,36 @@ static void each_size(const char *how)
 	CHECK(held == 4, "held %u", held);
 }
 
+/* recvmmsg hands out as many as wait, in order, and stops there. */
+static void many(void)
+{
+	static char room[8][4096];
+	struct mmsghdr mm[8];
+	struct iovec v[8];
+	uint32_t seq = 0, i, round;
+	for (round = 0; round < 50; round++) {
+		uint32_t waiting = 1 + round % 6;
+		int r;
+		for (i = 0; i < 8; i++) {
+			v[i] = (struct iovec){ room[i], sizeof room[i] };
+			mm[i] = (struct mmsghdr){ .msg_hdr = { .msg_iov = &v[i], .msg_iovlen = 1 } };
+		}
+		for (i = 0; i < waiting; i++)
+			feed(1000 + 300 * i, seq + i);
+		announced(1000);
+		for (i = 0; i < waiting; i++) {
+			long end = now_ms() + 2000;
+			while (!ready(&s.rx))
+				CHECK(now_ms() < end, "frame %u of %u did not come", i, waiting);
+			release(head(&s.rx));
+		}
+		r = recvmmsg(s.fd, mm, 8, round % 2 ? MSG_DONTWAIT : MSG_WAITFORONE, NULL);
+		CHECK(r == (int)waiting, "recvmmsg gave %d of %u (%s)", r, waiting, strerror(errno));
+		for (i = 0; i < waiting; i++)
+			check_user(room[i], mm[i].msg_len, seq++);
+	}
+}
+
 static void peek(void)
 {
 	int i;
@@ -228,7 +258,9 @@ int main(int argc, char **argv)
 	CHECK_CALL(setsockopt(sender, SOL_SOCKET, SO_SNDBUFFORCE, &big, sizeof big));
 	s = ring_open(NETLINK_USERSOCK, GEOM(4096, FRAMES * FRAME / 4096, FRAME), NO_RING);
 	CHECK_CALL(setsockopt(s.fd, SOL_SOCKET, SO_RCVBUFFORCE, &big, sizeof big));
-	if (!strcmp(how, "peek"))
+	if (!strcmp(how, "many"))
+		many();
+	else if (!strcmp(how, "peek"))
 		peek();
 	else if (!strcmp(how, "trunc"))
 		truncated();

@@ -1,7 +1,7 @@
 /* Every way a descriptor gets a second number, and every way numbers are closed (argv[1]): the ring
  * follows the socket, not the number. */
 #include "msg.h"
-#include <sys/stat.h>
+#include <sys/resource.h>
 #include <sys/syscall.h>
 
 static struct sock s;
@@ -105,7 +105,11 @@ int main(int argc, char **argv)
 			passes_on(fcntl(s.fd, F_DUPFD, 400), mode);
 		else if (!strcmp(mode, "F_DUPFD_CLOEXEC"))
 			passes_on(fcntl(s.fd, F_DUPFD_CLOEXEC, 500), mode);
-		else if (!strcmp(mode, "close_range")) {
+		else if (!strcmp(mode, "high")) {
+			struct rlimit r = { 65536, 65536 };
+			CHECK_CALL(setrlimit(RLIMIT_NOFILE, &r));
+			passes_on(dup2(s.fd, i == 0 ? 1024 : i == 1 ? 40000 : 65535), mode);
+		} else if (!strcmp(mode, "close_range")) {
 			int to = dup2(s.fd, 600 + i);
 			CHECK_CALL(to);
 			CHECK(syscall(SYS_close_range, s.fd, 300, 0) == 0 || errno == ENOSYS, "raw close_range");

@@ -1,6 +1,7 @@
 /* epoll as event loops use it (argv[1]): level, edge, one-shot, registered before the rings were
- * set, modified later, with EPOLLOUT, through a dup of the fd. */
+ * set, modified later, with EPOLLOUT, through a dup of the fd, nested in poll, select and another epoll. */
 #include "msg.h"
+#include <sys/select.h>
 #include <sys/epoll.h>
 
 static int ep, sender;
@@ -116,6 +117,31 @@ static void dup_registered(void)
 	}
 }
 
+/* Event loops inside event loops: the outer one waits for the inner epoll's own descriptor. */
+static void nested(void)
+{
+	struct epoll_event e = { .events = EPOLLIN };
+	int outer, i;
+	CHECK_CALL(outer = epoll_create1(0));
+	CHECK_CALL(epoll_ctl(outer, EPOLL_CTL_ADD, ep, &e));
+	add(s.fd, EPOLLIN);
+	for (i = 0; i < 60; i++) {
+		struct pollfd p = { ep, POLLIN, 0 };
+		struct timeval t = { 2, 0 };
+		fd_set set;
+		int r;
+		FD_ZERO(&set);
+		FD_SET(ep, &set);
+		CHECK(poll(&p, 1, 0) == 0, "round %d: the inner epoll is readable with nothing to report", i);
+		feed(i);
+		r = i % 3 == 0 ? poll(&p, 1, 2000) : i % 3 == 1 ? select(ep + 1, &set, NULL, NULL, &t)
+							       : epoll_wait(outer, &e, 1, 2000);
+		CHECK(r == 1, "round %d: the outer wait saw nothing", i);
+		CHECK(waited(1000) == EPOLLIN, "round %d: the inner epoll has nothing to report", i);
+		eat(i);
+	}
+}
+
 int main(int argc, char **argv)
 {
 	const char *mode = argc > 1 ? argv[1] : "";
@@ -137,6 +163,8 @@ int main(int argc, char **argv)
 		oneshot();
 	else if (!strcmp(mode, "modified"))
 		modified();
+	else if (!strcmp(mode, "nested"))
+		nested();
 	else if (!strcmp(mode, "dup"))
 		dup_registered();
 	else if (!strcmp(mode, "before-rings")) {

@@ -12,7 +12,8 @@ use std::fmt;
 /// What a line without a reason gets; no heading of docs/compat.md has this name.
 const NO_REASON: &str = "unexplained";
 
-const HEAD: &str = "# Lines of golden-common.txt on which the library answers otherwise, and why: docs/compat.md explains each reason.
+const HEAD: &str =
+    "# Lines of golden-common.txt on which the library answers otherwise, and why: docs/compat.md explains each reason.
 # mode, line, reason, kernels, answer; separated by tabs. Rewritten by `cargo xtask conformance --update`, which keeps
 # reasons and conditions and gives new lines the reason \"unexplained\". `~mode`: may be equal or not. `*`: any text.
 ";
@@ -49,24 +50,19 @@ type Unequal = BTreeMap<String, (String, String)>;
 impl List {
     /// Reads the file.
     pub fn parse(text: &str) -> List {
-        let entries = text
-            .lines()
-            .filter(|line| !line.starts_with('#') && !line.is_empty())
-            .map(|line| {
-                let [mode, id, reason, kernels, seen] =
-                    line.splitn(5, '\t').collect::<Vec<_>>()[..]
-                else {
-                    panic!("differences.txt: five fields separated by tabs, not: {line}");
-                };
-                Difference {
-                    mode: mode.trim_start_matches('~').to_string(),
-                    sometimes: mode.starts_with('~'),
-                    id: id.to_string(),
-                    reason: reason.to_string(),
-                    kernels: kernels.to_string(),
-                    seen: seen.to_string(),
-                }
-            });
+        let entries = text.lines().filter(|line| !line.starts_with('#') && !line.is_empty()).map(|line| {
+            let [mode, id, reason, kernels, seen] = line.splitn(5, '\t').collect::<Vec<_>>()[..] else {
+                panic!("differences.txt: five fields separated by tabs, not: {line}");
+            };
+            Difference {
+                mode: mode.trim_start_matches('~').to_string(),
+                sometimes: mode.starts_with('~'),
+                id: id.to_string(),
+                reason: reason.to_string(),
+                kernels: kernels.to_string(),
+                seen: seen.to_string(),
+            }
+        });
         List(entries.collect())
     }
 
@@ -75,37 +71,21 @@ impl List {
         self.0.iter()
     }
 
-    fn find<'a>(
-        &'a self,
-        mode: &'a str,
-        kernel: &'a Kernel,
-        id: &'a str,
-    ) -> impl Iterator<Item = &'a Difference> {
-        self.0
-            .iter()
-            .filter(move |d| d.id == id && d.applies(mode, kernel))
+    fn find<'a>(&'a self, mode: &'a str, kernel: &'a Kernel, id: &'a str) -> impl Iterator<Item = &'a Difference> {
+        self.0.iter().filter(move |d| d.id == id && d.applies(mode, kernel))
     }
 
     /// Differences that are not listed, or listed with another answer.
     pub fn unlisted(&self, mode: &str, kernel: &Kernel, unequal: &Unequal) -> Vec<String> {
-        let unknown = unequal
-            .iter()
-            .filter(|(id, (_, seen))| !self.find(mode, kernel, id).any(|d| matches(&d.seen, seen)));
+        let unknown =
+            unequal.iter().filter(|(id, (_, seen))| !self.find(mode, kernel, id).any(|d| matches(&d.seen, seen)));
         unknown
-            .map(|(id, (expected, seen))| {
-                format!("not listed: {mode} {id}: {seen} (the kernels: {expected})")
-            })
+            .map(|(id, (expected, seen))| format!("not listed: {mode} {id}: {seen} (the kernels: {expected})"))
             .collect()
     }
 
     /// Listed differences that are none any more, or whose line does not exist.
-    pub fn gone(
-        &self,
-        mode: &str,
-        kernel: &Kernel,
-        golden: &Lines,
-        unequal: &Unequal,
-    ) -> Vec<String> {
+    pub fn gone(&self, mode: &str, kernel: &Kernel, golden: &Lines, unequal: &Unequal) -> Vec<String> {
         let mine = self.0.iter().filter(|d| d.mode == mode);
         mine.filter_map(|d| {
             if golden.get(&d.id).is_none() {
@@ -125,26 +105,16 @@ impl List {
         self.0.retain(|d| {
             !d.applies(mode, kernel)
                 || d.sometimes
-                || unequal
-                    .get(&d.id)
-                    .is_some_and(|(_, seen)| matches(&d.seen, seen))
+                || unequal.get(&d.id).is_some_and(|(_, seen)| matches(&d.seen, seen))
         });
         for (id, (_, seen)) in unequal {
             if !self.find(mode, kernel, id).any(|d| matches(&d.seen, seen)) {
                 let reason = NO_REASON.to_string();
                 let (mode, id, seen) = (mode.to_string(), id.clone(), seen.clone());
-                self.0.push(Difference {
-                    mode,
-                    sometimes: false,
-                    id,
-                    reason,
-                    kernels: "any".to_string(),
-                    seen,
-                });
+                self.0.push(Difference { mode, sometimes: false, id, reason, kernels: "any".to_string(), seen });
             }
         }
-        self.0
-            .sort_by(|a, b| (&b.mode, &a.id).cmp(&(&a.mode, &b.id)));
+        self.0.sort_by(|a, b| (&b.mode, &a.id).cmp(&(&a.mode, &b.id)));
     }
 }
 
@@ -153,11 +123,7 @@ impl fmt::Display for List {
         f.write_str(HEAD)?;
         for d in &self.0 {
             let sometimes = if d.sometimes { "~" } else { "" };
-            writeln!(
-                f,
-                "{sometimes}{}\t{}\t{}\t{}\t{}",
-                d.mode, d.id, d.reason, d.kernels, d.seen
-            )?;
+            writeln!(f, "{sometimes}{}\t{}\t{}\t{}\t{}", d.mode, d.id, d.reason, d.kernels, d.seen)?;
         }
         Ok(())
     }
@@ -188,19 +154,12 @@ fn matches(pattern: &str, text: &str) -> bool {
 #[test]
 fn patterns() {
     // The kernels' run-length strings hold a star of their own, which fits itself.
-    assert!(
-        matches("V*4 U*4", "V*4 U*4")
-            && matches("*", "")
-            && matches("a*c", "abbc")
-            && matches("x", "x")
-    );
+    assert!(matches("V*4 U*4", "V*4 U*4") && matches("*", "") && matches("a*c", "abbc") && matches("x", "x"));
     assert!(!matches("x", "xy") && !matches("a*c", "abcd") && !matches("a*b*c", "ac"));
 }
 
 #[test]
 fn reads_what_it_writes() {
-    let text = format!(
-        "{HEAD}strict\tC10.fs3792\tdump-chunks\t>=5.4\tV*4 f0 V\n~default\tE01.poll\ttiming\tany\t*\n"
-    );
+    let text = format!("{HEAD}strict\tC10.fs3792\tdump-chunks\t>=5.4\tV*4 f0 V\n~default\tE01.poll\ttiming\tany\t*\n");
     assert_eq!(List::parse(&text).to_string(), text);
 }

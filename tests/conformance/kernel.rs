@@ -29,25 +29,14 @@ pub struct Kernel {
 impl Kernel {
     /// Asks by a small program without the preload.
     pub fn probe() -> Kernel {
-        let program = crate::support::compile_file(
-            "tests/conformance/kernel.c",
-            &["-O1", "-Wall", "-Wextra", "-Werror"],
-        );
-        let outcome = crate::support::run(
-            Command::new("unshare").arg("--net").arg(program),
-            Duration::from_secs(20),
-        );
+        let program =
+            crate::support::compile_file("tests/conformance/kernel.c", &["-O1", "-Wall", "-Wextra", "-Werror"]);
+        let outcome = crate::support::run(Command::new("unshare").arg("--net").arg(program), Duration::from_secs(20));
         assert!(outcome.success(), "kernel.c {}", outcome.describe());
-        let release =
-            fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel names its release");
+        let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel names its release");
         let release = release.trim().to_string();
-        let version =
-            parse_version(&release).unwrap_or_else(|| panic!("a release like 6.1, not {release}"));
-        Kernel {
-            release,
-            version,
-            has: outcome.stdout.lines().map(str::to_string).collect(),
-        }
+        let version = parse_version(&release).unwrap_or_else(|| panic!("a release like 6.1, not {release}"));
+        Kernel { release, version, has: outcome.stdout.lines().map(str::to_string).collect() }
     }
 
     /// As `uname -r` says.
@@ -76,9 +65,7 @@ fn parse_version(text: &str) -> Option<(u32, u32)> {
 
 fn meets(version: (u32, u32), condition: &str) -> bool {
     condition.split('&').all(|part| {
-        let known = |text| {
-            parse_version(text).unwrap_or_else(|| panic!("a version in the condition {condition}"))
-        };
+        let known = |text| parse_version(text).unwrap_or_else(|| panic!("a version in the condition {condition}"));
         if part == "any" {
             true
         } else if let Some(v) = part.strip_prefix(">=") {
@@ -93,12 +80,7 @@ fn meets(version: (u32, u32), condition: &str) -> bool {
 
 #[test]
 fn conditions() {
-    assert!(
-        meets((6, 12), "any")
-            && meets((6, 12), ">=6.9")
-            && meets((6, 1), "<6.9")
-            && meets((6, 5), ">=6.1&<6.9")
-    );
+    assert!(meets((6, 12), "any") && meets((6, 12), ">=6.9") && meets((6, 1), "<6.9") && meets((6, 5), ">=6.1&<6.9"));
     assert!(!meets((6, 1), ">=6.9") && !meets((6, 12), "<6.9") && !meets((6, 12), ">=6.1&<6.9"));
     assert_eq!(parse_version("6.18.44-fc"), Some((6, 18)));
 }

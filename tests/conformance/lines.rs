@@ -9,25 +9,14 @@ impl Lines {
     pub fn parse(text: &str) -> Lines {
         let mut lines = Lines::default();
         for line in text.lines().filter(|line| !line.starts_with('#')) {
-            let Some((id, result)) = line
-                .split_once(": ")
-                .or_else(|| line.strip_suffix(':').map(|id| (id, "")))
-            else {
+            let Some((id, result)) = line.split_once(": ").or_else(|| line.strip_suffix(':').map(|id| (id, ""))) else {
                 continue;
             };
             if id.contains(".~") {
                 continue;
             }
-            let before = lines
-                .0
-                .iter()
-                .filter(|(known, _)| known.split('#').next() == Some(id))
-                .count();
-            let id = if before == 0 {
-                id.to_string()
-            } else {
-                format!("{id}#{}", before + 1)
-            };
+            let before = lines.0.iter().filter(|(known, _)| known.split('#').next() == Some(id)).count();
+            let id = if before == 0 { id.to_string() } else { format!("{id}#{}", before + 1) };
             lines.0.push((id, result.to_string()));
         }
         lines
@@ -35,17 +24,12 @@ impl Lines {
 
     /// The result of one detail.
     pub fn get(&self, id: &str) -> Option<&str> {
-        self.0
-            .iter()
-            .find(|(known, _)| known == id)
-            .map(|(_, result)| result.as_str())
+        self.0.iter().find(|(known, _)| known == id).map(|(_, result)| result.as_str())
     }
 
     /// All of them, in order.
     pub fn iter(&self) -> impl Iterator<Item = (&str, &str)> {
-        self.0
-            .iter()
-            .map(|(id, result)| (id.as_str(), result.as_str()))
+        self.0.iter().map(|(id, result)| (id.as_str(), result.as_str()))
     }
 
     /// How many there are.
@@ -55,28 +39,13 @@ impl Lines {
 
     /// Those whose id is wanted.
     pub fn retain(&self, wanted: impl Fn(&str) -> bool) -> Lines {
-        Lines(
-            self.0
-                .iter()
-                .filter(|(id, _)| wanted(id))
-                .cloned()
-                .collect(),
-        )
+        Lines(self.0.iter().filter(|(id, _)| wanted(id)).cloned().collect())
     }
 }
 
 #[test]
 fn repeated_details_are_numbered_and_unstable_ones_left_out() {
-    let lines =
-        Lines::parse("# head\nB13.at: 0\nB13.at: 1500\nC01.~len: 7\nC27.ack: f0 V | \nE.none:\n");
+    let lines = Lines::parse("# head\nB13.at: 0\nB13.at: 1500\nC01.~len: 7\nC27.ack: f0 V | \nE.none:\n");
     let ids: Vec<_> = lines.iter().collect();
-    assert_eq!(
-        ids,
-        [
-            ("B13.at", "0"),
-            ("B13.at#2", "1500"),
-            ("C27.ack", "f0 V | "),
-            ("E.none", "")
-        ]
-    );
+    assert_eq!(ids, [("B13.at", "0"), ("B13.at#2", "1500"), ("C27.ack", "f0 V | "), ("E.none", "")]);
 }

@@ -67,8 +67,7 @@ fn judge(mode: Mode, threshold: f64) {
     support::need_root();
     let _guard = ONE_AT_A_TIME.lock().unwrap_or_else(PoisonError::into_inner);
     let dir = repository().join("tests/conformance");
-    let read =
-        |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
+    let read = |file: &str| fs::read_to_string(dir.join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
     let kernel = Kernel::probe();
     let all = Lines::parse(&read("golden-common.txt"));
     let golden = all.retain(|id| kernel.can_run(id));
@@ -87,8 +86,7 @@ fn judge(mode: Mode, threshold: f64) {
     if std::env::var_os("NLMMAP_CONFORMANCE_UPDATE").is_some() {
         let mut list = List::parse(&read("differences.txt"));
         list.update(name(mode), &kernel, &unequal);
-        fs::write(dir.join("differences.txt"), list.to_string())
-            .expect("differences.txt can be written");
+        fs::write(dir.join("differences.txt"), list.to_string()).expect("differences.txt can be written");
     }
 
     let list = List::parse(&read("differences.txt"));
@@ -96,9 +94,7 @@ fn judge(mode: Mode, threshold: f64) {
     faults.extend(list.gone(name(mode), &kernel, &golden, &unequal));
     faults.extend(unexplained(&list));
     if share < threshold {
-        faults.push(format!(
-            "only {share:.1} % of the lines are equal, {threshold} % are wanted"
-        ));
+        faults.push(format!("only {share:.1} % of the lines are equal, {threshold} % are wanted"));
     }
     assert!(faults.is_empty(), "{}", faults.join("\n"));
 }
@@ -106,18 +102,13 @@ fn judge(mode: Mode, threshold: f64) {
 /// Reasons that docs/compat.md does not name as `key`.
 fn unexplained(list: &List) -> Vec<String> {
     let compat = fs::read_to_string(repository().join("docs/compat.md")).unwrap_or_default();
-    let mut reasons: Vec<&str> = list
-        .iter()
-        .map(|Difference { reason, .. }| reason.as_str())
-        .collect();
+    let mut reasons: Vec<&str> = list.iter().map(|Difference { reason, .. }| reason.as_str()).collect();
     reasons.sort_unstable();
     reasons.dedup();
     reasons
         .into_iter()
         .filter(|reason| !compat.contains(&format!("`{reason}`")))
-        .map(|reason| {
-            format!("differences.txt gives the reason {reason}, docs/compat.md does not explain it")
-        })
+        .map(|reason| format!("differences.txt gives the reason {reason}, docs/compat.md does not explain it"))
         .collect()
 }
 

@@ -28,6 +28,7 @@ pub struct Client {
     modes: Vec<Mode>,
     setup: String,
     before_preload: Option<PathBuf>,
+    after_preload: Option<PathBuf>,
     may_lack: bool,
     limit: Duration,
 }
@@ -40,10 +41,12 @@ pub fn client(name: &str) -> Client {
 /// A program that is run by an interpreter: `script("python3", "ctypes_client.py")`.
 pub fn script(interpreter: &str, file: &str) -> Client {
     let path = repository().join("tests/clients").join(file);
-    Client::of(
-        file,
-        vec![interpreter.to_string(), path.display().to_string()],
-    )
+    Client::of(file, vec![interpreter.to_string(), path.display().to_string()])
+}
+
+/// Any program of the system.
+pub fn program(command: &[&str]) -> Client {
+    Client::of(command[0], command.iter().map(ToString::to_string).collect())
 }
 
 fn built(name: &str, build: Build) -> Client {
@@ -61,6 +64,7 @@ impl Client {
             modes: vec![Mode::Default, Mode::Strict],
             setup: String::new(),
             before_preload: None,
+            after_preload: None,
             may_lack: false,
             limit: Duration::from_secs(60),
         }
@@ -74,8 +78,7 @@ impl Client {
 
     /// Run by another program: `under(&["valgrind", "--error-exitcode=9"])`.
     pub fn under(mut self, wrapper: &[&str]) -> Client {
-        self.program
-            .splice(0..0, wrapper.iter().map(ToString::to_string));
+        self.program.splice(0..0, wrapper.iter().map(ToString::to_string));
         self
     }
 
@@ -103,6 +106,12 @@ impl Client {
         self
     }
 
+    /// Another preload library after ours.
+    pub fn ahead_of(mut self, library: PathBuf) -> Client {
+        self.after_preload = Some(library);
+        self
+    }
+
     /// Only one mode makes sense.
     pub fn only(mut self, mode: Mode) -> Client {
         self.modes = vec![mode];
@@ -124,41 +133,23 @@ impl Client {
     /// The command, as a person could type it: a fresh network namespace, the setup, the client.
     fn command(&self, mode: Option<Mode>) -> Command {
         let mut client = vec!["env".to_string()];
-        client.extend(
-            self.env
-                .iter()
-                .map(|(name, value)| format!("{name}={value}")),
-        );
+        client.extend(self.env.iter().map(|(name, value)| format!("{name}={value}")));
         if mode == Some(Mode::Strict) {
             client.push("NLMMAP_STRICT=1".to_string());
         }
         let mut libraries: Vec<String> = Vec::new();
-        libraries.extend(
-            self.before_preload
-                .iter()
-                .map(|path| path.display().to_string()),
-        );
+        libraries.extend(self.before_preload.iter().map(|path| path.display().to_string()));
         if mode.is_some() {
             libraries.push(preload().display().to_string());
         }
+        libraries.extend(self.after_preload.iter().map(|path| path.display().to_string()));
         if !libraries.is_empty() {
             client.push(format!("LD_PRELOAD={}", libraries.join(":")));
         }
         client.extend(self.program.iter().chain(&self.args).cloned());
         let mut command = Command::new("unshare");
-        command
-            .args([
-                "--net",
-                "sh",
-                "-ec",
-                &format!("{}\nexec \"$@\"", self.setup),
-                "sh",
-            ])
-            .args(client);
-        command
-            .env_remove("NLMMAP_STRICT")
-            .env_remove("NLMMAP_LOG")
-            .env_remove("LD_PRELOAD");
+        command.args(["--net", "sh", "-ec", &format!("{}\nexec \"$@\"", self.setup), "sh"]).args(client);
+        command.env_remove("NLMMAP_STRICT").env_remove("NLMMAP_LOG").env_remove("LD_PRELOAD");
         command
     }
 
@@ -168,12 +159,7 @@ impl Client {
     }
 
     fn say_lacking(&self, outcome: &Outcome) {
-        say(&format!(
-            "not run here: {} {}: {}",
-            self.name,
-            self.args.join(" "),
-            outcome.stderr.trim_end()
-        ));
+        say(&format!("not run here: {} {}: {}", self.name, self.args.join(" "), outcome.stderr.trim_end()));
     }
 
     fn fail(&self, mode: Option<Mode>, outcome: &Outcome, expected: &str) -> ! {
@@ -193,9 +179,7 @@ impl Client {
             self.say_lacking(&outcome);
             return;
         }
-        if outcome.code != Some(REFUSED)
-            || !outcome.stderr.contains("refused: Protocol not available")
-        {
+        if outcome.code != Some(REFUSED) || !outcome.stderr.contains("refused: Protocol not available") {
             self.fail(None, &outcome, "ENOPROTOOPT from the bare kernel");
         }
     }

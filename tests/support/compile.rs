@@ -40,11 +40,7 @@ impl Build {
     }
 
     fn compiler(self) -> &'static str {
-        if self == Build::Musl {
-            "musl-gcc"
-        } else {
-            "gcc"
-        }
+        if self == Build::Musl { "musl-gcc" } else { "gcc" }
     }
 
     fn flags(self) -> &'static [&'static str] {
@@ -53,13 +49,7 @@ impl Build {
             Build::Fortified => &["-O2", "-U_FORTIFY_SOURCE", "-D_FORTIFY_SOURCE=2"],
             Build::Offset64 => &["-O2", "-D_FILE_OFFSET_BITS=64"],
             // musl-gcc sees no kernel headers; those of the system come last.
-            Build::Musl => &[
-                "-O1",
-                "-idirafter",
-                "/usr/include",
-                "-idirafter",
-                "/usr/include/x86_64-linux-gnu",
-            ],
+            Build::Musl => &["-O1", "-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu"],
             Build::Asan => &["-O1", "-fsanitize=address", "-fno-omit-frame-pointer"],
             Build::Library => &["-O1", "-shared", "-fPIC"],
             Build::Static => &["-O1", "-static"],
@@ -71,12 +61,7 @@ impl Build {
 pub fn compile(name: &str, build: Build) -> PathBuf {
     let mut flags = vec!["-Wall", "-Wextra", "-Werror"];
     flags.extend(build.flags());
-    cached(
-        build.compiler(),
-        &repository().join(format!("tests/clients/{name}.c")),
-        build.tag(),
-        &flags,
-    )
+    cached(build.compiler(), &repository().join(format!("tests/clients/{name}.c")), build.tag(), &flags)
 }
 
 /// Compiles one other C file of the repository with gcc.
@@ -86,22 +71,14 @@ pub fn compile_file(path: &str, flags: &[&str]) -> PathBuf {
 
 fn cached(compiler: &str, source: &Path, tag: &str, flags: &[&str]) -> PathBuf {
     let cache = clients_dir();
-    let name = source
-        .file_stem()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = source.file_stem().unwrap_or_default().to_string_lossy().into_owned();
     let program = cache.join(format!("{name}-{tag}-{:016x}", key(source, flags)));
     if program.exists() {
         return program;
     }
     fs::create_dir_all(&cache).expect("the cache of clients can be made");
     // Compiled aside and moved: another test may want the same client at the same time.
-    let aside = cache.join(format!(
-        "{name}-{}-{:?}.new",
-        std::process::id(),
-        std::thread::current().id()
-    ));
+    let aside = cache.join(format!("{name}-{}-{:?}.new", std::process::id(), std::thread::current().id()));
     let output = Command::new(compiler)
         .args(["-g", "-std=gnu11"])
         .args(flags)
@@ -110,9 +87,7 @@ fn cached(compiler: &str, source: &Path, tag: &str, flags: &[&str]) -> PathBuf {
         .arg(&aside)
         .arg("-pthread")
         .output()
-        .unwrap_or_else(|e| {
-            panic!("{compiler}: {e}; `cargo xtask test` installs what the tests need")
-        });
+        .unwrap_or_else(|e| panic!("{compiler}: {e}; `cargo xtask test` installs what the tests need"));
     assert!(
         output.status.success(),
         "{} does not compile with {flags:?}:\n{}",
@@ -135,9 +110,7 @@ fn key(source: &Path, flags: &[&str]) -> u64 {
         .collect();
     files.sort();
     for file in files {
-        fs::read(&file)
-            .expect("a source can be read")
-            .hash(&mut hasher);
+        fs::read(&file).expect("a source can be read").hash(&mut hasher);
     }
     hasher.finish()
 }

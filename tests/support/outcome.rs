@@ -39,11 +39,7 @@ impl Outcome {
             (_, None, Some(signal)) => format!("died of signal {signal}"),
             _ => "ended".to_string(),
         };
-        format!(
-            "{end}\nstdout: {}\nstderr: {}",
-            self.stdout.trim_end(),
-            self.stderr.trim_end()
-        )
+        format!("{end}\nstdout: {}\nstderr: {}", self.stdout.trim_end(), self.stderr.trim_end())
     }
 }
 
@@ -85,11 +81,5 @@ pub fn run(command: &mut Command, limit: Duration) -> Outcome {
         let _ = fs::remove_file(path);
         text
     };
-    Outcome {
-        code: status.code(),
-        signal: status.signal(),
-        timed_out,
-        stdout: text(out_path),
-        stderr: text(err_path),
-    }
+    Outcome { code: status.code(), signal: status.signal(), timed_out, stdout: text(out_path), stderr: text(err_path) }
 }

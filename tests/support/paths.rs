@@ -8,8 +8,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 
 /// The repository's root. `NLMMAP_ROOT` moves it for test binaries that run elsewhere than they were built.
 pub fn repository() -> PathBuf {
-    env::var_os("NLMMAP_ROOT")
-        .map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
+    env::var_os("NLMMAP_ROOT").map_or_else(|| PathBuf::from(env!("CARGO_MANIFEST_DIR")), PathBuf::from)
 }
 
 /// The target directory this test binary was built into.
@@ -36,23 +35,12 @@ pub fn preload() -> &'static Path {
     PATH.get_or_init(|| {
         if let Some(path) = env::var_os("NLMMAP_PRELOAD") {
             let path = PathBuf::from(path);
-            assert!(
-                path.is_file(),
-                "NLMMAP_PRELOAD names {}, which is no file",
-                path.display()
-            );
+            assert!(path.is_file(), "NLMMAP_PRELOAD names {}, which is no file", path.display());
             return path;
         }
         let cargo = env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
         let status = Command::new(cargo)
-            .args([
-                "build",
-                "--quiet",
-                "--release",
-                "--package",
-                "nlmmap-preload",
-                "--target-dir",
-            ])
+            .args(["build", "--quiet", "--release", "--package", "nlmmap-preload", "--target-dir"])
             .arg(target())
             .current_dir(repository())
             .status()

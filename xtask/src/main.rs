@@ -1,2 +1,58 @@
-//! Developer commands.
-fn main() {}
+//! Developer commands: `cargo xtask COMMAND`.
+
+mod cargo;
+mod test;
+mod tools;
+mod vm;
+
+use std::process::ExitCode;
+
+const USAGE: &str = "\
+usage: cargo xtask COMMAND
+
+  demo                    build everything and see a client of 2013 run: refused without nlmmap, served with it
+  test [ARGS]             install with apt what the tests need, then run all of them; ARGS go to `cargo test`
+  conformance [--update]  compare with the answers of Linux 3.10.108 and 4.5.0; --update rewrites differences.txt
+  vm ...                  run tests in virtual machines with other kernels";
+
+fn main() -> ExitCode {
+    let args: Vec<String> = std::env::args().skip(1).collect();
+    let Some((command, rest)) = args.split_first() else {
+        eprintln!("{USAGE}");
+        return ExitCode::from(2);
+    };
+    let done = match (command.as_str(), rest) {
+        ("demo", rest) => demo(rest),
+        ("test", rest) => test::all(rest),
+        ("conformance", []) => test::conformance(false),
+        ("conformance", [update]) if update == "--update" => test::conformance(true),
+        ("vm", rest) => return vm::main(rest),
+        ("help" | "--help" | "-h", _) => {
+            println!("{USAGE}");
+            return ExitCode::SUCCESS;
+        }
+        _ => {
+            eprintln!("{USAGE}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(why) => {
+            eprintln!("xtask: {why}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Builds what a user runs, then runs the demonstration.
+fn demo(args: &[String]) -> Result<bool, String> {
+    tools::need(&["gcc"])?;
+    if !cargo::run(&["build", "--release"])? {
+        return Ok(false);
+    }
+    let program = cargo::target_dir()?.join("release/nlmmap");
+    let status = std::process::Command::new(&program).arg("demo").args(args).status();
+    Ok(status.map_err(|e| format!("{}: {e}", program.display()))?.success())
+}
