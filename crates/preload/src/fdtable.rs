@@ -21,8 +21,8 @@ static TABLE: [AtomicPtr<Local>; MOST] = [const { AtomicPtr::new(null_mut()) }; 
 static ALL: AtomicPtr<Local> = AtomicPtr::new(null_mut());
 static LIVE: AtomicU32 = AtomicU32::new(0);
 
-/// Stands in the table for a descriptor of our own.
-const PRIVATE: *mut Local = 1 as *mut Local;
+/// Stands in the table for a descriptor of our own. No Local lies there: they are pages of their own.
+const PRIVATE: *mut Local = core::ptr::dangling_mut::<Local>();
 
 fn slot(fd: i32) -> Option<&'static AtomicPtr<Local>> {
     TABLE.get(fd as u32 as usize)
@@ -106,7 +106,9 @@ pub fn insert(fd: i32, local: &'static Local) -> bool {
 pub fn remove(fd: i32) -> Option<&'static Local> {
     let slot = slot(fd)?;
     let old = slot.load(Ordering::Acquire);
-    if old.is_null() || old == PRIVATE || slot.compare_exchange(old, null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_err()
+    if old.is_null()
+        || old == PRIVATE
+        || slot.compare_exchange(old, null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_err()
     {
         return None;
     }
@@ -133,6 +135,17 @@ pub fn adopt_private(fd: i32) -> i32 {
         LIVE.fetch_add(1, Ordering::Relaxed);
     }
     at
+}
+
+/// Moves and notes a descriptor of the engine's, unless that was done.
+pub fn keep_private(fd: i32) -> i32 {
+    if is_private(fd) { fd } else { adopt_private(fd) }
+}
+
+/// The engine is about to close a descriptor of its own.
+pub fn release_private(fd: i32) -> i32 {
+    forget_private(fd);
+    fd
 }
 
 /// Closes a descriptor of ours.

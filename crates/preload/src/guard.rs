@@ -20,7 +20,6 @@ use crate::symbols::EpollEvent;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
 use nlmmap_ring::control::flag;
 use nlmmap_ring::errno::{Errno, Result};
-use nlmmap_ring::readiness;
 use nlmmap_ring::rx::Context;
 use nlmmap_ring::socket::Fd;
 use nlmmap_ring::sys;
@@ -143,7 +142,8 @@ pub fn start(local: &Local) -> Result<()> {
     Ok(())
 }
 
-/// A thread that the C library knows, so that its credential changes reach it, with every signal blocked.
+/// A thread that the C library knows, so that its credential changes reach it: by a signal of its own, the only kind that is
+/// not blocked there.
 fn spawn() -> Result<()> {
     let (create, detach) = (init::PTHREAD_CREATE.load(Ordering::Relaxed), init::PTHREAD_DETACH.load(Ordering::Relaxed));
     if create == 0 || detach == 0 {
@@ -156,7 +156,7 @@ fn spawn() -> Result<()> {
     // SAFETY: as above.
     let detach = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn(usize) -> i32>(detach) };
     let mut thread = 0;
-    let mask = sys::block_signals();
+    let mask = sys::block_ordinary_signals();
     // SAFETY: `main` never returns and never unwinds; the library is never unloaded.
     let error = unsafe { create(&raw mut thread, 0, main, 0) };
     sys::restore_signals(mask);
@@ -374,12 +374,15 @@ fn drive(local: &'static Local) -> Next {
     local.duty.busy.store(true, Ordering::Release);
     let mut next = Next::Quiet;
     let fd = local.any_fd();
-    if local.live.load(Ordering::Acquire) && fd >= 0 && sys::cookie(fd).ok() == Some(local.cookie.load(Ordering::Relaxed)) {
+    if local.live.load(Ordering::Acquire)
+        && fd >= 0
+        && sys::cookie(fd).ok() == Some(local.cookie.load(Ordering::Relaxed))
+    {
         local.endpoint.service(&Fd(fd), process::pid(), Context::Background);
         if let Some(control) = local.endpoint.control()
-            && (control.has(flag::BLOCKED) || control.has(flag::RETAINED) || readiness::readable(&local.endpoint, control))
+            && control.flags.load(Ordering::Relaxed) & (flag::BLOCKED | flag::BELL) != 0
         {
-            next = if control.has(flag::BLOCKED) || control.has(flag::RETAINED) { Next::Soon } else { Next::Quiet };
+            next = Next::Soon;
         }
     }
     local.duty.busy.store(false, Ordering::Release);
@@ -390,7 +393,9 @@ fn drive(local: &'static Local) -> Next {
 /// The client wants the number that a descriptor of ours has: it moves to another one.
 pub fn move_away(fd: i32) {
     // SAFETY: numbers only. F_DUPFD_CLOEXEC.
-    let Ok(copy) = (unsafe { sys::call(Sysno::fcntl, [fd as usize, 1030, 3, 0, 0, 0]) }) else { return };
+    let Ok(copy) = (unsafe { sys::call(Sysno::fcntl, [fd as usize, 1030, 3, 0, 0, 0]) }) else {
+        return;
+    };
     let copy = fdtable::adopt_private(copy as i32);
     if EPOLL.compare_exchange(fd, copy, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         match fdtable::all().find(|l| l.orphan.load(Ordering::Relaxed) == fd) {

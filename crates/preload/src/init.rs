@@ -54,12 +54,19 @@ extern "C" fn construct(_argc: c_int, _argv: *const *const c_char, env: *const *
     let dlsym = weak!("dlsym");
     next::resolve(|name| symbol(dlsym, RTLD_NEXT, name));
     // RTLD_NEXT and not a direct reference: these must be the C library's own.
-    for (slot, name) in
-        [(&PTHREAD_CREATE, c"pthread_create"), (&PTHREAD_DETACH, c"pthread_detach"), (&TESTCANCEL, c"pthread_testcancel")]
-    {
+    for (slot, name) in [
+        (&PTHREAD_CREATE, c"pthread_create"),
+        (&PTHREAD_DETACH, c"pthread_detach"),
+        (&TESTCANCEL, c"pthread_testcancel"),
+    ] {
         slot.store(symbol(dlsym, RTLD_NEXT, name), Ordering::Relaxed);
     }
-    crate::process::construct(symbol(dlsym, RTLD_NEXT, c"__register_atfork"), symbol(dlsym, RTLD_NEXT, c"pthread_atfork"));
+    crate::process::construct(
+        symbol(dlsym, RTLD_NEXT, c"__register_atfork"),
+        symbol(dlsym, RTLD_NEXT, c"pthread_atfork"),
+    );
+    // Only glibc hands constructors the program's arguments and environment; others leave whatever was in the registers.
+    let env = if symbol(dlsym, 0, c"gnu_get_libc_version") != 0 { env } else { core::ptr::null() };
     if let Some(value) = variable(env, b"NLMMAP_STRICT=") {
         STRICT.store(!matches!(value, b"" | b"0"), Ordering::Relaxed);
     }
@@ -68,7 +75,7 @@ extern "C" fn construct(_argc: c_int, _argv: *const *const c_char, env: *const *
     }
 }
 
-/// A variable's value in the environment the loader hands to constructors (glibc), or in the process's own (musl hands none).
+/// A variable's value in the environment the loader hands to constructors (glibc), or in the process's own (`env` is null).
 fn variable(env: *const *const c_char, name: &[u8]) -> Option<&'static [u8]> {
     let mut at = env;
     if at.is_null() {
@@ -108,7 +115,6 @@ pub fn test_cancel() {
     }
 }
 
-#[cfg(not(test))]
 #[used]
-#[unsafe(link_section = ".init_array")]
+#[cfg_attr(not(test), unsafe(link_section = ".init_array"))]
 static CONSTRUCTOR: extern "C" fn(c_int, *const *const c_char, *const *const c_char) = construct;

@@ -81,7 +81,9 @@ impl Local {
     /// Follows a new mapping. `false` when there are too many pieces to follow.
     pub fn add_range(&self, lo: usize, hi: usize) -> bool {
         let first = !self.is_mapped();
-        let Some(free) = self.ranges.iter().find(|r| r.lo.load(Ordering::Relaxed) == 0) else { return false };
+        let Some(free) = self.ranges.iter().find(|r| r.lo.load(Ordering::Relaxed) == 0) else {
+            return false;
+        };
         free.hi.store(hi, Ordering::Relaxed);
         free.lo.store(lo, Ordering::Relaxed);
         if first && let Some(control) = self.endpoint.control() {
@@ -155,6 +157,7 @@ impl Local {
             && self.live.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         {
             guard::forget(self);
+            self.endpoint.move_descriptors(fdtable::release_private);
             // SAFETY: no descriptor leads here, no hook is at work here, and whoever comes now finds the table entry gone.
             unsafe { self.endpoint.reset() };
             self.duty.free();

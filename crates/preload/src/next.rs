@@ -36,17 +36,35 @@ pub trait Answer {
 
 impl Answer for c_int {
     fn answer(result: Result<usize>) -> c_int {
-        result.map_or_else(|e| { set_errno(e); -1 }, |v| v as c_int)
+        result.map_or_else(
+            |e| {
+                set_errno(e);
+                -1
+            },
+            |v| v as c_int,
+        )
     }
 }
 impl Answer for isize {
     fn answer(result: Result<usize>) -> isize {
-        result.map_or_else(|e| { set_errno(e); -1 }, |v| v as isize)
+        result.map_or_else(
+            |e| {
+                set_errno(e);
+                -1
+            },
+            |v| v as isize,
+        )
     }
 }
 impl Answer for Ptr {
     fn answer(result: Result<usize>) -> Ptr {
-        result.map_or_else(|e| { set_errno(e); usize::MAX as Ptr }, |v| v as Ptr)
+        result.map_or_else(
+            |e| {
+                set_errno(e);
+                usize::MAX as Ptr
+            },
+            |v| v as Ptr,
+        )
     }
 }
 impl Answer for () {

@@ -32,7 +32,9 @@ pub fn construct(register_atfork: usize, pthread_atfork: usize) {
         let _ = unsafe { f(0, 0, child, 0) };
     } else if pthread_atfork != 0 {
         // SAFETY: POSIX `pthread_atfork(prepare, parent, child)`.
-        let f = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn(usize, usize, Handler) -> i32>(pthread_atfork) };
+        let f = unsafe {
+            core::mem::transmute::<usize, unsafe extern "C" fn(usize, usize, Handler) -> i32>(pthread_atfork)
+        };
         // SAFETY: as above.
         let _ = unsafe { f(0, 0, child) };
     }
@@ -82,7 +84,9 @@ pub fn is_vfork_child() -> bool {
 #[cold]
 fn settle() {
     // SAFETY: null or our page.
-    let Some(mark) = (unsafe { MARK.load(Ordering::Acquire).as_ref() }) else { return };
+    let Some(mark) = (unsafe { MARK.load(Ordering::Acquire).as_ref() }) else {
+        return;
+    };
     match mark.compare_exchange(0, SETTLING, Ordering::Acquire, Ordering::Acquire) {
         Ok(_) => {
             let pid = sys::getpid();
@@ -93,8 +97,10 @@ fn settle() {
         }
         Err(OURS) => {}
         // Another thread of the child is at it.
-        Err(_) => while mark.load(Ordering::Acquire) == SETTLING {
-            core::hint::spin_loop();
-        },
+        Err(_) => {
+            while mark.load(Ordering::Acquire) == SETTLING {
+                core::hint::spin_loop();
+            }
+        }
     }
 }

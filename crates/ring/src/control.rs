@@ -12,9 +12,8 @@ pub mod flag {
     pub const CONGESTED: u32 = 1;
     /// A dump was asked for and its end has not been seen: receive one part at a time.
     pub const DUMP: u32 = 1 << 1;
-    /// The datagram at the head of the real queue is already in a frame: it stays there so that waiters who see only the
-    /// real socket find it readable.
-    pub const RETAINED: u32 = 1 << 2;
+    /// A doorbell is in the real queue: it makes the socket readable for waiters who see only the socket.
+    pub const BELL: u32 = 1 << 2;
     /// Messages may wait in the real socket that the ring cannot take at present.
     pub const BLOCKED: u32 = 1 << 3;
     /// The client set `NETLINK_NO_ENOBUFS`.
@@ -25,6 +24,10 @@ pub mod flag {
     pub const PKTINFO: u32 = 1 << 6;
     /// A part of a dump has come, and not its end (`cb_running`).
     pub const DUMPING: u32 = 1 << 7;
+    /// The socket may not, or cannot, send itself a doorbell.
+    pub const NO_BELL: u32 = 1 << 8;
+    /// Strict mode: the real socket is plugged, so that senders wait.
+    pub const PLUG: u32 = 1 << 9;
 }
 
 /// How many processes can have a ring mapped at once and be told apart.
@@ -80,10 +83,18 @@ pub struct Control {
     pub rx_outstanding: AtomicU32,
     /// Next frame to take.
     pub tx_head: AtomicU32,
-    /// Where the retained datagram's message is.
-    pub retained_pos: AtomicU32,
-    /// What the real queue held when it was retained ([`crate::socket::Socket::queued`]).
-    pub retained_bytes: AtomicU32,
+    /// The thread that sleeps in a kick, 0 for none.
+    pub tx_sleeper: AtomicU32,
+    /// The socket's own port id, 0 while it is not known.
+    pub portid: AtomicU32,
+    /// What a doorbell is charged to the receive queue ([`crate::socket::Socket::queued`]), 0 when it could not be measured.
+    pub bell_bytes: AtomicU32,
+    /// The real socket's receive buffer before it was plugged.
+    pub room_before: AtomicU32,
+    /// What the real queue held when an overrun was last told.
+    pub told_bytes: AtomicU32,
+    /// Tells this endpoint's doorbells from everything else.
+    pub bell_secret: AtomicU64,
     /// Messages that wait in the store for the client's `recv`.
     pub copies: AtomicU32,
     /// Messages that wait in the store for a frame.

@@ -11,7 +11,7 @@ use crate::memory::RingMemory;
 use crate::store::{self, Store};
 use crate::sys::{self, IoVec, MMsgHdr, MsgHdr, SockaddrNl};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 
 /// Frames filled by one system call at most.
 pub const VLEN: usize = 16;
@@ -52,8 +52,8 @@ const SHARED_LEN: usize = sys::PAGE + store::CAPACITY;
 pub struct Endpoint {
     control: AtomicPtr<Control>,
     scratch: AtomicPtr<Scratch>,
-    rx: AtomicPtr<RingMemory>,
-    tx: AtomicPtr<RingMemory>,
+    rx: AtomicPtr<Mapped>,
+    tx: AtomicPtr<Mapped>,
     /// `NETLINK_*` family of the socket.
     pub family: AtomicU32,
     /// Answer as 4.5 did.
@@ -62,30 +62,61 @@ pub struct Endpoint {
     pub unseen: AtomicBool,
 }
 
-/// The memory of a ring, with its description in a page of its own in front.
-fn map_ring(geometry: Geometry) -> Result<*mut RingMemory> {
-    let base = sys::map_shared(geometry.len())?;
-    let page = match sys::map_private(sys::PAGE) {
-        Ok(page) => page.cast::<RingMemory>(),
+/// A ring's memory and, where it cannot be mapped a second time without, a descriptor of it.
+#[derive(Debug)]
+struct Mapped {
+    memory: RingMemory,
+    /// A memfd, or -1.
+    fd: AtomicI32,
+}
+
+/// The memory of a ring, with its description in a page of its own.
+fn map_ring(geometry: Geometry) -> Result<*mut Mapped> {
+    let page = sys::map_private(sys::PAGE)?.cast::<Mapped>();
+    match map_ring_memory(geometry.len()) {
+        Ok((base, fd)) => {
+            // SAFETY: the page is ours, writable and aligned; the ring stays mapped until `unmap_ring`.
+            unsafe { page.write(Mapped { memory: RingMemory::new(base, geometry), fd: AtomicI32::new(fd) }) };
+            Ok(page)
+        }
         Err(e) => {
             // SAFETY: mapped above, seen by nobody.
-            unsafe { sys::unmap(base, geometry.len()) };
-            return Err(e);
+            unsafe { sys::unmap(page.cast(), sys::PAGE) };
+            Err(e)
         }
-    };
-    // SAFETY: the page is ours, writable and aligned; the ring stays mapped until `unmap_ring`.
-    unsafe { page.write(RingMemory::new(base, geometry)) };
-    Ok(page)
+    }
+}
+
+/// Shared memory that can be mapped again: without a descriptor where the kernel duplicates mappings (`mremap` with an old
+/// length of 0), else, as under valgrind, by a memfd that is kept open.
+fn map_ring_memory(len: usize) -> Result<(*mut u8, i32)> {
+    let base = sys::map_shared(len)?;
+    let spare = sys::map_nothing(sys::PAGE)?;
+    // SAFETY: a page of the ring, to a page reserved for this.
+    let can = unsafe { sys::map_again_at(base, sys::PAGE, spare) };
+    // SAFETY: nobody has seen it.
+    unsafe { sys::unmap(spare, sys::PAGE) };
+    if can.is_ok() {
+        return Ok((base, -1));
+    }
+    // SAFETY: as above.
+    unsafe { sys::unmap(base, len) };
+    let fd = sys::memfd(len)?;
+    sys::map_fd(fd, len).map(|base| (base, fd)).inspect_err(|_| sys::close(fd))
 }
 
 /// # Safety
 /// `ring` came from [`map_ring`] and nobody uses it any more.
-unsafe fn unmap_ring(ring: *mut RingMemory) {
+unsafe fn unmap_ring(ring: *mut Mapped) {
     // SAFETY: the caller's duty.
-    let memory = unsafe { ring.read() };
+    let mapped = unsafe { ring.read() };
+    let fd = mapped.fd.into_inner();
+    if fd >= 0 {
+        sys::close(fd);
+    }
     // SAFETY: as above; both ranges were mapped by `map_ring` with these lengths.
     unsafe {
-        sys::unmap(memory.base(), memory.geometry().len());
+        sys::unmap(mapped.memory.base(), mapped.memory.geometry().len());
         sys::unmap(ring.cast(), sys::PAGE);
     }
 }
@@ -164,14 +195,37 @@ impl Endpoint {
     #[inline]
     pub fn rx(&self) -> Option<&RingMemory> {
         // SAFETY: null, or a description written before it was published here; it stays until `drop_ring` or `reset`.
-        unsafe { self.rx.load(Ordering::Acquire).as_ref() }
+        unsafe { self.rx.load(Ordering::Acquire).as_ref() }.map(|m| &m.memory)
     }
 
     /// The transmit ring.
     #[inline]
     pub fn tx(&self) -> Option<&RingMemory> {
         // SAFETY: as in `rx`.
-        unsafe { self.tx.load(Ordering::Acquire).as_ref() }
+        unsafe { self.tx.load(Ordering::Acquire).as_ref() }.map(|m| &m.memory)
+    }
+
+    /// The descriptors that keep ring memory mappable, for the front end to keep out of the client's way. `move_to` gets each
+    /// and answers its new number.
+    pub fn move_descriptors(&self, move_to: impl Fn(i32) -> i32) {
+        for ring in [&self.rx, &self.tx] {
+            // SAFETY: as in `rx`.
+            if let Some(mapped) = unsafe { ring.load(Ordering::Acquire).as_ref() } {
+                let fd = mapped.fd.load(Ordering::Relaxed);
+                if fd >= 0 {
+                    mapped.fd.store(move_to(fd), Ordering::Relaxed);
+                }
+            }
+        }
+    }
+
+    fn descriptor(&self, which: Which) -> i32 {
+        let ring = match which {
+            Which::Rx => &self.rx,
+            Which::Tx => &self.tx,
+        };
+        // SAFETY: as in `rx`.
+        unsafe { ring.load(Ordering::Acquire).as_ref() }.map_or(-1, |m| m.fd.load(Ordering::Relaxed))
     }
 
     /// The ring asked for.
@@ -226,7 +280,7 @@ impl Endpoint {
                 for word in [&control.rx_head, &control.rx_oldest, &control.rx_outstanding] {
                     word.store(0, Ordering::Relaxed);
                 }
-                control.set(flag::CONGESTED | flag::RETAINED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
+                control.set(flag::CONGESTED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
                 self.store(control).clear();
                 self.rx.store(ring, Ordering::Release);
             }
@@ -243,7 +297,9 @@ impl Endpoint {
     /// # Safety
     /// No other thread uses the ring.
     pub unsafe fn drop_ring(&self, which: Which) {
-        let Some(control) = self.control() else { return };
+        let Some(control) = self.control() else {
+            return;
+        };
         let slot = match which {
             Which::Rx => &self.rx,
             Which::Tx => &self.tx,
@@ -252,7 +308,7 @@ impl Endpoint {
         let ring = slot.swap(null_mut(), Ordering::AcqRel);
         if which == Which::Rx {
             self.store(control).clear();
-            control.set(flag::CONGESTED | flag::RETAINED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
+            control.set(flag::CONGESTED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
         }
         drop(held);
         if !ring.is_null() {
@@ -274,15 +330,19 @@ impl Endpoint {
             return Err(Errno::INVAL);
         }
         let at = match fixed {
-            Some(at) if at as usize % sys::PAGE != 0 => return Err(Errno::INVAL),
+            Some(at) if !(at as usize).is_multiple_of(sys::PAGE) => return Err(Errno::INVAL),
             Some(at) => at,
             None => sys::map_nothing(whole)?,
         };
         let mut to = at;
-        for ring in [self.rx(), self.tx()].into_iter().flatten() {
-            let len = ring.geometry().len();
+        for which in [Which::Rx, Which::Tx] {
+            let Some(ring) = self.ring(which) else {
+                continue;
+            };
+            let (len, fd) = (ring.geometry().len(), self.descriptor(which));
             // SAFETY: `to..to+len` is inside the range reserved above or given by the caller; the source is a live ring.
-            let mapped = unsafe { sys::map_again_at(ring.base(), len, to) };
+            let mapped =
+                unsafe { if fd >= 0 { sys::map_fd_at(fd, len, to) } else { sys::map_again_at(ring.base(), len, to) } };
             // SAFETY: the range was just mapped.
             let result = mapped.and_then(|()| unsafe { sys::protect(to, len, prot) });
             if let Err(e) = result {

@@ -81,6 +81,16 @@ impl Lock {
     }
 }
 
+impl Held<'_> {
+    /// Runs `f` with the lock held and the thread's own signal mask.
+    pub fn with_signals<R>(&self, f: impl FnOnce() -> R) -> R {
+        sys::restore_signals(self.mask);
+        let result = f();
+        sys::block_signals();
+        result
+    }
+}
+
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {

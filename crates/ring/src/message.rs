@@ -45,7 +45,9 @@ pub const NLMSG_GOODSIZE: u32 = 3776;
 
 /// Classifies by the first header, the sender's port id (0: the kernel), its group and the socket's family.
 pub fn origin(first: Option<NlMsg>, from: u32, group: u32, family: u32) -> Origin {
-    let Some(msg) = first else { return Origin::Other };
+    let Some(msg) = first else {
+        return Origin::Other;
+    };
     if from != 0 || group != 0 {
         return Origin::Other;
     }

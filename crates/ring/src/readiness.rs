@@ -30,7 +30,9 @@ pub fn readable(endpoint: &Endpoint, control: &Control) -> bool {
     if control.copies.load(Ordering::Acquire) > 0 {
         return true;
     }
-    let Some(rx) = endpoint.rx() else { return false };
+    let Some(rx) = endpoint.rx() else {
+        return false;
+    };
     let head = control.rx_head.load(Ordering::Acquire) % rx.geometry().frame_nr();
     let outstanding = control.rx_outstanding.load(Ordering::Relaxed).min(rx.geometry().frame_nr());
     if outstanding == 0 {

@@ -1,28 +1,34 @@
 //! The receive pump: datagrams of the real socket into frames.
 //!
 //! - [`batch`]: one `recvmmsg` straight into free frames. The usual way.
-//! - [`single`]: one datagram at a time, looked at before it is taken. For strict mode, and while somebody waits on the real
-//!   socket and must find it readable.
+//! - [`single`]: one datagram at a time, looked at before it is taken. For strict mode.
+//! - [`bell`]: keeps the real socket readable for waiters who see nothing else.
+//! - [`congestion`]: strict mode's way of making senders wait.
 //! - [`copy`]: the client's own `recv` of `COPY` messages.
 //!
 //! Everything here runs under the receive lock.
 
 mod batch;
+mod bell;
+mod congestion;
 pub mod copy;
 mod single;
+
+pub use bell::measure_bell;
 
 use crate::abi::{self, FrameHdr, status};
 use crate::control::{Control, flag};
 use crate::endpoint::Endpoint;
 use crate::errno::Errno;
 use crate::memory::{Frames, RingMemory};
-use crate::message::Pieces;
+use crate::message::{self, NLMSG_GOODSIZE, Pieces};
 use crate::readiness;
 use crate::ring;
 use crate::socket::Socket;
 use crate::store::{Meta, SOFT_LIMIT};
 use crate::sys::{SOL_SOCKET, SockaddrNl};
-use core::sync::atomic::Ordering::{Relaxed, Release, SeqCst};
+use core::cell::Cell;
+use core::sync::atomic::Ordering::{Relaxed, Release};
 
 /// From where a pump is run: decides how far a dump goes on.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -46,6 +52,8 @@ pub(crate) struct Pump<'a, S> {
     pub ring: &'a RingMemory,
     pub sock: &'a S,
     pub context: Context,
+    /// Dump parts this run has set aside.
+    pub set_aside: Cell<u32>,
 }
 
 /// Whether a step has moved something.
@@ -55,6 +63,11 @@ pub(crate) enum Step {
     Stop,
 }
 
+/// So many datagrams of a socket are taken one by one and placed as 4.5 placed them; from then on they come in batches, and
+/// everything that fits a frame comes in one. A client that exchanges a few messages meets the kernel it was written for; one
+/// that reads a stream gets its speed (compat.md, "Warm-up").
+const WARM_UP: u64 = 32;
+
 /// More frames than this are not filled in one go, so that a flood cannot keep the lock.
 const MOST: u32 = 4096;
 
@@ -63,14 +76,16 @@ impl Endpoint {
     ///
     /// Takes the lock for process `pid`.
     pub fn service<S: Socket>(&self, sock: &S, pid: u32, context: Context) {
-        let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return };
+        let (Some(control), Some(ring)) = (self.control(), self.rx()) else {
+            return;
+        };
         let _held = control.lock.hold(pid);
         self.service_held(control, ring, sock, context);
     }
 
     /// As [`Self::service`], by somebody who has the lock.
     pub(crate) fn service_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S, context: Context) {
-        let pump = Pump { endpoint: self, control, ring, sock, context };
+        let pump = Pump { endpoint: self, control, ring, sock, context, set_aside: Cell::new(0) };
         pump.run();
     }
 }
@@ -80,23 +95,42 @@ impl<S: Socket> Pump<'_, S> {
         let strict = self.endpoint.strict.load(Relaxed);
         self.control.set(flag::BLOCKED, false);
         self.forget_released();
-        if strict && matches!(self.context, Context::Wait | Context::Received) && self.control.copies.load(Relaxed) == 0 {
-            // netlink_rcv_wake
-            self.control.set(flag::CONGESTED, false);
+        if strict && matches!(self.context, Context::Wait | Context::Received) && self.control.copies.load(Relaxed) == 0
+        {
+            self.relieve();
         }
         self.place_backlog();
+        if self.answer_bell() == Step::Stop {
+            return;
+        }
         let mut budget = MOST;
         while budget > 0 {
-            // Asked anew at each step: a waiter may come at any time, and from then on nothing may be taken away from under it.
-            let watched = self.endpoint.unseen.load(Relaxed) || self.control.waiters.load(SeqCst) > 0;
             let before = self.control.rx_head.load(Relaxed);
-            let step = if strict || watched { self.one(strict, watched) } else { self.batch() };
+            let step = if strict || self.is_warming_up() { self.one(strict) } else { self.batch() };
             if step == Step::Stop {
                 break;
             }
             let filled = self.control.rx_head.load(Relaxed).wrapping_sub(before) % self.ring.frame_nr();
             budget = budget.saturating_sub(filled.max(1));
         }
+        self.ring_bell();
+    }
+
+    fn is_warming_up(&self) -> bool {
+        self.control.counters.rx_datagrams.load(Relaxed) < WARM_UP
+    }
+
+    /// The ring cannot take what waits in the socket. 4.5 lost such a message and told so; here it waits, and its arrival is
+    /// told all the same while the socket is warming up.
+    fn blocked(&self, tell: bool) -> Step {
+        self.control.set(flag::BLOCKED, true);
+        if tell {
+            let queued = self.sock.queued().unwrap_or(0);
+            if queued > self.control.told_bytes.swap(queued, Relaxed) && !self.control.has(flag::NO_ENOBUFS) {
+                self.control.error.store(Errno::NOBUFS.0 as u32, Relaxed);
+            }
+        }
+        Step::Stop
     }
 
     /// Advances `rx_oldest` over released frames.
@@ -159,11 +193,14 @@ impl<S: Socket> Pump<'_, S> {
         control.count(&control.counters.overruns, 1);
         // The kernel told of a lost acknowledgement whatever the client had set (`netlink_ack`).
         let first = !control.has(flag::NO_ENOBUFS) && !control.has(flag::CONGESTED);
-        if first {
-            control.set(flag::CONGESTED, true);
-        }
         if first || is_ack {
             control.error.store(Errno::NOBUFS.0 as u32, Relaxed);
+        }
+        if first {
+            control.set(flag::CONGESTED, true);
+            if !is_ack {
+                self.congest();
+            }
         }
     }
 
@@ -189,17 +226,26 @@ impl<S: Socket> Pump<'_, S> {
     /// Gives frames to stored messages, in order.
     fn place_backlog(&self) {
         let store = self.endpoint.store(self.control);
+        let strict = self.endpoint.strict.load(Relaxed);
+        let room = self.ring.geometry().room();
         while let Some((meta, bytes)) = store.first_unplaced() {
+            if (strict || self.is_warming_up()) && !self.may_resume_dump() {
+                break;
+            }
             let pos = self.forward();
             if self.ring.status(pos) != status::UNUSED {
                 break;
             }
-            let fits = bytes.len() <= self.ring.geometry().room() as usize;
-            if fits {
-                // SAFETY: the bytes lie in the store, not in the ring.
-                unsafe { self.ring.write_payload(pos, bytes.as_ptr(), bytes.len()) };
+            let fits = bytes.len() <= room as usize && (!strict || room >= NLMSG_GOODSIZE);
+            if self.control.has(flag::DUMPING) {
+                let ended = message::ends_dump(bytes);
+                self.control.set(flag::DUMPING, !ended);
             }
-            self.publish(pos, &meta.hdr, if fits { status::VALID } else { status::COPY });
+            if fits {
+                self.fill(pos, &meta, bytes);
+            } else {
+                self.publish(pos, &meta.hdr, status::COPY);
+            }
             store.placed(!fits);
         }
     }
@@ -207,15 +253,35 @@ impl<S: Socket> Pump<'_, S> {
     /// Whether nothing more may be taken from the socket: earlier messages still wait for a frame, or for `recv`.
     fn store_is_full(&self) -> bool {
         let store = self.endpoint.store(self.control);
-        if store.unplaced() > 0 || store.used() >= SOFT_LIMIT {
-            self.control.set(flag::BLOCKED, true);
-            return true;
+        let full = store.unplaced() > 0 || store.used() >= SOFT_LIMIT;
+        if full {
+            self.blocked(false);
         }
-        false
+        full
     }
 
     /// Takes in a datagram that lies in private memory: into frames as far as they go, the rest into the store.
     fn ingest(&self, meta: &Meta, bytes: &[u8]) {
+        let room = self.ring.geometry().room() as usize;
+        let pos = self.forward();
+        let store = self.endpoint.store(self.control);
+        if bytes.len() <= room && store.unplaced() == 0 && self.ring.status(pos) == status::UNUSED {
+            self.fill(pos, meta, bytes);
+        } else {
+            self.stash(meta, bytes);
+            self.place_backlog();
+        }
+    }
+
+    /// Makes the frame at the head, which is `pos`, `VALID` with these bytes.
+    fn fill(&self, pos: u32, meta: &Meta, bytes: &[u8]) {
+        // SAFETY: the bytes are private memory or the store, not the ring.
+        unsafe { self.ring.write_payload(pos, bytes.as_ptr(), bytes.len()) };
+        self.publish(pos, &FrameHdr { len: bytes.len() as u32, ..meta.hdr }, status::VALID);
+    }
+
+    /// Puts a datagram, in the pieces its frames will have, behind everything else that waits for a frame.
+    fn stash(&self, meta: &Meta, bytes: &[u8]) {
         let store = self.endpoint.store(self.control);
         let room = self.ring.geometry().room() as usize;
         let from_kernel = meta.portid == 0 && meta.hdr.group == 0;
@@ -223,20 +289,9 @@ impl<S: Socket> Pump<'_, S> {
         // An empty datagram has no pieces but is a message all the same.
         let mut piece = if bytes.is_empty() { Some(bytes) } else { pieces.next() };
         while let Some(bytes) = piece {
-            let mut meta = *meta;
-            meta.hdr.len = bytes.len() as u32;
-            let pos = if store.unplaced() == 0 { self.forward() } else { 0 };
-            if bytes.len() <= room && store.unplaced() == 0 && self.ring.status(pos) == status::UNUSED {
-                // SAFETY: the bytes are private memory, not the ring.
-                unsafe { self.ring.write_payload(pos, bytes.as_ptr(), bytes.len()) };
-                self.publish(pos, &meta.hdr, status::VALID);
-            } else {
-                // SAFETY: a slice is readable, and not in the store.
-                let stored = unsafe { store.push(&meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)]) };
-                if !stored {
-                    self.overrun(false);
-                }
-                self.place_backlog();
+            // SAFETY: a slice is readable, and not in the store.
+            if !unsafe { store.push(meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)]) } {
+                self.overrun(false);
             }
             piece = pieces.next();
         }
@@ -266,7 +321,9 @@ pub(crate) fn meta_of(name: &SockaddrNl, control: &[u8], len: usize, truncated: 
             (abi::SOL_NETLINK, 3) => hdr.group = word(data, 0),
             _ => {}
         }
-        let Some(next) = rest.get((len.saturating_add(7) & !7).max(16)..) else { break };
+        let Some(next) = rest.get((len.saturating_add(7) & !7).max(16)..) else {
+            break;
+        };
         rest = next;
     }
     Meta { hdr, portid: name.portid, groups: name.groups, truncated: u32::from(truncated) }

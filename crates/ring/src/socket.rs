@@ -1,8 +1,13 @@
 //! The real netlink socket behind an endpoint: the few calls the pumps make, replaceable in tests.
 
-use crate::errno::Result;
-use crate::sys::{self, MMsgHdr, MSG_DONTWAIT, MsgHdr};
+use crate::errno::{Errno, Result};
+use crate::sys::{self, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
 use syscalls::Sysno;
+
+const SO_SNDBUF: i32 = 7;
+const SO_RCVBUF: i32 = 8;
+const SO_RCVBUFFORCE: i32 = 33;
+const SO_SNDBUFFORCE: i32 = 32;
 
 /// What the pumps need of a socket.
 ///
@@ -29,8 +34,16 @@ pub unsafe trait Socket {
     /// # Safety
     /// Every pointer in `msg` is valid for the length beside it.
     unsafe fn send(&self, msg: &MsgHdr, flags: u32) -> Result<usize>;
-    /// Bytes charged to the receive queue (`SO_MEMINFO`): changes when a message arrives.
+    /// Bytes charged to the receive queue (`SO_MEMINFO`).
     fn queued(&self) -> Result<u32>;
+    /// The port id the socket is bound to, 0 for none.
+    fn portid(&self) -> Result<u32>;
+    /// Sets the receive buffer to `bytes` (the kernel doubles it); returns what it was.
+    fn set_receive_room(&self, bytes: u32) -> Result<u32>;
+    /// Lets a message of `len` bytes be sent, if the limits permit. Returns what to give to [`Self::restore_send_room`].
+    fn make_send_room(&self, len: usize) -> Option<u32>;
+    /// Takes that back.
+    fn restore_send_room(&self, before: u32);
 }
 
 /// A file descriptor of a netlink socket. Does not own it.
@@ -43,7 +56,18 @@ unsafe impl Socket for Fd {
     unsafe fn recv_batch(&self, msgs: &mut [MMsgHdr]) -> Result<usize> {
         let args = [self.0 as usize, msgs.as_mut_ptr() as usize, msgs.len(), MSG_DONTWAIT as usize, 0, 0];
         // SAFETY: the caller's duty.
-        unsafe { sys::call(Sysno::recvmmsg, args) }
+        match unsafe { sys::call(Sysno::recvmmsg, args) } {
+            // A sandbox that knows the program's own calls may know only the single form.
+            Err(Errno::PERM | Errno::NOSYS | Errno::ACCES) => {
+                let Some(first) = msgs.first_mut() else {
+                    return Ok(0);
+                };
+                // SAFETY: as above.
+                first.len = unsafe { self.recv(&mut first.hdr, MSG_DONTWAIT)? } as u32;
+                Ok(1)
+            }
+            result => result,
+        }
     }
 
     unsafe fn recv(&self, msg: &mut MsgHdr, flags: u32) -> Result<usize> {
@@ -54,7 +78,17 @@ unsafe impl Socket for Fd {
     unsafe fn send_batch(&self, msgs: &mut [MMsgHdr], flags: u32) -> Result<usize> {
         let args = [self.0 as usize, msgs.as_mut_ptr() as usize, msgs.len(), flags as usize, 0, 0];
         // SAFETY: the caller's duty.
-        unsafe { sys::call(Sysno::sendmmsg, args) }
+        match unsafe { sys::call(Sysno::sendmmsg, args) } {
+            Err(Errno::NOSYS | Errno::ACCES) => {
+                let Some(first) = msgs.first_mut() else {
+                    return Ok(0);
+                };
+                // SAFETY: as above.
+                first.len = unsafe { self.send(&first.hdr, flags)? } as u32;
+                Ok(1)
+            }
+            result => result,
+        }
     }
 
     unsafe fn send(&self, msg: &MsgHdr, flags: u32) -> Result<usize> {
@@ -66,5 +100,35 @@ unsafe impl Socket for Fd {
         // SK_MEMINFO_RMEM_ALLOC is the first of nine words.
         let info: [u32; 9] = sys::getsockopt(self.0, sys::SOL_SOCKET, linux_raw_sys::net::SO_MEMINFO as i32)?;
         Ok(info[0])
+    }
+
+    fn portid(&self) -> Result<u32> {
+        let mut name = SockaddrNl::default();
+        let mut len = size_of::<SockaddrNl>() as u32;
+        let args = [self.0 as usize, &raw mut name as usize, &raw mut len as usize, 0, 0, 0];
+        // SAFETY: an address and its length, both locals.
+        unsafe { sys::call(Sysno::getsockname, args) }?;
+        Ok(name.portid)
+    }
+
+    fn set_receive_room(&self, bytes: u32) -> Result<u32> {
+        let before: u32 = sys::getsockopt(self.0, sys::SOL_SOCKET, SO_RCVBUF)?;
+        sys::setsockopt(self.0, sys::SOL_SOCKET, SO_RCVBUFFORCE, bytes as i32)
+            .or_else(|_| sys::setsockopt(self.0, sys::SOL_SOCKET, SO_RCVBUF, bytes as i32))?;
+        Ok(before)
+    }
+
+    fn make_send_room(&self, len: usize) -> Option<u32> {
+        let before: u32 = sys::getsockopt(self.0, sys::SOL_SOCKET, SO_SNDBUF).ok()?;
+        // The kernel doubles what it is asked for, and wants a little more than the message (`netlink_sendmsg`).
+        let want = i32::try_from(len / 2 + 64).ok()?;
+        if sys::setsockopt(self.0, sys::SOL_SOCKET, SO_SNDBUFFORCE, want).is_err() {
+            sys::setsockopt(self.0, sys::SOL_SOCKET, SO_SNDBUF, want).ok()?;
+        }
+        Some(before)
+    }
+
+    fn restore_send_room(&self, before: u32) {
+        let _ = sys::setsockopt(self.0, sys::SOL_SOCKET, SO_SNDBUF, (before / 2) as i32);
     }
 }

@@ -161,9 +161,7 @@ impl<'a> Store<'a> {
     fn bytes(&self, off: u64, r: &Record) -> &'a [u8] {
         // SAFETY: `record` bounds the length by the span, which does not leave the store; the lock's holder is the only one
         // who writes here, and it does not while it reads.
-        unsafe {
-            core::slice::from_raw_parts(self.at(off).add(size_of::<Record>()), r.meta.hdr.len as usize)
-        }
+        unsafe { core::slice::from_raw_parts(self.at(off).add(size_of::<Record>()), r.meta.hdr.len as usize) }
     }
 
     /// The first message that waits for a frame.

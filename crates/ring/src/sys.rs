@@ -193,6 +193,38 @@ pub unsafe fn map_again_at(from: *mut u8, len: usize, to: *mut u8) -> Result<()>
     Ok(())
 }
 
+/// A sealed memfd of `len` zeroed bytes.
+pub fn memfd(len: usize) -> Result<i32> {
+    // SAFETY: a C string; MFD_CLOEXEC | MFD_ALLOW_SEALING.
+    let fd = unsafe { call(Sysno::memfd_create, [c"nlmmap".as_ptr() as usize, 3, 0, 0, 0, 0]) }? as i32;
+    // F_ADD_SEALS: F_SEAL_SEAL | F_SEAL_SHRINK | F_SEAL_GROW.
+    // SAFETY: numbers only.
+    let sized = unsafe {
+        call(Sysno::ftruncate, [fd as usize, len, 0, 0, 0, 0])
+            .and_then(|_| call(Sysno::fcntl, [fd as usize, 1033, 7, 0, 0, 0]))
+    };
+    sized.map(|_| fd).inspect_err(|_| close(fd))
+}
+
+/// Maps all of a memfd, shared.
+pub fn map_fd(fd: i32, len: usize) -> Result<*mut u8> {
+    let prot = (g::PROT_READ | g::PROT_WRITE) as usize;
+    // SAFETY: a mapping at an address of the kernel's choice touches nothing that exists.
+    let at = unsafe { call(Sysno::mmap, [0, len, prot, g::MAP_SHARED as usize, fd as usize, 0]) }?;
+    Ok(at as *mut u8)
+}
+
+/// Maps all of a memfd at `to`, replacing what is mapped there.
+///
+/// # Safety
+/// `to` for `len` bytes belongs to the caller.
+pub unsafe fn map_fd_at(fd: i32, len: usize, to: *mut u8) -> Result<()> {
+    let (prot, flags) = ((g::PROT_READ | g::PROT_WRITE) as usize, (g::MAP_SHARED | g::MAP_FIXED) as usize);
+    // SAFETY: the caller's duty.
+    unsafe { call(Sysno::mmap, [to as usize, len, prot, flags, fd as usize, 0]) }?;
+    Ok(())
+}
+
 /// `mprotect`
 ///
 /// # Safety
@@ -233,7 +265,17 @@ pub struct SignalMask(u64);
 /// Blocks every signal of this thread.
 #[inline]
 pub fn block_signals() -> SignalMask {
-    let (all, mut old) = (u64::MAX, 0u64);
+    block(u64::MAX)
+}
+
+/// Blocks every signal but 32 to 34, by which C libraries make all threads change their credentials.
+pub fn block_ordinary_signals() -> SignalMask {
+    block(!(0b111 << 31))
+}
+
+#[inline]
+fn block(all: u64) -> SignalMask {
+    let mut old = 0u64;
     // SAFETY: both sets are locals of the kernel's size (8). SIG_BLOCK is 0.
     let _ = unsafe { call(Sysno::rt_sigprocmask, [0, &raw const all as usize, &raw mut old as usize, 8, 0, 0]) };
     SignalMask(old)
@@ -280,6 +322,36 @@ pub fn poll_in(fd: i32, millis: i32) -> Result<bool> {
     // SAFETY: one pollfd and an optional timespec, both locals; no signal set.
     let n = unsafe { call(Sysno::ppoll, [&raw mut entry as usize, 1, limit, 0, 8, 0]) }?;
     Ok(n > 0)
+}
+
+/// Copies to an address of the client's: `EFAULT` instead of a fault when it is not writable.
+///
+/// # Safety
+/// What is writable there is the client's to lose.
+pub unsafe fn copy_out(from: &[u8], to: *mut u8) -> Result<()> {
+    if from.is_empty() {
+        return Ok(());
+    }
+    let local = IoVec { base: from.as_ptr().cast_mut(), len: from.len() };
+    let remote = IoVec { base: to, len: from.len() };
+    let args = [getpid() as usize, &raw const local as usize, 1, &raw const remote as usize, 1, 0];
+    // SAFETY: the kernel checks both addresses.
+    match unsafe { call(Sysno::process_vm_writev, args) } {
+        Ok(n) if n == from.len() => Ok(()),
+        Ok(_) | Err(Errno::FAULT) => Err(Errno::FAULT),
+        Err(_) => {
+            // Refused by a sandbox: then the client's word has to do.
+            // SAFETY: the caller's duty.
+            unsafe { core::ptr::copy_nonoverlapping(from.as_ptr(), to, from.len()) };
+            Ok(())
+        }
+    }
+}
+
+/// `gettid`
+pub fn gettid() -> u32 {
+    // SAFETY: no arguments.
+    unsafe { call(Sysno::gettid, [0; 6]) }.unwrap_or(0) as u32
 }
 
 /// `CLOCK_MONOTONIC` in nanoseconds.

@@ -10,7 +10,7 @@ use crate::memory::{Frames, RingMemory};
 use crate::message;
 use crate::rx::Context;
 use crate::socket::Socket;
-use crate::sys::{IoVec, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
+use crate::sys::{self, IoVec, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Frames given to one system call at most.
@@ -36,61 +36,76 @@ impl Endpoint {
     /// # Safety
     /// The pointers of `template` are valid for the lengths beside them.
     pub unsafe fn kick<S: Socket>(&self, sock: &S, pid: u32, template: &MsgHdr, flags: u32) -> Result<usize> {
-        let (Some(control), Some(ring)) = (self.control(), self.tx()) else { return Ok(0) };
+        let (Some(control), Some(ring)) = (self.control(), self.tx()) else {
+            return Ok(0);
+        };
+        if control.tx_sleeper.load(Relaxed) != 0 && control.tx_sleeper.load(Relaxed) == sys::gettid() {
+            // A signal handler above a kick that sleeps in this very thread: that one has the frames.
+            return Err(Errno::AGAIN);
+        }
+        // Held to the end, as in the kernel: frames leave in their order whoever kicks.
+        let held = control.tx_lock.hold(pid);
         let mut total = 0;
+        // A send to a group may fail after it has reached members (ECONNREFUSED of its unicast part): it must never be tried
+        // again to learn its error, so such frames go one by one.
+        let most = if may_join(template) { BATCH } else { 1 };
         let mut budget = ring.geometry().frame_nr();
-        loop {
-            let held = control.tx_lock.hold(pid);
+        while budget > 0 {
             let mut taken = [Taken { pos: 0, len: 0 }; BATCH];
-            let gathered = gather(control, ring, &mut taken, budget);
-            let batch = gathered.map(|n| taken.get(..n).unwrap_or(&[]))?;
-            if batch.is_empty() {
+            let n = gather(control, ring, &mut taken, most.min(budget as usize))?;
+            let Some(batch @ [_, ..]) = taken.get(..n) else {
                 break;
-            }
+            };
             note_dumps(control, ring, batch);
             // SAFETY: the caller's duty for the template; frames are live.
             let (sent, outcome) = unsafe { send_some(sock, ring, template, batch, flags) };
-            control.count(&control.counters.calls, 1);
             for frame in batch.get(..sent).unwrap_or(batch) {
                 ring.set_status(frame.pos, status::UNUSED);
                 total += frame.len;
             }
             advance(control, ring, sent);
+            control.count(&control.counters.calls, 1);
             control.count(&control.counters.tx_frames, sent as u64);
             budget = budget.saturating_sub(sent as u32);
-            if outcome.is_ok() {
-                drop(held);
-                self.service(sock, pid, Context::Send);
-                continue;
+            if let (Err(error), Some(frame)) = (outcome, batch.get(sent).copied()) {
+                // This frame failed, or would have to wait: it is taken from the ring now, whatever comes.
+                ring.set_status(frame.pos, status::RESERVED);
+                advance(control, ring, 1);
+                control.count(&control.counters.tx_frames, 1);
+                budget = budget.saturating_sub(1);
+                let would_sleep = error == Errno::AGAIN && flags & MSG_DONTWAIT == 0;
+                let result = if sent > 0 || would_sleep || error == Errno::MSGSIZE {
+                    // Alone, and with signals open: this send may sleep, as the client's own would.
+                    control.tx_sleeper.store(sys::gettid(), Relaxed);
+                    // SAFETY: as above.
+                    let result = held.with_signals(|| unsafe { send_one(sock, ring, template, frame, flags) });
+                    control.tx_sleeper.store(0, Relaxed);
+                    result
+                } else {
+                    Err(error)
+                };
+                ring.set_status(frame.pos, status::UNUSED);
+                match result {
+                    Ok(n) => total += n,
+                    // Kernels from 5.17 on refuse empty datagrams. To the kernel they never meant anything.
+                    Err(Errno::NODATA) if frame.len == 0 && (to_kernel(template) || self.strict.load(Relaxed)) => {}
+                    Err(error) => {
+                        self.service(sock, pid, Context::Send);
+                        return Err(error);
+                    }
+                }
             }
-            // The frame behind the last one sent failed, or would have to wait: it is taken from the ring now, whatever comes.
-            let Some(frame) = batch.get(sent).copied() else { break };
-            ring.set_status(frame.pos, status::RESERVED);
-            advance(control, ring, 1);
-            control.count(&control.counters.tx_frames, 1);
-            budget = budget.saturating_sub(1);
-            drop(held);
             self.service(sock, pid, Context::Send);
-            // Without the lock and with signals open: this send may sleep, as the client's own would.
-            // SAFETY: as above.
-            let result = unsafe { send_one(sock, ring, template, frame, flags) };
-            ring.set_status(frame.pos, status::UNUSED);
-            match result {
-                Ok(n) => total += n,
-                // Kernels from 5.17 on refuse empty datagrams; to the kernel they never meant anything.
-                Err(Errno::NODATA) if frame.len == 0 && to_kernel(template) => {}
-                Err(error) => return Err(error),
-            }
         }
         Ok(total)
     }
 }
 
 /// Collects `VALID` frames from the head on.
-fn gather(control: &Control, ring: &RingMemory, taken: &mut [Taken; BATCH], budget: u32) -> Result<usize> {
+fn gather(control: &Control, ring: &RingMemory, taken: &mut [Taken; BATCH], most: usize) -> Result<usize> {
     let mut pos = control.tx_head.load(Relaxed) % ring.frame_nr();
     let mut n = 0;
-    for slot in taken.iter_mut().take(budget as usize) {
+    for slot in taken.iter_mut().take(most) {
         if ring.status(pos) != status::VALID {
             break;
         }
@@ -133,6 +148,16 @@ pub fn note_request(control: &Control, head: &[u8]) {
     }
 }
 
+/// Whether several frames may go by one system call: not to a multicast group.
+fn may_join(template: &MsgHdr) -> bool {
+    if template.name.is_null() || (template.namelen as usize) < size_of::<SockaddrNl>() {
+        // To the connected peer, which may be a group: nobody connects to one and kicks many frames, so that costs nothing.
+        return template.name.is_null() && template.namelen == 0;
+    }
+    // SAFETY: the caller of `kick` vouches for `namelen` bytes.
+    unsafe { template.name.cast::<SockaddrNl>().read_unaligned() }.groups == 0
+}
+
 /// Whether a destination is the kernel: none given, or port id 0 and no group.
 fn to_kernel(template: &MsgHdr) -> bool {
     if template.name.is_null() || (template.namelen as usize) < size_of::<SockaddrNl>() {
@@ -147,7 +172,19 @@ unsafe fn send_one<S: Socket>(sock: &S, ring: &RingMemory, t: &MsgHdr, frame: Ta
     let mut iov = IoVec { base: ring.payload(frame.pos), len: frame.len };
     let msg = MsgHdr { iov: &raw mut iov, iovlen: 1, flags: 0, ..*t };
     // SAFETY: the frame is live, the rest is the caller's duty.
-    unsafe { sock.send(&msg, flags) }
+    match unsafe { sock.send(&msg, flags) } {
+        // 4.5 charged frames to the ring and not to SO_SNDBUF.
+        Err(Errno::MSGSIZE) => {
+            let room = sock.make_send_room(frame.len);
+            // SAFETY: as above.
+            let result = unsafe { sock.send(&msg, flags) };
+            if let Some(before) = room {
+                sock.restore_send_room(before);
+            }
+            result
+        }
+        result => result,
+    }
 }
 
 /// Sends a batch without sleeping: how many went, and whether that was all.
@@ -164,7 +201,9 @@ unsafe fn send_some<S: Socket>(
         *iov = IoVec { base: ring.payload(frame.pos), len: frame.len };
         msg.hdr = MsgHdr { iov: &raw mut *iov, iovlen: 1, flags: 0, ..*template };
     }
-    let Some(msgs) = msgs.get_mut(..batch.len()) else { return (0, Err(Errno::INVAL)) };
+    let Some(msgs) = msgs.get_mut(..batch.len()) else {
+        return (0, Err(Errno::INVAL));
+    };
     // SAFETY: as in `send_one`, for each frame.
     match unsafe { sock.send_batch(msgs, flags | MSG_DONTWAIT) } {
         Ok(n) if n >= batch.len() => (batch.len(), Ok(())),

@@ -13,6 +13,7 @@ use nlmmap_ring::control::flag;
 use nlmmap_ring::endpoint::Which;
 use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::geometry::Geometry;
+use nlmmap_ring::socket::Fd;
 use nlmmap_ring::sys::{self, SOL_SOCKET};
 use syscalls::Sysno;
 
@@ -54,7 +55,8 @@ pub(super) fn may_set_rings() -> bool {
     let mut header = [0x2008_0522u32, 0];
     let mut sets = [0u32; 6];
     // SAFETY: capget version 3 reads a header of 8 bytes and writes two sets of 12 bytes.
-    let got = unsafe { sys::call(Sysno::capget, [header.as_mut_ptr() as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0]) };
+    let got =
+        unsafe { sys::call(Sysno::capget, [header.as_mut_ptr() as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0]) };
     got.is_ok() && sets[0] & 1 << 12 != 0 && in_initial_user_namespace()
 }
 
@@ -104,7 +106,9 @@ fn judge(req: &nl_mmap_req) -> Result<Geometry> {
 /// The endpoint of this very socket under another number, which this number now leads to as well.
 fn join(fd: i32) -> Result<Option<&'static Local>> {
     let cookie = sys::cookie(fd)?;
-    let Some(local) = fdtable::by_cookie(cookie) else { return Ok(None) };
+    let Some(local) = fdtable::by_cookie(cookie) else {
+        return Ok(None);
+    };
     fdtable::check(fd).inspect_err(|_| local.leave())?;
     fdtable::insert(fd, local);
     Ok(Some(local))
@@ -127,6 +131,7 @@ fn change(local: &'static Local, fd: i32, which: Which, req: &nl_mmap_req) -> Re
         }
         let geometry = judge(req)?;
         local.endpoint.add_ring(which, geometry)?;
+        local.endpoint.move_descriptors(fdtable::keep_private);
         if which == Which::Rx {
             begin_receiving(local, fd, &geometry);
         }
@@ -141,11 +146,13 @@ fn change(local: &'static Local, fd: i32, which: Which, req: &nl_mmap_req) -> Re
         return Err(Errno::BUSY);
     }
     if local.endpoint.ring(which).is_some() {
+        local.endpoint.move_descriptors(fdtable::release_private);
         // SAFETY: this thread is the only user.
         unsafe { local.endpoint.drop_ring(which) };
         if which == Which::Rx {
             drain(fd);
         }
+        local.endpoint.move_descriptors(fdtable::keep_private);
     }
     Ok(())
 }
@@ -171,6 +178,7 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
         local.leave();
         return Err(e);
     }
+    local.endpoint.move_descriptors(fdtable::keep_private);
     local.cookie.store(cookie, Relaxed);
     // SAFETY: reads a counter of the processor.
     local.checked.store(unsafe { core::arch::x86_64::_rdtsc() }, Relaxed);
@@ -185,17 +193,41 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
         }
     });
     super::epoll::find_watches(local, fd);
-    debug!("fd {fd}: adopted, family {family}, {which:?} ring of {} frames of {} bytes", geometry.frame_nr(), geometry.frame_size());
+    debug!(
+        "fd {fd}: adopted, family {family}, {which:?} ring of {} frames of {} bytes",
+        geometry.frame_nr(),
+        geometry.frame_size()
+    );
     local.leave();
     Ok(())
 }
 
+/// What a doorbell costs in a queue, measured on a socket of our own.
+fn bell_bytes() -> Result<u32> {
+    // SAFETY: numbers only. SOCK_RAW | SOCK_CLOEXEC, NETLINK_USERSOCK: anybody may send there.
+    let fd = unsafe { sys::call(Sysno::socket, [sys::AF_NETLINK as usize, 0x80003, 2, 0, 0, 0]) }? as i32;
+    let name = sys::SockaddrNl { family: sys::AF_NETLINK, ..Default::default() };
+    // SAFETY: an address and its length.
+    let bound = unsafe { sys::call(Sysno::bind, [fd as usize, &raw const name as usize, 12, 0, 0, 0]) };
+    let bytes = bound.and_then(|_| nlmmap_ring::rx::measure_bell(&Fd(fd)));
+    sys::close(fd);
+    bytes
+}
+
 /// What the client has asked of the real socket so far, before we ask more of it.
 fn note_options(local: &Local, fd: i32) {
-    let Some(control) = local.endpoint.control() else { return };
+    let Some(control) = local.endpoint.control() else {
+        return;
+    };
     let on = |level, name| sys::getsockopt::<i32>(fd, level, name).is_ok_and(|v| v != 0);
     control.set(flag::PASSCRED, on(SOL_SOCKET, SO_PASSCRED));
     control.set(flag::PKTINFO, on(abi::SOL_NETLINK, NETLINK_PKTINFO));
+    let bell = bell_bytes().unwrap_or(0);
+    control.bell_bytes.store(bell, Relaxed);
+    control.set(flag::NO_BELL, bell == 0);
+    // SAFETY: reads a counter of the processor.
+    let secret = unsafe { core::arch::x86_64::_rdtsc() } ^ (core::ptr::from_ref(local) as u64).rotate_left(32);
+    control.bell_secret.store(secret, Relaxed);
     control.set(flag::NO_ENOBUFS, on(abi::SOL_NETLINK, NETLINK_NO_ENOBUFS));
 }
 

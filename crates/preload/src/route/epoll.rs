@@ -14,8 +14,8 @@ use crate::next::{self, errno, set_errno};
 use crate::process;
 use crate::symbols::{EpollEvent, TimeSpec};
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::Ordering::Relaxed;
 use core::sync::atomic::AtomicU8;
+use core::sync::atomic::Ordering::Relaxed;
 use nlmmap_ring::rx::Context;
 use nlmmap_ring::sys;
 use syscalls::Sysno;
@@ -47,7 +47,10 @@ fn concerns_us(ep: c_int) -> bool {
 fn arrivals(local: &Local) -> u64 {
     local.endpoint.control().map_or(0, |c| {
         let error = u64::from(c.error.load(Relaxed) != 0);
-        c.counters.rx_frames.load(Relaxed) + c.counters.rx_copies.load(Relaxed) + c.counters.overruns.load(Relaxed) + error
+        c.counters.rx_frames.load(Relaxed)
+            + c.counters.rx_copies.load(Relaxed)
+            + c.counters.overruns.load(Relaxed)
+            + error
     })
 }
 
@@ -114,7 +117,9 @@ pub(super) fn find_watches(local: &'static Local, fd: c_int) {
         let mut path = [0u8; 40];
         text(&mut path, b"/proc/self/fd/", ep);
         // SAFETY: a C string and a buffer of the stated length.
-        let n = unsafe { sys::call(Sysno::readlink, [path.as_ptr() as usize, link.as_mut_ptr() as usize, link.len(), 0, 0, 0]) };
+        let n = unsafe {
+            sys::call(Sysno::readlink, [path.as_ptr() as usize, link.as_mut_ptr() as usize, link.len(), 0, 0, 0])
+        };
         if n.is_ok_and(|n| link.get(..n) == Some(b"anon_inode:[eventpoll]")) && !fdtable::is_private(ep) {
             text(&mut path, b"/proc/self/fdinfo/", ep);
             registrations(&path, |at, events, data| {
@@ -154,8 +159,7 @@ fn registrations(path: &[u8; 40], mut f: impl FnMut(c_int, u32, u64)) {
     let Ok(file) = file else { return };
     let mut buf = [0u8; 4096];
     let mut have = 0;
-    loop {
-        let Some(room) = buf.get_mut(have..) else { break };
+    while let Some(room) = buf.get_mut(have..) {
         // SAFETY: a buffer of the stated length.
         let n = unsafe { sys::call(Sysno::read, [file, room.as_mut_ptr() as usize, room.len(), 0, 0, 0]) };
         let Ok(n @ 1..) = n else { break };
@@ -324,7 +328,7 @@ unsafe fn wait_any(
         each(ep, |local, watch| {
             wait::announce(local);
             ready |= events_of(local, watch) != 0;
-            blocked |= wait::is_blocked(local);
+            blocked |= wait::must_look_again(local);
         });
         let result = if ready { 0 } else { call(events, most, limit, if blocked { Some(nap) } else { None }) };
         each(ep, |local, _| wait::withdraw(local));
@@ -405,7 +409,13 @@ pub unsafe fn epoll_wait(ep: c_int, events: *mut EpollEvent, most: c_int, millis
     }
 }
 
-pub unsafe fn epoll_pwait(ep: c_int, events: *mut EpollEvent, most: c_int, millis: c_int, mask: *const c_void) -> c_int {
+pub unsafe fn epoll_pwait(
+    ep: c_int,
+    events: *mut EpollEvent,
+    most: c_int,
+    millis: c_int,
+    mask: *const c_void,
+) -> c_int {
     if !concerns_us(ep) {
         // SAFETY: handed on as it came.
         return unsafe { next::epoll_pwait(ep, events, most, millis, mask) };
@@ -437,4 +447,3 @@ pub unsafe fn epoll_pwait2(
         })
     }
 }
-

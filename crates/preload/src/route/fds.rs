@@ -162,7 +162,8 @@ pub unsafe fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
 pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: c_ulong) -> c_int {
     // SAFETY: handed on as it came.
     let result = unsafe { next::fcntl(fd, cmd, arg) };
-    if result >= 0 && matches!(cmd, F_DUPFD | F_DUPFD_CLOEXEC) && fdtable::is_adopted(fd) && !process::is_vfork_child() {
+    if result >= 0 && matches!(cmd, F_DUPFD | F_DUPFD_CLOEXEC) && fdtable::is_adopted(fd) && !process::is_vfork_child()
+    {
         follow(fd, result);
     }
     result
@@ -214,4 +215,3 @@ fn number(name: &[u8]) -> Option<c_int> {
     }
     (digits > 0).then_some(value)
 }
-

@@ -2,11 +2,13 @@
 
 use crate::fdtable;
 use crate::guard;
+use crate::init;
 use crate::local::Local;
 use crate::log::{debug, info};
 use crate::next::{self, set_errno};
 use crate::symbols::Ptr;
 use core::ffi::{c_int, c_long};
+use core::sync::atomic::Ordering::Relaxed;
 use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::sys;
 
@@ -22,6 +24,10 @@ pub unsafe fn mmap(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, 
         if flags & MAP_FIXED != 0 && at != FAILED && fdtable::live() > 0 {
             unmapped(addr as usize, len);
         }
+        if at == FAILED && fd >= 0 && next::errno() == Errno::NODEV && init::STRICT.load(Relaxed) && is_netlink(fd) {
+            // A netlink socket could be mapped in 4.5, and this one has no ring.
+            set_errno(Errno::INVAL);
+        }
         return at;
     }
     let Some(local) = fdtable::enter(fd) else {
@@ -34,7 +40,11 @@ pub unsafe fn mmap(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, 
     match result {
         Ok(at) => at,
         Err(e) => {
-            info!("fd {fd}: mmap of {len} bytes at offset {off} refused with errno {} (the rings have {})", e.0, local.endpoint.map_len());
+            info!(
+                "fd {fd}: mmap of {len} bytes at offset {off} refused with errno {} (the rings have {})",
+                e.0,
+                local.endpoint.map_len()
+            );
             set_errno(e);
             FAILED
         }
@@ -46,7 +56,18 @@ pub unsafe fn mmap64(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int
     unsafe { mmap(addr, len, prot, flags, fd, off) }
 }
 
-unsafe fn map_rings(local: &'static Local, addr: Ptr, len: usize, prot: c_int, flags: c_int, off: c_long) -> Result<Ptr> {
+fn is_netlink(fd: c_int) -> bool {
+    sys::getsockopt::<i32>(fd, sys::SOL_SOCKET, 39).is_ok_and(|d| d == i32::from(sys::AF_NETLINK))
+}
+
+unsafe fn map_rings(
+    local: &'static Local,
+    addr: Ptr,
+    len: usize,
+    prot: c_int,
+    flags: c_int,
+    off: c_long,
+) -> Result<Ptr> {
     if off != 0 || len == 0 {
         return Err(Errno::INVAL);
     }
@@ -94,7 +115,10 @@ pub unsafe fn mremap(addr: Ptr, old: usize, len: usize, flags: c_int, to: Ptr) -
         let lo = addr as usize;
         let ours = fdtable::all().find(|l| {
             l.ranges.iter().any(|r| {
-                let (a, b) = (r.lo.load(core::sync::atomic::Ordering::Relaxed), r.hi.load(core::sync::atomic::Ordering::Relaxed));
+                let (a, b) = (
+                    r.lo.load(core::sync::atomic::Ordering::Relaxed),
+                    r.hi.load(core::sync::atomic::Ordering::Relaxed),
+                );
                 a != 0 && lo >= a && lo < b
             })
         });

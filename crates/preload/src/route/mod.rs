@@ -3,7 +3,10 @@
 //! Every function here has the name and the C signature of its hook, and the duties of the C function towards its caller.
 //! The first look is always the table's; a descriptor that is not there costs nothing more.
 #![allow(missing_docs, reason = "the names and duties of C functions that every manual documents")]
-#![allow(clippy::missing_safety_doc, reason = "the duties are those of the C function of the same name, as the module says")]
+#![allow(
+    clippy::missing_safety_doc,
+    reason = "the duties are those of the C function of the same name, as the module says"
+)]
 
 mod adopt;
 mod epoll;

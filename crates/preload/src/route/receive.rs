@@ -81,7 +81,15 @@ fn is_nonblocking(fd: c_int) -> bool {
 }
 
 /// One buffer, an optional address.
-unsafe fn into_buffer(local: &Local, fd: c_int, buf: Ptr, len: usize, flags: c_int, name: Ptr, namelen: *mut c_uint) -> isize {
+unsafe fn into_buffer(
+    local: &Local,
+    fd: c_int,
+    buf: Ptr,
+    len: usize,
+    flags: c_int,
+    name: Ptr,
+    namelen: *mut c_uint,
+) -> isize {
     let mut iov = IoVec { base: buf.cast(), len };
     let mut msg = MsgHdr { iov: &raw mut iov, iovlen: 1, ..MsgHdr::EMPTY };
     if !name.is_null() && !namelen.is_null() {

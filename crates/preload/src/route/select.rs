@@ -120,8 +120,8 @@ unsafe fn select_any(
             asked.each(nr, |fd, local| {
                 wait::announce(local);
                 ready |= asked.answer(fd, local) != [false; 3];
+                blocked |= wait::must_look_again(local);
                 if wait::is_blocked(local) {
-                    blocked = true;
                     got.0.iter_mut().for_each(|s| s.put(fd, false));
                 }
             });
@@ -198,9 +198,8 @@ pub unsafe fn select(nr: c_int, r: *mut u64, w: *mut u64, x: *mut u64, limit: *m
     // SAFETY: as above.
     let result = unsafe {
         select_any(nr as usize, [r, w, x], until, |sets, limit, most| {
-            let mut left = limit
-                .left_spec(most)
-                .map(|t| TimeVal { tv_sec: t.tv_sec, tv_usec: (t.tv_nsec + 999) / 1000 });
+            let mut left =
+                limit.left_spec(most).map(|t| TimeVal { tv_sec: t.tv_sec, tv_usec: (t.tv_nsec + 999) / 1000 });
             let left = left.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
             let [r, w, x] = &mut sets.0;
             next::select(nr, r.pointer(), w.pointer(), x.pointer(), left)

@@ -60,7 +60,15 @@ fn forgive_empty(sent: isize, len: usize, to_kernel: bool) -> isize {
 }
 
 /// One plain buffer to an optional destination.
-unsafe fn one(local: &Local, fd: c_int, buf: Ptr, len: usize, msg: &MsgHdr, flags: c_int, call: impl FnOnce() -> isize) -> isize {
+unsafe fn one(
+    local: &Local,
+    fd: c_int,
+    buf: Ptr,
+    len: usize,
+    msg: &MsgHdr,
+    flags: c_int,
+    call: impl FnOnce() -> isize,
+) -> isize {
     if is_kick(local, buf.cast(), 1) {
         // SAFETY: the caller's duty for the destination.
         return unsafe { kick(local, fd, msg, flags) };

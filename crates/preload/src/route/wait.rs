@@ -46,9 +46,11 @@ impl Limit {
     /// Null or readable.
     pub(super) unsafe fn spec(limit: *const TimeSpec) -> Limit {
         // SAFETY: the caller's duty.
-        Limit::new(unsafe { limit.as_ref() }.map(|t| {
-            (t.tv_sec.max(0) as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec.max(0) as u64)
-        }))
+        Limit::new(
+            unsafe { limit.as_ref() }.map(|t| {
+                (t.tv_sec.max(0) as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec.max(0) as u64)
+            }),
+        )
     }
 
     /// Nanoseconds left; `None` for ever.
@@ -95,13 +97,14 @@ pub(super) fn events(local: &Local) -> i16 {
     local.endpoint.control().map_or(0, |control| readiness::mask(&local.endpoint, control))
 }
 
-/// Whether a wait must pump before it looks: strict mode's dumps go on at each wait; a backlog or a retained datagram may
-/// have become obsolete.
+/// Whether a wait must pump before it looks: strict mode's dumps go on at each wait; a backlog may find frames, a doorbell
+/// may have become obsolete.
 pub(super) fn wants_service(local: &Local) -> bool {
     local.endpoint.strict.load(Relaxed)
-        || local.endpoint.control().is_some_and(|c| {
-            c.flags.load(Relaxed) & (flag::BLOCKED | flag::RETAINED) != 0 || c.unplaced.load(Relaxed) > 0
-        })
+        || local
+            .endpoint
+            .control()
+            .is_some_and(|c| c.flags.load(Relaxed) & (flag::BLOCKED | flag::BELL) != 0 || c.unplaced.load(Relaxed) > 0)
 }
 
 pub(super) fn service(local: &Local, fd: c_int, context: Context) {
@@ -111,6 +114,12 @@ pub(super) fn service(local: &Local, fd: c_int, context: Context) {
 /// Whether messages wait in the real socket that the ring cannot take.
 pub(super) fn is_blocked(local: &Local) -> bool {
     local.endpoint.control().is_some_and(|c| c.has(flag::BLOCKED))
+}
+
+/// Whether a sleep must be short: messages wait that nothing will announce, or another thread may take the message that
+/// this one waits for and cannot ring for it.
+pub(super) fn must_look_again(local: &Local) -> bool {
+    is_blocked(local) || local.endpoint.control().is_some_and(|c| c.has(flag::NO_BELL) && c.waiters.load(Relaxed) > 1)
 }
 
 /// Announces a sleep on the real socket. Afterwards either memory shows what has come, or the real socket stays readable for
@@ -208,7 +217,12 @@ impl Entries {
 ///
 /// # Safety
 /// `fds` is valid for `nr` entries.
-unsafe fn poll_any(fds: *mut PollFd, nr: usize, limit: Limit, call: impl Fn(*mut PollFd, Limit, Option<u64>) -> c_int) -> c_int {
+unsafe fn poll_any(
+    fds: *mut PollFd,
+    nr: usize,
+    limit: Limit,
+    call: impl Fn(*mut PollFd, Limit, Option<u64>) -> c_int,
+) -> c_int {
     let entries = Entries { fds, nr };
     let saved = errno();
     let zero = Limit::new(Some(0));
@@ -248,7 +262,7 @@ unsafe fn poll_any(fds: *mut PollFd, nr: usize, limit: Limit, call: impl Fn(*mut
             entries.each(|entry, local| {
                 announce(local);
                 ready += usize::from(events(local) & (entry.events | ERR) != 0);
-                blocked |= is_blocked(local);
+                blocked |= must_look_again(local);
             });
         }
         let result = if ready > 0 {
@@ -310,7 +324,9 @@ pub unsafe fn poll(fds: *mut PollFd, nr: c_ulong, millis: c_int) -> c_int {
     }
     // SAFETY: as above.
     unsafe {
-        poll_any(fds, nr as usize, Limit::millis(millis), |fds, limit, most| next::poll(fds, nr, limit.left_millis(most)))
+        poll_any(fds, nr as usize, Limit::millis(millis), |fds, limit, most| {
+            next::poll(fds, nr, limit.left_millis(most))
+        })
     }
 }
 
@@ -338,7 +354,13 @@ pub unsafe fn ppoll(fds: *mut PollFd, nr: c_ulong, limit: *const TimeSpec, mask:
     }
 }
 
-pub unsafe fn __ppoll_chk(fds: *mut PollFd, nr: c_ulong, limit: *const TimeSpec, mask: *const c_void, size: usize) -> c_int {
+pub unsafe fn __ppoll_chk(
+    fds: *mut PollFd,
+    nr: c_ulong,
+    limit: *const TimeSpec,
+    mask: *const c_void,
+    size: usize,
+) -> c_int {
     if size / size_of::<PollFd>() < nr as usize {
         // SAFETY: handed on: the C library ends the program.
         return unsafe { next::__ppoll_chk(fds, nr, limit, mask, size) };

@@ -10,8 +10,8 @@ use crate::control::flag;
 use crate::endpoint::{CONTROL_LEN, LARGEST, Scratch, VLEN};
 use crate::errno::Errno;
 use crate::message;
-use crate::rx::Context;
 use crate::ring;
+use crate::rx::Context;
 use crate::socket::Socket;
 use crate::store::Meta;
 use crate::sys::{IoVec, MMsgHdr, MSG_TRUNC, SockaddrNl};
@@ -25,21 +25,21 @@ impl<S: Socket> Pump<'_, S> {
         if self.store_is_full() {
             return Step::Stop;
         }
-        if self.control.has(flag::RETAINED) && self.release_retained() == Step::Stop {
-            return Step::Stop;
-        }
         let room = self.ring.geometry().room() as usize;
         let start = self.forward();
         let free = ring::unused_run(self.ring, start, VLEN as u32) as usize;
         if free == 0 {
-            self.control.set(flag::BLOCKED, true);
-            return Step::Stop;
+            return self.blocked(false);
         }
         // Each receive makes the kernel produce the next part of a running dump, and parts larger than a frame are cut: take
         // them one by one, from contiguous memory.
         let dump = self.control.has(flag::DUMP);
         if dump && room < DUMP_PART {
-            return self.dump_part();
+            return self.one_private();
+        }
+        // The doorbell is taken from among the messages, which must not leave a gap in the ring.
+        if self.control.has(flag::BELL) {
+            return self.one_private();
         }
         let most = if dump && self.context == Context::Send { 1 } else { free };
         let received = match self.receive(start, most) {
@@ -95,32 +95,24 @@ impl<S: Socket> Pump<'_, S> {
     /// Publishes what has its place, and moves the rest.
     fn take_in(&self, start: u32, received: usize) {
         let room = self.ring.geometry().room() as usize;
-        let store = self.endpoint.store(self.control);
         self.control.count(&self.control.counters.rx_datagrams, received as u64);
         let (mut pos, mut in_place) = (start, true);
         for i in 0..received {
             let (meta, len) = self.message(i);
             let here = pos;
             pos = self.ring.geometry().next(pos);
-            if in_place && len <= room {
+            in_place &= len <= room;
+            if in_place {
                 self.publish(here, &meta.hdr, status::VALID);
-                continue;
-            }
-            in_place = false;
-            if meta.truncated != 0 {
+            } else if meta.truncated != 0 {
                 self.overrun(false);
-            } else if len > room {
-                // Cut or copied: both need the message in one piece.
+            } else {
+                // From here on nothing may be placed before everything is out of the frames: later messages still lie there.
                 let bytes = self.gather(i, here, room, len);
                 if self.control.has(flag::DUMP) && message::ends_dump(bytes) {
                     self.control.set(flag::DUMP, false);
                 }
-                self.ingest(&meta, bytes);
-            } else {
-                // SAFETY: the payload is readable for `len <= room` bytes, and the store lies elsewhere.
-                if !unsafe { store.push(&meta, [(self.ring.payload(here), len), (core::ptr::null(), 0)]) } {
-                    self.overrun(false);
-                }
+                self.stash(&meta, bytes);
             }
         }
         if !in_place {
@@ -128,23 +120,31 @@ impl<S: Socket> Pump<'_, S> {
         }
     }
 
-    /// Brings a message of `len` bytes, at most [`LARGEST`], together: the frame's part goes in front of the spilled one.
+    /// Brings a message of `len` bytes together: the frame's part goes in front of the spilled one.
     fn gather(&self, i: usize, pos: u32, room: usize, len: usize) -> &[u8] {
         let spill = self.endpoint.spill(i);
-        // SAFETY: a message came with a spilled part, so `room < len <= LARGEST`: all inside the spill area of message `i`.
+        let len = len.min(LARGEST);
+        // SAFETY: all inside the spill area of message `i`, whose spilled part begins behind the first `room` bytes.
         unsafe {
-            self.ring.read_payload(pos, spill, room.min(LARGEST));
-            core::slice::from_raw_parts(spill, len.min(LARGEST))
+            self.ring.read_payload(pos, spill, room.min(len));
+            core::slice::from_raw_parts(spill, len)
         }
     }
 
-    /// Receives one part of a dump and cuts it.
-    fn dump_part(&self) -> Step {
+    /// Receives one datagram by way of private memory: cut if it is a dump part, dropped if it is the doorbell.
+    fn one_private(&self) -> Step {
         let (meta, bytes) = match self.receive_private(LARGEST, 0) {
             Ok(part) => part,
             Err(error) => return self.failed(error),
         };
+        if self.took_bell(&meta, bytes) {
+            return Step::Moved;
+        }
         self.control.count(&self.control.counters.rx_datagrams, 1);
+        if meta.truncated != 0 {
+            self.overrun(false);
+            return Step::Moved;
+        }
         let multi = message::header(bytes, 0).is_some_and(|m| m.flags & crate::abi::NLM_F_MULTI != 0);
         if message::ends_dump(bytes) && multi {
             self.control.set(flag::DUMP, false);

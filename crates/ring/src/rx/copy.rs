@@ -7,7 +7,8 @@ use crate::endpoint::Endpoint;
 use crate::errno::{Errno, Result};
 use crate::socket::Socket;
 use crate::store::Meta;
-use crate::sys::{AF_NETLINK, IoVec, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_PEEK, MSG_TRUNC, MsgHdr, SOL_SOCKET, SockaddrNl};
+use crate::sys;
+use crate::sys::{AF_NETLINK, IoVec, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_PEEK, MSG_TRUNC, MsgHdr, SOL_SOCKET};
 
 impl Endpoint {
     /// Receives the first `COPY` message into the client's `msg`, without sleeping. As `netlink_recvmsg`: the pending error
@@ -19,7 +20,9 @@ impl Endpoint {
     /// # Safety
     /// Every pointer in `msg` is valid for the length beside it, and none leads into the endpoint's own memory.
     pub unsafe fn receive<S: Socket>(&self, sock: &S, pid: u32, msg: &mut MsgHdr, flags: u32) -> Result<usize> {
-        let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return Err(Errno::BADF) };
+        let (Some(control), Some(ring)) = (self.control(), self.rx()) else {
+            return Err(Errno::BADF);
+        };
         let _held = control.lock.hold(pid);
         self.service_held(control, ring, sock, Context::Recv);
         match control.take_error() {
@@ -28,15 +31,15 @@ impl Endpoint {
         }
         let store = self.store(control);
         let Some((meta, bytes)) = store.first_copy() else {
-            control.set(flag::CONGESTED, false);
+            self.relieve_held(control, ring, sock);
             return Err(Errno::AGAIN);
         };
         // SAFETY: the caller's duty; the bytes lie in the store.
-        let copied = unsafe { scatter(bytes, msg.iov, msg.iovlen) };
+        let copied = unsafe { scatter(bytes, msg.iov, msg.iovlen)? };
         let truncated = copied < bytes.len() || meta.truncated != 0;
         // SAFETY: the caller's duty.
         unsafe {
-            write_name(&meta, msg);
+            write_name(&meta, msg)?;
             write_ancillary(control, &meta, msg);
         }
         msg.flags |= flags & MSG_CMSG_CLOEXEC | if truncated { MSG_TRUNC } else { 0 };
@@ -49,35 +52,38 @@ impl Endpoint {
     }
 }
 
-/// Copies to the client's vectors: how many bytes.
-unsafe fn scatter(bytes: &[u8], iov: *const IoVec, iovlen: usize) -> usize {
+/// Copies to the client's vectors: how many bytes. `EFAULT` for a bad buffer, and the message stays, as in the kernel.
+unsafe fn scatter(bytes: &[u8], iov: *const IoVec, iovlen: usize) -> Result<usize> {
     let mut rest = bytes;
     for i in 0..iovlen {
         // SAFETY: the caller gives `iovlen` vectors.
         let v = unsafe { iov.add(i).read() };
-        let n = v.len.min(rest.len());
-        let Some((now, later)) = rest.split_at_checked(n) else { break };
-        if n > 0 {
-            // SAFETY: the client's buffer is writable for its length, and is not the store.
-            unsafe { core::ptr::copy_nonoverlapping(now.as_ptr(), v.base, n) };
-        }
+        let Some((now, later)) = rest.split_at_checked(v.len.min(rest.len())) else {
+            break;
+        };
+        // SAFETY: the client's duty for its buffer, checked by the kernel all the same.
+        unsafe { sys::copy_out(now, v.base)? };
         rest = later;
         if rest.is_empty() {
             break;
         }
     }
-    bytes.len() - rest.len()
+    Ok(bytes.len() - rest.len())
 }
 
-unsafe fn write_name(meta: &Meta, msg: &mut MsgHdr) {
+unsafe fn write_name(meta: &Meta, msg: &mut MsgHdr) -> Result<()> {
     if msg.name.is_null() {
-        return;
+        return Ok(());
     }
-    let name = SockaddrNl { family: AF_NETLINK, pad: 0, portid: meta.portid, groups: meta.groups };
-    let n = (msg.namelen as usize).min(size_of::<SockaddrNl>());
+    let [p0, p1, p2, p3] = meta.portid.to_ne_bytes();
+    let [g0, g1, g2, g3] = meta.groups.to_ne_bytes();
+    let [f0, f1] = AF_NETLINK.to_ne_bytes();
+    let name = [f0, f1, 0, 0, p0, p1, p2, p3, g0, g1, g2, g3];
+    let n = (msg.namelen as usize).min(name.len());
     // SAFETY: the client's buffer is writable for `namelen` bytes.
-    unsafe { core::ptr::copy_nonoverlapping((&raw const name).cast::<u8>(), msg.name, n) };
-    msg.namelen = size_of::<SockaddrNl>() as u32;
+    unsafe { sys::copy_out(name.get(..n).unwrap_or(&name), msg.name)? };
+    msg.namelen = name.len() as u32;
+    Ok(())
 }
 
 /// What the client asked for, in the kernel's order: `NETLINK_PKTINFO`, then `SCM_CREDENTIALS`.

@@ -1,7 +1,7 @@
-//! One datagram at a time, looked at before it is taken.
+//! One datagram at a time, looked at before it is taken: strict mode, and every socket's warm-up.
 //!
-//! While somebody waits on the real socket itself, the newest datagram is *retained*: it stays at the head of the real
-//! queue after its message is in a frame, so that the socket is readable for as long as the client has something to read.
+//! The 4.5 kernel chose a frame's fate by what the message was, and when a dump goes on; here both are found out by a look at
+//! the datagram before it is taken.
 
 use super::{Context, Pump, Step, meta_of};
 use crate::abi::status;
@@ -12,9 +12,12 @@ use crate::memory::Frames;
 use crate::message::{self, NLMSG_GOODSIZE, NlMsg, Origin};
 use crate::ring;
 use crate::socket::Socket;
-use crate::store::Meta;
+use crate::store::{Meta, SOFT_LIMIT};
 use crate::sys::{IoVec, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MsgHdr, SockaddrNl};
 use core::sync::atomic::Ordering::Relaxed;
+
+/// Dump parts that one run may take from in front of what is behind them.
+const MOST_SET_ASIDE: u32 = 64;
 
 /// Where the next datagram goes.
 enum Place {
@@ -30,56 +33,59 @@ enum Place {
 
 impl<S: Socket> Pump<'_, S> {
     /// Looks at the next datagram and takes it where it belongs.
-    pub(super) fn one(&self, strict: bool, watched: bool) -> Step {
-        if !strict && self.store_is_full() {
-            return Step::Stop;
-        }
-        if self.control.has(flag::RETAINED) {
-            // Nothing behind it has come, and it still does its duty.
-            let unchanged = self.sock.queued() == Ok(self.control.retained_bytes.load(Relaxed));
-            if watched && unchanged && self.readable() {
-                return Step::Stop;
-            }
-            return self.release_retained();
+    pub(super) fn one(&self, strict: bool) -> Step {
+        if self.context == Context::Background && self.control.has(flag::DUMPING) && !self.may_resume_dump() {
+            // Even a look would make the kernel go on with the dump.
+            return self.blocked(false);
         }
         let (meta, len, first) = match self.look() {
             Ok(seen) => seen,
             Err(error) => return self.failed(error),
         };
         let origin = message::origin(first, meta.portid, meta.hdr.group, self.endpoint.family.load(Relaxed));
-        let place = if strict { self.strict_place(origin, len) } else { self.helpful_place() };
-        let keep = if watched { MSG_PEEK } else { 0 };
+        if self.is_plug(&meta, len) {
+            return self.leave_or_pull_plug();
+        }
+        if self.may_be_bell(&meta, len) {
+            return match self.receive_private(len, 0) {
+                Ok((meta, bytes)) if self.took_bell(&meta, bytes) => Step::Moved,
+                Ok((meta, bytes)) => {
+                    self.take_copy(&meta, bytes);
+                    Step::Moved
+                }
+                Err(error) => self.failed(error),
+            };
+        }
+        let place = self.place(origin, len, strict);
+        if !matches!(place, Place::Later) {
+            self.control.told_bytes.store(0, Relaxed);
+        }
         match place {
-            Place::Later => {
-                self.control.set(flag::BLOCKED, true);
-                return Step::Stop;
-            }
+            Place::Later if origin == Origin::Dump => return self.set_aside(len),
+            Place::Later => return self.blocked(true),
             Place::Nowhere => {
                 let taken = self.receive_private(0, 0);
-                self.overrun(origin == Origin::Ack);
+                self.overrun(origin == Origin::Ack && len <= self.ring.geometry().room() as usize);
                 return taken.map_or_else(|e| self.failed(e), |_| Step::Moved);
             }
             Place::Frames | Place::Copy => {}
         }
         // Dumps: never more than a frame's room, or the kernel would build the next parts larger than a frame.
-        let most = if len <= self.ring.geometry().room() as usize { self.ring.geometry().room() as usize } else { LARGEST };
-        let (meta, bytes) = match self.receive_private(most, keep) {
+        let most = len.max(self.ring.geometry().room() as usize);
+        let (meta, bytes) = match self.receive_private(most, 0) {
             Ok(got) => got,
             Err(error) => return self.failed(error),
         };
         self.control.count(&self.control.counters.rx_datagrams, 1);
         match place {
             Place::Copy => self.take_copy(&meta, bytes),
-            _ => self.ingest(&meta, bytes),
+            // Past dump parts that were set aside, if there are any.
+            _ => self.fill(self.head(), &meta, bytes),
         }
         if origin == Origin::Dump {
             let ended = message::ends_dump(bytes);
             self.control.set(flag::DUMPING, !ended);
             self.control.set(flag::DUMP, !ended);
-        }
-        if watched {
-            self.control.retained_bytes.store(self.sock.queued().unwrap_or(0), Relaxed);
-            self.control.set(flag::RETAINED, true);
         }
         match (origin, self.context) {
             (Origin::Dump, Context::Send | Context::Received) => Step::Stop,
@@ -87,13 +93,8 @@ impl<S: Socket> Pump<'_, S> {
         }
     }
 
-    fn helpful_place(&self) -> Place {
-        let pos = self.forward();
-        if self.ring.status(pos) == status::UNUSED { Place::Frames } else { Place::Later }
-    }
-
     /// 4.5's ways: see abi.md, "Receiving", and the functions named in the module of the ring.
-    fn strict_place(&self, origin: Origin, len: usize) -> Place {
+    fn place(&self, origin: Origin, len: usize, strict: bool) -> Place {
         let room = self.ring.geometry().room();
         let in_frame = match origin {
             Origin::Ack | Origin::Packet => len <= room as usize,
@@ -102,21 +103,55 @@ impl<S: Socket> Pump<'_, S> {
         };
         if origin == Origin::Dump {
             let running = self.control.has(flag::DUMPING);
-            let may_go_on = match self.context {
-                Context::Wait | Context::Background => ring::dump_space(self.ring, self.head()),
-                Context::Received => true,
-                Context::Send | Context::Recv => false,
-            };
-            if running && !may_go_on {
+            let may_go_on = self.context == Context::Received || self.may_resume_dump();
+            if running && !may_go_on || self.endpoint.store(self.control).unplaced() > 0 {
                 return Place::Later;
             }
         }
         let pos = if in_frame { self.forward() } else { self.head() };
         match (self.ring.status(pos) == status::UNUSED, in_frame, origin) {
             (true, true, _) => Place::Frames,
+            // netlink_attachskb: a congested socket takes nothing into its queue, frames of its own apart.
+            (true, false, Origin::Ack | Origin::Packet | Origin::Other)
+                if strict && self.control.has(flag::CONGESTED) =>
+            {
+                Place::Nowhere
+            }
             (true, false, _) if self.store_has_room(len) => Place::Copy,
             (_, _, Origin::Dump) => Place::Later,
+            _ if !strict => Place::Later,
             _ => Place::Nowhere,
+        }
+    }
+
+    /// A dump part that may not go on yet. The 4.5 kernel would not have made it: what the client's sends have queued behind it
+    /// must not wait for it. Not without end, since each look and each part taken makes the kernel produce the next.
+    fn set_aside(&self, len: usize) -> Step {
+        let store = self.endpoint.store(self.control);
+        if !matches!(self.context, Context::Send | Context::Recv)
+            || self.set_aside.replace(self.set_aside.get() + 1) >= MOST_SET_ASIDE
+            || store.used() >= SOFT_LIMIT
+        {
+            return self.blocked(false);
+        }
+        match self.receive_private(len.max(self.ring.geometry().room() as usize), 0) {
+            Ok((meta, bytes)) => {
+                // SAFETY: a slice is readable, and not in the store.
+                if !unsafe { store.push(&meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)]) } {
+                    self.overrun(false);
+                }
+                Step::Moved
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+
+    /// Whether dump parts that were set aside may have frames now.
+    pub(super) fn may_resume_dump(&self) -> bool {
+        match self.context {
+            Context::Wait => ring::dump_space(self.ring, self.head()),
+            Context::Background => !self.readable() && self.control.waiters.load(Relaxed) == 0,
+            Context::Send | Context::Recv | Context::Received => false,
         }
     }
 
@@ -134,22 +169,6 @@ impl<S: Socket> Pump<'_, S> {
             store.placed(true);
         } else {
             self.overrun(false);
-        }
-    }
-
-    /// Takes the retained datagram off the real queue: its message is in the ring already.
-    pub(super) fn release_retained(&self) -> Step {
-        match self.receive_private(0, 0) {
-            Ok(_) => {
-                self.control.set(flag::RETAINED, false);
-                Step::Moved
-            }
-            Err(Errno::AGAIN) => {
-                // Somebody outside our sight has read it.
-                self.control.set(flag::RETAINED, false);
-                Step::Moved
-            }
-            Err(error) => self.failed(error),
         }
     }
 
@@ -172,9 +191,8 @@ impl<S: Socket> Pump<'_, S> {
         // SAFETY: everything points to locals of the stated lengths.
         let len = unsafe { self.sock.recv(&mut msg, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT)? };
         // SAFETY: as many bytes of the local as the kernel says it wrote, at most all.
-        let control = unsafe {
-            core::slice::from_raw_parts(control.as_ptr().cast::<u8>(), msg.controllen.min(CONTROL_LEN))
-        };
+        let control =
+            unsafe { core::slice::from_raw_parts(control.as_ptr().cast::<u8>(), msg.controllen.min(CONTROL_LEN)) };
         let first = head.get(..len.min(head.len())).and_then(|b| message::header(b, 0));
         Ok((meta_of(&name, control, len, false), len, first))
     }

@@ -1,0 +1,122 @@
+//! The doorbell: keeps the real socket readable while the client has something to read.
+//!
+//! Whoever waits in the kernel on the real socket, in another thread, in a forked child or by a system call we never see,
+//! was woken by a message that this pump has just taken away: it would go to sleep again beside a `VALID` frame. So the
+//! socket sends itself a few bytes, which are swallowed when there is nothing left to read (readiness.md).
+
+use super::{Pump, Step};
+use crate::abi::NLMSG_NOOP;
+use crate::control::flag;
+use crate::errno::Errno;
+use crate::socket::Socket;
+use crate::store::Meta;
+use crate::sys::{AF_NETLINK, IoVec, MSG_DONTWAIT, MsgHdr, SockaddrNl};
+use core::sync::atomic::Ordering::{Relaxed, SeqCst};
+
+/// Bytes of a doorbell: an `nlmsghdr` and a secret.
+const LEN: usize = 32;
+
+/// A doorbell's bytes.
+fn bytes(secret: u64) -> [u8; LEN] {
+    let mut out = [0; LEN];
+    let words =
+        [LEN as u32, u32::from(NLMSG_NOOP), secret as u32, 0, 0x6d6c_6e2e, (secret >> 32) as u32, 0x6c6c_6562, 0];
+    for (to, from) in out.chunks_exact_mut(4).zip(words) {
+        to.copy_from_slice(&from.to_ne_bytes());
+    }
+    out
+}
+
+/// Sends one of `N` bytes to the socket itself.
+fn send<S: Socket, const N: usize>(sock: &S, portid: u32, secret: u64) -> Result<(), Errno> {
+    let mut text = [0; N];
+    text.iter_mut().zip(bytes(secret)).for_each(|(to, from)| *to = from);
+    let mut name = SockaddrNl { family: AF_NETLINK, pad: 0, portid, groups: 0 };
+    let mut iov = IoVec { base: text.as_mut_ptr(), len: N };
+    let msg = MsgHdr {
+        name: (&raw mut name).cast(),
+        namelen: size_of::<SockaddrNl>() as u32,
+        iov: &raw mut iov,
+        iovlen: 1,
+        ..MsgHdr::EMPTY
+    };
+    // SAFETY: everything points to locals of the stated lengths.
+    unsafe { sock.send(&msg, MSG_DONTWAIT) }.map(|_| ())
+}
+
+/// What a doorbell is charged to a receive queue: rung once on `sock`, a socket of the caller's that receives nothing else.
+pub fn measure_bell<S: Socket>(sock: &S) -> Result<u32, Errno> {
+    send::<S, LEN>(sock, sock.portid()?, 0)?;
+    sock.queued()
+}
+
+impl<S: Socket> Pump<'_, S> {
+    fn is_watched(&self) -> bool {
+        self.endpoint.unseen.load(Relaxed) || self.control.waiters.load(SeqCst) > 0
+    }
+
+    /// Before anything is received: whether the doorbell in the queue may stay, and is all there is.
+    pub(super) fn answer_bell(&self) -> Step {
+        if !self.control.has(flag::BELL) {
+            return Step::Moved;
+        }
+        let alone = self.sock.queued() == Ok(self.control.bell_bytes.load(Relaxed));
+        if alone && self.readable() {
+            return Step::Stop;
+        }
+        Step::Moved
+    }
+
+    /// After everything was received: rings, if somebody must find the socket readable.
+    pub(super) fn ring_bell(&self) {
+        let control = self.control;
+        if control.flags.load(Relaxed) & (flag::BELL | flag::NO_BELL | flag::PLUG) != 0
+            || !self.is_watched()
+            || !self.readable()
+        {
+            return;
+        }
+        if self.ring_with::<LEN>() {
+            control.set(flag::BELL, true);
+        }
+    }
+
+    /// Sends a doorbell of `N` bytes, if the socket has an address and may.
+    pub(super) fn ring_with<const N: usize>(&self) -> bool {
+        let control = self.control;
+        let mut portid = control.portid.load(Relaxed);
+        if portid == 0 {
+            portid = self.sock.portid().unwrap_or(0);
+            control.portid.store(portid, Relaxed);
+        }
+        if portid == 0 {
+            return false;
+        }
+        control.count(&control.counters.calls, 1);
+        match send::<S, N>(self.sock, portid, control.bell_secret.load(Relaxed)) {
+            Ok(()) => true,
+            // A full queue is readable without it.
+            Err(Errno::AGAIN | Errno::NOBUFS | Errno::INTR | Errno::NOMEM) => false,
+            Err(_) => {
+                control.set(flag::NO_BELL, true);
+                false
+            }
+        }
+    }
+
+    /// Whether a message of this origin and length can be the doorbell.
+    pub(super) fn may_be_bell(&self, meta: &Meta, len: usize) -> bool {
+        // A socket filter of the client's may cut it.
+        len <= LEN && self.control.has(flag::BELL) && meta.portid == self.control.portid.load(Relaxed)
+    }
+
+    /// Whether a message just received is the doorbell, which is swallowed by that.
+    pub(super) fn took_bell(&self, meta: &Meta, got: &[u8]) -> bool {
+        let whole = bytes(self.control.bell_secret.load(Relaxed));
+        let is = self.may_be_bell(meta, got.len()) && whole.starts_with(got);
+        if is {
+            self.control.set(flag::BELL, false);
+        }
+        is
+    }
+}

@@ -1,0 +1,73 @@
+//! Strict mode: a congested socket makes its senders wait (`netlink_attachskb`, `netlink_rcv_wake`).
+//!
+//! The kernel of 4.5 refused, or put to sleep, whoever sent to a socket whose reader had lost a message and not drained its
+//! queue since. From userspace the same is reached by the real socket's own limit: its receive buffer is made as small as the
+//! kernel allows, and a plug, a doorbell larger than that, is put into it.
+
+use super::{Pump, Step};
+use crate::control::{Control, flag};
+use crate::endpoint::Endpoint;
+use crate::memory::RingMemory;
+use crate::rx::Context;
+use crate::socket::Socket;
+use crate::store::Meta;
+use core::cell::Cell;
+use core::sync::atomic::Ordering::Relaxed;
+
+/// Bytes of a plug: more than the smallest receive buffer.
+pub(super) const PLUG: usize = 4096;
+
+impl Endpoint {
+    /// The client has drained its queue: senders may go on.
+    pub(super) fn relieve_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S) {
+        Pump { endpoint: self, control, ring, sock, context: Context::Recv, set_aside: Cell::new(0) }.relieve();
+    }
+}
+
+impl<S: Socket> Pump<'_, S> {
+    /// Plugs the real socket.
+    pub(super) fn congest(&self) {
+        if !self.endpoint.strict.load(Relaxed) || self.control.has(flag::PLUG) {
+            return;
+        }
+        let Ok(before) = self.sock.set_receive_room(0) else {
+            return;
+        };
+        self.control.room_before.store(before, Relaxed);
+        if self.ring_with::<PLUG>() {
+            self.control.set(flag::PLUG, true);
+        } else {
+            let _ = self.sock.set_receive_room(before / 2);
+        }
+    }
+
+    /// `netlink_rcv_wake`, once the client's queue is empty.
+    pub(super) fn relieve(&self) {
+        if !self.control.has(flag::CONGESTED) {
+            return;
+        }
+        self.control.set(flag::CONGESTED, false);
+        if self.control.has(flag::PLUG) {
+            let _ = self.sock.set_receive_room(self.control.room_before.load(Relaxed) / 2);
+        }
+    }
+
+    /// Whether the datagram at the head of the real queue is the plug.
+    pub(super) fn is_plug(&self, meta: &Meta, len: usize) -> bool {
+        len == PLUG && self.control.has(flag::PLUG) && meta.portid == self.control.portid.load(Relaxed)
+    }
+
+    /// The plug stays while the socket is congested.
+    pub(super) fn leave_or_pull_plug(&self) -> Step {
+        if self.control.has(flag::CONGESTED) {
+            return self.blocked(false);
+        }
+        match self.receive_private(0, 0) {
+            Ok(_) => {
+                self.control.set(flag::PLUG, false);
+                Step::Moved
+            }
+            Err(error) => self.failed(error),
+        }
+    }
+}
