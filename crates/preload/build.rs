@@ -5,7 +5,15 @@ fn main() {
     let map = concat!(env!("CARGO_MANIFEST_DIR"), "/exports.map");
     println!("cargo:rerun-if-changed={map}");
     println!("cargo:rerun-if-changed=build.rs");
-    for arg in ["-nostdlib", "-nostartfiles", "-Wl,-z,now", "-Wl,-z,nodelete", "-Wl,-z,relro", "-Wl,--gc-sections"] {
+    for arg in [
+        "-nostdlib",
+        "-nostartfiles",
+        "-Wl,-z,now",
+        "-Wl,-z,nodelete",
+        "-Wl,-z,relro",
+        "-Wl,-Bsymbolic",
+        "-Wl,--gc-sections",
+    ] {
         println!("cargo:rustc-cdylib-link-arg={arg}");
     }
     println!("cargo:rustc-cdylib-link-arg=-Wl,--undefined-version");

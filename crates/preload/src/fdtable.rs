@@ -53,7 +53,11 @@ fn enter_slow(fd: i32, slot: &'static AtomicPtr<Local>) -> Option<&'static Local
         }
         // SAFETY: entries point to Locals, whose memory is never given back.
         let local = unsafe { &*at };
-        local.users.fetch_add(1, Ordering::AcqRel);
+        if !local.try_use() {
+            // Being buried, and this entry with it.
+            core::hint::spin_loop();
+            continue;
+        }
         if slot.load(Ordering::Acquire) != at {
             local.leave();
             continue;
@@ -189,20 +193,24 @@ pub fn all() -> impl Iterator<Item = &'static Local> {
     })
 }
 
-/// A Local that stands for nothing yet: one used before, or a new one. It is marked live.
+/// A Local that stands for nothing yet: one used before, or a new one. It is marked live, and the caller is at work with it.
 pub fn allocate() -> Result<&'static Local> {
     for local in all() {
-        if local.users.load(Ordering::Acquire) == 0
-            && local.duty.is_free()
-            && local.live.compare_exchange(false, true, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        {
-            local.orphan.store(-1, Ordering::Relaxed);
-            return Ok(local);
+        if local.claim() {
+            if !local.live.load(Ordering::Relaxed) {
+                local.orphan.store(-1, Ordering::Relaxed);
+                local.cookie.store(0, Ordering::Relaxed);
+                local.live.store(true, Ordering::Release);
+                local.unclaim(1);
+                return Ok(local);
+            }
+            local.unclaim(0);
         }
     }
     let page = sys::map_private(sys::pages(size_of::<Local>()))?.cast::<Local>();
     // SAFETY: fresh zeroed memory; every field of a Local is an atomic, for which zeroes are valid.
     let local = unsafe { &*page };
+    local.users.store(1, Ordering::Relaxed);
     local.live.store(true, Ordering::Relaxed);
     local.orphan.store(-1, Ordering::Relaxed);
     let mut head = ALL.load(Ordering::Relaxed);
@@ -218,10 +226,9 @@ pub fn allocate() -> Result<&'static Local> {
 /// The live endpoint of a socket, entered.
 pub fn by_cookie(cookie: u64) -> Option<&'static Local> {
     all().find(|l| {
-        if !l.live.load(Ordering::Acquire) || l.cookie.load(Ordering::Relaxed) != cookie {
+        if l.cookie.load(Ordering::Relaxed) != cookie || !l.try_use() {
             return false;
         }
-        l.users.fetch_add(1, Ordering::AcqRel);
         if l.live.load(Ordering::Acquire) && l.cookie.load(Ordering::Relaxed) == cookie {
             return true;
         }

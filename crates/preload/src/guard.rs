@@ -17,7 +17,7 @@ use crate::local::Local;
 use crate::log::warning;
 use crate::process;
 use crate::symbols::EpollEvent;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicU32, AtomicU64, Ordering};
+use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
 use nlmmap_ring::control::flag;
 use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::rx::Context;
@@ -51,16 +51,9 @@ pub struct Duty {
     pub inside: AtomicU32,
     /// `waits` when the thread last looked.
     seen: AtomicU64,
-    /// Held by the thread while it works with the endpoint.
-    busy: AtomicBool,
 }
 
 impl Duty {
-    /// Whether the Local may stand for another socket.
-    pub fn is_free(&self) -> bool {
-        !self.busy.load(Ordering::Acquire)
-    }
-
     /// Back to nothing.
     pub fn free(&self) {
         self.state.store(OFF, Ordering::Relaxed);
@@ -74,14 +67,11 @@ impl Duty {
         self.state.store(OFF, Ordering::Relaxed);
         self.fd.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
-        self.busy.store(false, Ordering::Relaxed);
     }
 }
 
 static EPOLL: AtomicI32 = AtomicI32::new(-1);
 static STARTED: AtomicU32 = AtomicU32::new(0);
-/// Whether the thread sleeps without a time-out: nobody is `ACTIVE`.
-static DEEP: AtomicBool = AtomicBool::new(false);
 
 fn control(op: usize, fd: i32, events: u32, local: &Local) -> Result<()> {
     let event = EpollEvent { events, data: core::ptr::from_ref(local) as u64 };
@@ -260,7 +250,6 @@ extern "C" fn main(_: usize) -> usize {
     let mut soon = 0;
     loop {
         let ep = EPOLL.load(Ordering::Acquire);
-        DEEP.store(timeout < 0, Ordering::Relaxed);
         let args = [ep as usize, events.as_mut_ptr() as usize, events.len(), timeout as usize, 0, 8];
         // SAFETY: the events are locals; no signal set.
         let n = match unsafe { sys::call(Sysno::epoll_pwait, args) } {
@@ -281,7 +270,12 @@ extern "C" fn main(_: usize) -> usize {
         }
         let mut next = Next::Quiet;
         for local in fdtable::all().filter(|l| l.live.load(Ordering::Relaxed)) {
-            match look(local) {
+            if !local.try_use() {
+                continue;
+            }
+            let found = look(local);
+            local.leave();
+            match found {
                 Next::Soon => next = Next::Soon,
                 Next::Tick if next == Next::Quiet => next = Next::Tick,
                 _ => {}
@@ -370,8 +364,9 @@ fn look(local: &'static Local) -> Next {
 
 /// Moves what there is, in the client's stead.
 fn drive(local: &'static Local) -> Next {
-    local.users.fetch_add(1, Ordering::AcqRel);
-    local.duty.busy.store(true, Ordering::Release);
+    if !local.try_use() {
+        return Next::Quiet;
+    }
     let mut next = Next::Quiet;
     let fd = local.any_fd();
     if local.live.load(Ordering::Acquire)
@@ -385,7 +380,6 @@ fn drive(local: &'static Local) -> Next {
             next = Next::Soon;
         }
     }
-    local.duty.busy.store(false, Ordering::Release);
     local.leave();
     next
 }

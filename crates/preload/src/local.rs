@@ -14,6 +14,9 @@ pub const RANGES: usize = 16;
 /// Registrations of one endpoint with epoll instances.
 pub const WATCHES: usize = 16;
 
+/// In [`Local::users`]: one thread has it for itself.
+const CLAIMED: u32 = 1 << 31;
+
 /// A piece of address space where the client has the rings mapped; `lo == 0` for none.
 #[derive(Debug)]
 pub struct Range {
@@ -52,7 +55,7 @@ pub struct Local {
     pub next: AtomicPtr<Local>,
     /// Whether it stands for a socket.
     pub live: AtomicBool,
-    /// Hooks that are at work with it.
+    /// Hooks that are at work with it, or [`CLAIMED`].
     pub users: AtomicU32,
     /// Descriptors of this process that lead here.
     pub fds: AtomicU32,
@@ -138,6 +141,16 @@ impl Local {
         if orphan >= 0 { orphan } else { fdtable::find(self) }
     }
 
+    /// Begins work with it. `false`: it is being made or buried, and not to be touched.
+    #[inline]
+    pub fn try_use(&self) -> bool {
+        if self.users.fetch_add(1, Ordering::AcqRel) & CLAIMED != 0 {
+            self.users.fetch_sub(1, Ordering::AcqRel);
+            return false;
+        }
+        true
+    }
+
     /// Ends a hook's work with it; the last one out of a dead one takes its memory away.
     #[inline]
     pub fn leave(&self) {
@@ -150,18 +163,30 @@ impl Local {
         self.fds.load(Ordering::Acquire) == 0 && self.orphan.load(Ordering::Relaxed) < 0 && !self.is_mapped()
     }
 
+    /// Claims it for this thread alone, if nobody works with it.
+    pub fn claim(&self) -> bool {
+        self.users.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+    }
+
+    /// Ends a claim, with `users` of them at work from now on.
+    pub fn unclaim(&self, users: u32) {
+        self.users.fetch_sub(CLAIMED - users, Ordering::AcqRel);
+    }
+
     #[cold]
     fn bury(&self) {
-        if self.users.load(Ordering::Acquire) == 0
-            && self.is_over()
-            && self.live.compare_exchange(true, false, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        {
+        if !self.claim() {
+            return;
+        }
+        if self.is_over() && self.live.load(Ordering::Relaxed) {
             guard::forget(self);
             self.endpoint.move_descriptors(fdtable::release_private);
-            // SAFETY: no descriptor leads here, no hook is at work here, and whoever comes now finds the table entry gone.
+            // SAFETY: claimed: nobody else is inside, and whoever comes is turned away.
             unsafe { self.endpoint.reset() };
             self.duty.free();
+            self.live.store(false, Ordering::Release);
         }
+        self.unclaim(0);
     }
 
     /// The one line about a closed endpoint.

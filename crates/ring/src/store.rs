@@ -303,7 +303,7 @@ mod tests {
             for _ in 0..if cfg!(miri) { 300 } else { 20_000 } {
                 seed = seed.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1);
                 let r = (seed >> 33) as usize;
-                if r % 3 != 0 {
+                if !r.is_multiple_of(3) {
                     let bytes = std::vec![next; r % 700];
                     next = next.wrapping_add(1);
                     assert_eq!(s.has_room(bytes.len()), push(&s, &bytes));
@@ -313,8 +313,8 @@ mod tests {
                 } else if let Some(want) = model.pop_front() {
                     let (meta, got) = s.first_unplaced().unwrap();
                     assert_eq!((meta.hdr.len as usize, got), (want.len(), &want[..]));
-                    s.placed(r % 2 == 0);
-                    if r % 2 == 0 {
+                    s.placed(r.is_multiple_of(2));
+                    if r.is_multiple_of(2) {
                         assert_eq!(s.first_copy().unwrap().1, &want[..]);
                         s.received();
                     }

@@ -114,6 +114,17 @@ fn join(fd: i32) -> Result<Option<&'static Local>> {
     Ok(Some(local))
 }
 
+/// A descriptor has come from elsewhere: if its socket is ours, the number is as well.
+pub(super) fn recognize(fd: i32) {
+    let domain = sys::getsockopt::<i32>(fd, SOL_SOCKET, SO_DOMAIN);
+    if domain == Ok(i32::from(sys::AF_NETLINK))
+        && !fdtable::is_adopted(fd)
+        && let Ok(Some(local)) = join(fd)
+    {
+        local.leave();
+    }
+}
+
 /// A request on a socket that is ours.
 fn change(local: &'static Local, fd: i32, which: Which, req: &nl_mmap_req) -> Result<()> {
     let control = local.endpoint.control().ok_or(Errno::BADF)?;
@@ -168,7 +179,6 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
     let family: i32 = sys::getsockopt(fd, SOL_SOCKET, SO_PROTOCOL)?;
     let cookie = sys::cookie(fd)?;
     let local = fdtable::allocate()?;
-    local.users.fetch_add(1, Relaxed);
     let made = local
         .endpoint
         .open(family as u32, init::STRICT.load(Relaxed))

@@ -93,9 +93,10 @@ unsafe fn map_rings(
 fn unmapped(lo: usize, len: usize) {
     let hi = lo.saturating_add(sys::pages(len));
     for local in fdtable::all() {
-        local.users.fetch_add(1, core::sync::atomic::Ordering::AcqRel);
-        local.cut_range(lo, hi);
-        local.leave();
+        if local.is_mapped() && local.try_use() {
+            local.cut_range(lo, hi);
+            local.leave();
+        }
     }
 }
 
@@ -122,9 +123,10 @@ pub unsafe fn mremap(addr: Ptr, old: usize, len: usize, flags: c_int, to: Ptr) -
                 a != 0 && lo >= a && lo < b
             })
         });
-        if let Some(local) = ours {
+        if let Some(local) = ours
+            && local.try_use()
+        {
             // The new range first, so that the count of mappings never passes through zero.
-            local.users.fetch_add(1, core::sync::atomic::Ordering::AcqRel);
             let moved = at as usize != lo;
             if moved {
                 local.add_range(at as usize, at as usize + sys::pages(len));

@@ -184,7 +184,12 @@ pub unsafe fn readv(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
 pub unsafe fn recvmsg(fd: c_int, msg: *mut MsgHdr, flags: c_int) -> isize {
     let Some(local) = (if msg.is_null() { None } else { entered(fd) }) else {
         // SAFETY: handed on as it came.
-        return unsafe { next::recvmsg(fd, msg, flags) };
+        let got = unsafe { next::recvmsg(fd, msg, flags) };
+        if got >= 0 && fdtable::live() > 0 {
+            // SAFETY: the kernel has just filled the header.
+            unsafe { note_passed(&(*msg)) };
+        }
+        return got;
     };
     // SAFETY: the caller's duty.
     let got = unsafe { message(local, fd, msg, flags) };
@@ -209,7 +214,14 @@ unsafe fn message(local: &Local, fd: c_int, msg: *mut MsgHdr, flags: c_int) -> i
 pub unsafe fn recvmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int, limit: *mut TimeSpec) -> c_int {
     let Some(local) = (if msgs.is_null() { None } else { entered(fd) }) else {
         // SAFETY: handed on as it came.
-        return unsafe { next::recvmmsg(fd, msgs, nr, flags, limit) };
+        let got = unsafe { next::recvmmsg(fd, msgs, nr, flags, limit) };
+        if fdtable::live() > 0 {
+            for i in 0..got.max(0) as usize {
+                // SAFETY: the kernel has just filled that many headers.
+                unsafe { note_passed(&(*msgs.add(i)).hdr) };
+            }
+        }
+        return got;
     };
     // SAFETY: null or readable, the caller's duty.
     let until = unsafe { super::wait::Limit::spec(limit) };
@@ -238,4 +250,22 @@ pub unsafe fn recvmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int, 
     }
     local.leave();
     if done == 0 && nr > 0 { -1 } else { done as c_int }
+}
+
+/// Descriptors that came by `SCM_RIGHTS` may be further numbers of sockets that are ours.
+unsafe fn note_passed(msg: &MsgHdr) {
+    let mut at = 0;
+    while !msg.control.is_null() && at + 16 <= msg.controllen {
+        // SAFETY: inside the control data that the kernel has written; any alignment.
+        let [len, _, level, kind] = unsafe { msg.control.add(at).cast::<[u32; 4]>().read_unaligned() };
+        let end = (at + len as usize).min(msg.controllen);
+        if level == sys::SOL_SOCKET as u32 && kind == 1 {
+            for word in (at + 16..end.saturating_sub(3)).step_by(4) {
+                // SAFETY: as above.
+                let fd = unsafe { msg.control.add(word).cast::<i32>().read_unaligned() };
+                super::adopt::recognize(fd);
+            }
+        }
+        at += ((len as usize + 7) & !7).max(16);
+    }
 }
