@@ -43,17 +43,11 @@ fn gone() -> io::Error {
 
 impl Channel {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self {
-            fd: RwLock::new(Some(fd)),
-            waiting: Mutex::default(),
-        }
+        Self { fd: RwLock::new(Some(fd)), waiting: Mutex::default() }
     }
 
     /// Calls `f` with the fd, unless the channel is closed.
-    pub(crate) fn with_fd<T>(
-        &self,
-        f: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>,
-    ) -> io::Result<T> {
+    pub(crate) fn with_fd<T>(&self, f: impl FnOnce(BorrowedFd<'_>) -> io::Result<T>) -> io::Result<T> {
         let fd = self.fd.read().unwrap_or_else(PoisonError::into_inner);
         f(fd.as_ref().ok_or_else(gone)?.as_fd())
     }
@@ -75,18 +69,13 @@ impl Channel {
     /// Wakes whoever polls the open file with this kernel handle. The kernel looks the handle up
     /// and never gives one out twice, so one of a closed file is harmless.
     pub(crate) fn notify_poll(&self, kh: u64) -> io::Result<()> {
-        self.send(
-            0,
-            opcode::NOTIFY_POLL,
-            &[NotifyPollWakeupOut { kh }.as_bytes()],
-        )
+        self.send(0, opcode::NOTIFY_POLL, &[NotifyPollWakeupOut { kh }.as_bytes()])
     }
 
     fn send(&self, unique: u64, error: i32, parts: &[&[u8]]) -> io::Result<()> {
         debug_assert!(parts.len() <= 2);
         let body: usize = parts.iter().map(|part| part.len()).sum();
-        let len = u32::try_from(size_of::<OutHeader>() + body)
-            .map_err(|_| io::Error::from(Errno::EMSGSIZE))?;
+        let len = u32::try_from(size_of::<OutHeader>() + body).map_err(|_| io::Error::from(Errno::EMSGSIZE))?;
         let header = OutHeader { len, error, unique };
         let mut slices = [IoSlice::new(&[]); 3];
         slices[0] = IoSlice::new(header.as_bytes());
@@ -155,11 +144,7 @@ impl Channel {
 
     /// Ends the connection: the kernel fails what is unanswered, and the device is gone on return.
     pub(crate) fn close(&self) {
-        let fd = self
-            .fd
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .take();
+        let fd = self.fd.write().unwrap_or_else(PoisonError::into_inner).take();
         drop(fd);
         let waiting = std::mem::take(&mut *lock(&self.waiting));
         drop(waiting);

@@ -8,8 +8,7 @@ use zerocopy::IntoBytes;
 use crate::Errno;
 use crate::channel::Channel;
 use crate::device::{
-    Caller, Device, FileHandle, IoctlRequest, NodeKind, OpenRequest, PollRequest, ReadRequest,
-    WriteRequest,
+    Caller, Device, FileHandle, IoctlRequest, NodeKind, OpenRequest, PollRequest, ReadRequest, WriteRequest,
 };
 use crate::files::{Entry, Files};
 use crate::fuse::Tree;
@@ -36,23 +35,13 @@ pub(crate) struct Core<D: Device> {
 }
 
 fn caller(header: &InHeader) -> Caller {
-    Caller {
-        tid: header.pid,
-        uid: header.uid,
-        gid: header.gid,
-    }
+    Caller { tid: header.pid, uid: header.uid, gid: header.gid }
 }
 
 impl<D: Device> Core<D> {
     pub(crate) fn new(device: Arc<D>, channel: Arc<Channel>, tree: Option<Tree>) -> Self {
         let next_handle = AtomicU64::new(1);
-        Self {
-            device,
-            channel,
-            files: Arc::new(Files::new()),
-            tree,
-            next_handle,
-        }
+        Self { device, channel, files: Arc::new(Files::new()), tree, next_handle }
     }
 
     /// Serves one request.
@@ -83,9 +72,7 @@ impl<D: Device> Core<D> {
             }
             Operation::Fsync(fsync) => {
                 let data_only = fsync.fsync_flags & opcode::FSYNC_FDATASYNC != 0;
-                let done = self.with(fsync.fh, |file| {
-                    self.device.fsync(caller(&header), file, data_only)
-                });
+                let done = self.with(fsync.fh, |file| self.device.fsync(caller(&header), file, data_only));
                 self.finish(unique, done);
             }
             Operation::Interrupt(interrupt) => self.channel.interrupt(unique, interrupt.unique),
@@ -115,11 +102,7 @@ impl<D: Device> Core<D> {
         let _ = self.channel.reply_error(unique, Errno::ENOSYS);
     }
 
-    fn with(
-        &self,
-        fh: u64,
-        f: impl FnOnce(&Arc<D::File>) -> Result<(), Errno>,
-    ) -> Result<(), Errno> {
+    fn with(&self, fh: u64, f: impl FnOnce(&Arc<D::File>) -> Result<(), Errno>) -> Result<(), Errno> {
         f(&self.files.find(fh).ok_or(Errno::EBADF)?.file)
     }
 
@@ -129,10 +112,7 @@ impl<D: Device> Core<D> {
             None => (Place::Cuse, NodeKind::Cuse, None),
             Some(tree) => match tree.nodes.opening(header.nodeid, handle) {
                 Some(sibling) => {
-                    let place = Place::Fuse {
-                        nodes: tree.nodes.clone(),
-                        node: header.nodeid,
-                    };
+                    let place = Place::Fuse { nodes: tree.nodes.clone(), node: header.nodeid };
                     (place, NodeKind::Fuse, sibling)
                 }
                 None => return self.finish(header.unique, Err(Errno::ESTALE)),
@@ -141,13 +121,7 @@ impl<D: Device> Core<D> {
         let answer = Answer::new(&self.channel, header.unique);
         let reply = OpenReply::new(answer, self.files.clone(), handle, place);
         let flags = open.flags.cast_signed();
-        let request = OpenRequest {
-            caller: caller(header),
-            flags,
-            handle,
-            node,
-            sibling,
-        };
+        let request = OpenRequest { caller: caller(header), flags, handle, node, sibling };
         self.device.open(&request, reply);
     }
 
@@ -231,14 +205,7 @@ impl<D: Device> Core<D> {
             notify,
         };
         let revents = self.device.poll(&request, &entry.file).bits();
-        let _ = self.channel.reply(
-            header.unique,
-            &[PollOut {
-                revents,
-                padding: 0,
-            }
-            .as_bytes()],
-        );
+        let _ = self.channel.reply(header.unique, &[PollOut { revents, padding: 0 }.as_bytes()]);
     }
 
     /// The session has ended: closes the connection, then gives the device its files back.
@@ -252,3 +219,7 @@ impl<D: Device> Core<D> {
         }
     }
 }
+
+// The replies are written down as bytes of a little-endian machine.
+#[cfg(all(test, target_endian = "little"))]
+mod tests;

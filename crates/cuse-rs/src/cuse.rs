@@ -122,21 +122,15 @@ impl Cuse {
         let channel = Arc::new(Channel::new(fd));
         let mut buffer = [0; opcode::MIN_READ_BUFFER];
         let len = greeting(&channel, &mut buffer)?;
-        let request = Request::parse(buffer.get(..len).unwrap_or_default()).map_err(|error| {
-            Error::Protocol {
-                what: error.to_string(),
-            }
-        })?;
+        let request = Request::parse(buffer.get(..len).unwrap_or_default())
+            .map_err(|error| Error::Protocol { what: error.to_string() })?;
         let Operation::CuseInit(init) = request.operation else {
             let what = format!("operation {} came first", request.header.opcode);
             return Err(Error::Protocol { what });
         };
         if init.major != opcode::MAJOR || init.minor < opcode::MINOR_OLDEST {
             let _ = channel.reply_error(request.header.unique, crate::Errno::EPROTO);
-            return Err(Error::Version {
-                major: init.major,
-                minor: init.minor,
-            });
+            return Err(Error::Version { major: init.major, minor: init.minor });
         }
         // Flags stay 0: ioctls keep the restricted form.
         let out = CuseInitOut {
@@ -160,10 +154,7 @@ impl Cuse {
     fn check_unused(&self) -> Result<(), Error> {
         for holder in [sysfs(&self.name), Path::new("/dev").join(&self.name)] {
             if fs::symlink_metadata(&holder).is_ok() {
-                return Err(Error::NameInUse {
-                    name: self.name.clone(),
-                    holder,
-                });
+                return Err(Error::NameInUse { name: self.name.clone(), holder });
             }
         }
         Ok(())
@@ -175,13 +166,7 @@ impl Cuse {
         let ended = channel
             .with_fd(|fd| {
                 let mut fds = [PollFd::new(&fd, PollFlags::IN)];
-                poll(
-                    &mut fds,
-                    Some(&Timespec {
-                        tv_sec: 0,
-                        tv_nsec: 0,
-                    }),
-                )?;
+                poll(&mut fds, Some(&Timespec { tv_sec: 0, tv_nsec: 0 }))?;
                 Ok(fds[0].revents().intersects(PollFlags::ERR | PollFlags::HUP))
             })
             .map_err(Error::os("polling /dev/cuse"))?;
@@ -193,9 +178,7 @@ impl Cuse {
         if major != 0 {
             return Err(Error::NumberInUse { major, minor });
         }
-        Err(Error::NotMade {
-            name: self.name.clone(),
-        })
+        Err(Error::NotMade { name: self.name.clone() })
     }
 
     /// Mode and owner, when the node in `/dev` is ours (in a container it may not be there).
@@ -211,8 +194,7 @@ impl Cuse {
         }
         let (uid, gid) = self.owner;
         if uid.is_some() || gid.is_some() {
-            std::os::unix::fs::lchown(&path, uid, gid)
-                .map_err(Error::os("changing the node's owner"))?;
+            std::os::unix::fs::lchown(&path, uid, gid).map_err(Error::os("changing the node's owner"))?;
         }
         if let Some(mode) = self.mode {
             fs::set_permissions(&path, fs::Permissions::from_mode(mode))
@@ -252,10 +234,7 @@ fn check_name(name: &str) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::BadName {
-        name: name.into(),
-        reason,
-    })
+    Err(Error::BadName { name: name.into(), reason })
 }
 
 #[cfg(test)]

@@ -15,11 +15,7 @@ pub struct Errno(u16);
 impl Errno {
     /// The error with this number; numbers that a reply cannot carry become [`Errno::EIO`].
     pub const fn new(number: i32) -> Self {
-        if number >= 1 && number < 512 {
-            Self(number as u16)
-        } else {
-            Self::EIO
-        }
+        if number >= 1 && number < 512 { Self(number as u16) } else { Self::EIO }
     }
 
     /// The number, always positive.
@@ -30,11 +26,7 @@ impl Errno {
     /// What may leave the device: `ENOSYS` tells the kernel that the whole operation does not
     /// exist, so that it never asks again for any open file; a handler cannot mean that.
     pub(crate) const fn answer(self) -> Self {
-        if self.0 == Self::ENOSYS.0 {
-            Self::EOPNOTSUPP
-        } else {
-            self
-        }
+        if self.0 == Self::ENOSYS.0 { Self::EOPNOTSUPP } else { self }
     }
 }
 
@@ -151,11 +143,7 @@ mod tests {
     fn reads_well() {
         assert_eq!(format!("{:?}", Errno::EBUSY), "EBUSY");
         assert_eq!(format!("{:?}", Errno::new(133)), "Errno(133)");
-        assert!(
-            Errno::EBUSY
-                .to_string()
-                .starts_with("Device or resource busy")
-        );
+        assert!(Errno::EBUSY.to_string().starts_with("Device or resource busy"));
         assert_eq!(Errno::from(io::Error::other("no number")), Errno::EIO);
     }
 }

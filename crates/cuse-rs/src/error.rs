@@ -93,17 +93,9 @@ impl Error {
     /// The error of opening a driver's device.
     pub(crate) fn open(device: &str, module: &'static str, source: io::Error) -> Self {
         match Errno::from(source) {
-            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Self::NoDriver {
-                device: device.into(),
-                module,
-            },
-            Errno::EACCES | Errno::EPERM => Self::Denied {
-                what: format!("opening {device}"),
-            },
-            errno => Self::Os {
-                what: "opening the driver's device",
-                source: errno.into(),
-            },
+            Errno::ENOENT | Errno::ENODEV | Errno::ENXIO => Self::NoDriver { device: device.into(), module },
+            Errno::EACCES | Errno::EPERM => Self::Denied { what: format!("opening {device}") },
+            errno => Self::Os { what: "opening the driver's device", source: errno.into() },
         }
     }
 }
@@ -131,14 +123,12 @@ impl fmt::Display for Error {
                  or choose another name",
                 holder.display()
             ),
-            Self::NumberInUse { major, minor } => write!(
-                f,
-                "device number {major}:{minor} is in use: choose another, or let the kernel choose"
-            ),
-            Self::NotMade { name } => write!(
-                f,
-                "the kernel refused to make device {name:?}: see its log (dmesg) for the cause"
-            ),
+            Self::NumberInUse { major, minor } => {
+                write!(f, "device number {major}:{minor} is in use: choose another, or let the kernel choose")
+            }
+            Self::NotMade { name } => {
+                write!(f, "the kernel refused to make device {name:?}: see its log (dmesg) for the cause")
+            }
             Self::Version { major, minor } => write!(
                 f,
                 "the kernel speaks FUSE protocol {major}.{minor}, 7.31 or later is needed: \
@@ -150,11 +140,7 @@ impl fmt::Display for Error {
                  use Linux 6.9 or later with CONFIG_FUSE_PASSTHROUGH, or a CUSE device",
             ),
             Self::Mountpoint { path, source } => {
-                write!(
-                    f,
-                    "cannot mount on {}: {source}; it must be a directory",
-                    path.display()
-                )
+                write!(f, "cannot mount on {}: {source}; it must be a directory", path.display())
             }
             Self::Mounted { path, mount } => write!(
                 f,

@@ -82,11 +82,7 @@ unsafe impl Ioctl for BackingOpen {
 
 /// Makes `file` known to the connection as memory that clients may map; gives its id.
 pub(crate) fn backing_open(fd: BorrowedFd<'_>, file: &OwnedFd) -> io::Result<i32> {
-    let map = BackingMap {
-        fd: file.as_fd().as_raw_fd(),
-        flags: 0,
-        padding: 0,
-    };
+    let map = BackingMap { fd: file.as_fd().as_raw_fd(), flags: 0, padding: 0 };
     // SAFETY: BackingOpen describes the call truly (see its impl), `fd` is open for the call.
     Ok(unsafe { ioctl::ioctl(fd, BackingOpen(map)) }?)
 }
@@ -113,19 +109,10 @@ mod tests {
     fn a_closed_peer_ends_the_connection_and_silence_does_not() {
         let (daemon, kernel) = crate::testing::socket_pair();
         let mut buffer = [0; 64];
-        assert!(matches!(
-            receive(daemon.as_fd(), &mut buffer),
-            Ok(Received::Nothing)
-        ));
+        assert!(matches!(receive(daemon.as_fd(), &mut buffer), Ok(Received::Nothing)));
         send(kernel.as_fd(), &[IoSlice::new(b"ab"), IoSlice::new(b"c")]).unwrap();
-        assert!(matches!(
-            receive(daemon.as_fd(), &mut buffer),
-            Ok(Received::Request(3))
-        ));
+        assert!(matches!(receive(daemon.as_fd(), &mut buffer), Ok(Received::Request(3))));
         drop(kernel);
-        assert!(matches!(
-            receive(daemon.as_fd(), &mut buffer),
-            Ok(Received::Closed)
-        ));
+        assert!(matches!(receive(daemon.as_fd(), &mut buffer), Ok(Received::Closed)));
     }
 }

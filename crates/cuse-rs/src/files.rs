@@ -15,11 +15,7 @@ pub(crate) struct Entry<F> {
 
 impl<F> Clone for Entry<F> {
     fn clone(&self) -> Self {
-        Self {
-            file: self.file.clone(),
-            poll: self.poll.clone(),
-            node: self.node,
-        }
+        Self { file: self.file.clone(), poll: self.poll.clone(), node: self.node }
     }
 }
 
@@ -32,27 +28,16 @@ impl<F> Files<F> {
     }
 
     pub(crate) fn insert(&self, fh: u64, entry: Entry<F>) {
-        let old = self
-            .0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .insert(fh, entry);
+        let old = self.0.write().unwrap_or_else(PoisonError::into_inner).insert(fh, entry);
         debug_assert!(old.is_none(), "handles are never given out twice");
     }
 
     pub(crate) fn find(&self, fh: u64) -> Option<Entry<F>> {
-        self.0
-            .read()
-            .unwrap_or_else(PoisonError::into_inner)
-            .get(&fh)
-            .cloned()
+        self.0.read().unwrap_or_else(PoisonError::into_inner).get(&fh).cloned()
     }
 
     pub(crate) fn remove(&self, fh: u64) -> Option<Entry<F>> {
-        self.0
-            .write()
-            .unwrap_or_else(PoisonError::into_inner)
-            .remove(&fh)
+        self.0.write().unwrap_or_else(PoisonError::into_inner).remove(&fh)
     }
 
     pub(crate) fn len(&self) -> usize {

@@ -85,8 +85,7 @@ mod testing;
 
 pub use cuse::Cuse;
 pub use device::{
-    Caller, Device, FileHandle, IoctlRequest, NodeKind, OpenRequest, PollRequest, ReadRequest,
-    WriteRequest,
+    Caller, Device, FileHandle, IoctlRequest, NodeKind, OpenRequest, PollRequest, ReadRequest, WriteRequest,
 };
 pub use errno::Errno;
 pub use error::Error;

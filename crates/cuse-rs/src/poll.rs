@@ -90,11 +90,7 @@ pub(crate) struct PollState {
 
 impl PollState {
     pub(crate) fn new(channel: Arc<Channel>) -> Arc<Self> {
-        Arc::new(Self {
-            channel,
-            kh: AtomicU64::new(0),
-            armed: AtomicBool::new(false),
-        })
+        Arc::new(Self { channel, kh: AtomicU64::new(0), armed: AtomicBool::new(false) })
     }
 
     /// P1 of the module's argument; the device is asked after this.
@@ -132,17 +128,12 @@ impl PollNotifier {
             return false;
         }
         // A failure means that the connection is gone, and with it everybody who waited.
-        self.0
-            .channel
-            .notify_poll(self.0.kh.load(Ordering::Relaxed))
-            .is_ok()
+        self.0.channel.notify_poll(self.0.kh.load(Ordering::Relaxed)).is_ok()
     }
 }
 
 impl fmt::Debug for PollNotifier {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("PollNotifier")
-            .field("armed", &self.0.armed)
-            .finish_non_exhaustive()
+        f.debug_struct("PollNotifier").field("armed", &self.0.armed).finish_non_exhaustive()
     }
 }

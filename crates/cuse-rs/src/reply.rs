@@ -63,11 +63,7 @@ pub struct Answer {
 impl Answer {
     pub(crate) fn new(channel: &Arc<Channel>, unique: u64) -> Self {
         channel.expect_answer(unique);
-        Self {
-            channel: channel.clone(),
-            unique,
-            done: false,
-        }
+        Self { channel: channel.clone(), unique, done: false }
     }
 
     fn done(&mut self) {
@@ -216,9 +212,7 @@ impl WriteReply {
     /// [`ReplyError::TooLong`] when there were not so many, or why the caller did not hear of it.
     pub fn written(self, len: usize) -> Result<(), ReplyError> {
         match u32::try_from(len) {
-            Ok(size) if size <= self.size => self
-                .answer
-                .send(&[WriteOut { size, padding: 0 }.as_bytes()]),
+            Ok(size) if size <= self.size => self.answer.send(&[WriteOut { size, padding: 0 }.as_bytes()]),
             _ => self.answer.broken(ReplyError::TooLong),
         }
     }
@@ -250,12 +244,7 @@ impl IoctlReply {
         if data.len() > self.out_size as usize {
             return self.answer.broken(ReplyError::TooLong);
         }
-        let out = IoctlOut {
-            result: i32::from(result),
-            flags: 0,
-            in_iovs: 0,
-            out_iovs: 0,
-        };
+        let out = IoctlOut { result: i32::from(result), flags: 0, in_iovs: 0, out_iovs: 0 };
         self.answer.send(&[out.as_bytes(), data])
     }
 }

@@ -50,10 +50,7 @@ struct Stop {
 impl StopToken {
     fn new() -> io::Result<Self> {
         let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Stop {
-            flag: AtomicBool::new(false),
-            event,
-        })))
+        Ok(Self(Arc::new(Stop { flag: AtomicBool::new(false), event })))
     }
 
     /// Asks the reader threads to end after the request they are at.
@@ -93,13 +90,7 @@ impl<D: Device> Session<D> {
         number: Option<(u32, u32)>,
     ) -> Result<Self, Error> {
         let stop = StopToken::new().map_err(Error::os("eventfd"))?;
-        Ok(Self {
-            core: Arc::new(core),
-            stop,
-            buffer_len,
-            mount,
-            number,
-        })
+        Ok(Self { core: Arc::new(core), stop, buffer_len, mount, number })
     }
 
     /// What ends the session.
@@ -149,11 +140,7 @@ impl<D: Device> Session<D> {
             .spawn(move || self.run(threads))
             .map_err(Error::os("starting a thread"))?;
         let stats = Arc::new(move || stats(&core));
-        Ok(Serving {
-            stop,
-            stats,
-            thread: Some(thread),
-        })
+        Ok(Serving { stop, stats, thread: Some(thread) })
     }
 
     fn serve(&self, threads: usize) -> Result<Ended, Error> {
@@ -161,13 +148,11 @@ impl<D: Device> Session<D> {
             let mut readers = Vec::new();
             let mut result = Ok(Ended::Stopped);
             for number in 0..threads {
-                let reader = thread::Builder::new()
-                    .name(format!("cuse-reader-{number}"))
-                    .spawn_scoped(scope, || {
-                        // However a reader ends, it takes the others with it: a panicking one too.
-                        let _others = StopOnDrop(&self.stop);
-                        self.read_requests()
-                    });
+                let reader = thread::Builder::new().name(format!("cuse-reader-{number}")).spawn_scoped(scope, || {
+                    // However a reader ends, it takes the others with it: a panicking one too.
+                    let _others = StopOnDrop(&self.stop);
+                    self.read_requests()
+                });
                 match reader {
                     Ok(reader) => readers.push(reader),
                     Err(error) => {
@@ -223,15 +208,8 @@ impl<D: Device> Session<D> {
         let sleep = epoll::create(epoll::CreateFlags::CLOEXEC)?;
         let data = epoll::EventData::new_u64(0);
         let exclusive = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
-        self.core
-            .channel
-            .with_fd(|fd| Ok(epoll::add(&sleep, fd, data, exclusive)?))?;
-        epoll::add(
-            &sleep,
-            self.stop.0.event.as_fd(),
-            data,
-            epoll::EventFlags::IN,
-        )?;
+        self.core.channel.with_fd(|fd| Ok(epoll::add(&sleep, fd, data, exclusive)?))?;
+        epoll::add(&sleep, self.stop.0.event.as_fd(), data, epoll::EventFlags::IN)?;
         Ok(sleep)
     }
 
@@ -252,9 +230,7 @@ impl<D: Device> Drop for Session<D> {
 
 impl<D: Device> fmt::Debug for Session<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("stats", &self.stats())
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
@@ -268,12 +244,7 @@ impl Drop for StopOnDrop<'_> {
 
 fn stats<D: Device>(core: &Core<D>) -> Stats {
     let (nodes, backings) = core.tree.as_ref().map_or((0, 0), |tree| tree.nodes.count());
-    Stats {
-        files: core.files.len(),
-        unanswered: core.channel.unanswered(),
-        nodes,
-        backings,
-    }
+    Stats { files: core.files.len(), unanswered: core.channel.unanswered(), nodes, backings }
 }
 
 /// A session that is served in the background. Dropped, it is stopped.
@@ -335,29 +306,20 @@ impl Drop for Serving {
 
 impl fmt::Debug for Serving {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Serving")
-            .field("stats", &self.stats())
-            .finish_non_exhaustive()
+        f.debug_struct("Serving").field("stats", &self.stats()).finish_non_exhaustive()
     }
 }
 
 /// Waits for the kernel's greeting, which is there as soon as the device or mount is.
 pub(crate) fn greeting(channel: &Channel, buffer: &mut [u8]) -> Result<usize, Error> {
     use rustix::event::{PollFd, PollFlags, poll};
-    let wait = rustix::event::Timespec {
-        tv_sec: 10,
-        tv_nsec: 0,
-    };
+    let wait = rustix::event::Timespec { tv_sec: 10, tv_nsec: 0 };
     loop {
-        let received = channel
-            .receive(buffer)
-            .map_err(Error::os("reading the greeting"))?;
+        let received = channel.receive(buffer).map_err(Error::os("reading the greeting"))?;
         match received {
             Received::Request(len) => return Ok(len),
             Received::Closed => {
-                return Err(Error::Protocol {
-                    what: "the connection ended".into(),
-                });
+                return Err(Error::Protocol { what: "the connection ended".into() });
             }
             Received::Nothing => {}
         }
@@ -365,9 +327,7 @@ pub(crate) fn greeting(channel: &Channel, buffer: &mut [u8]) -> Result<usize, Er
             .with_fd(|fd| Ok(poll(&mut [PollFd::new(&fd, PollFlags::IN)], Some(&wait))?))
             .map_err(Error::os("waiting for the greeting"))?;
         if ready == 0 {
-            return Err(Error::Protocol {
-                what: "nothing came".into(),
-            });
+            return Err(Error::Protocol { what: "nothing came".into() });
         }
     }
 }

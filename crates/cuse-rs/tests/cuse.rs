@@ -44,10 +44,7 @@ fn serves_what_every_node_must() {
         scenarios::all(&node("cuse-rs-all"), &device);
         assert_eq!(serving.stats().unanswered, 0);
         assert_eq!(serving.stop().unwrap(), Ended::Stopped);
-        assert!(
-            !node("cuse-rs-all").exists(),
-            "the node vanishes with the session"
-        );
+        assert!(!node("cuse-rs-all").exists(), "the node vanishes with the session");
     }
 }
 
@@ -57,38 +54,17 @@ fn node_has_number_mode_and_owner() {
     if !ready() {
         return;
     }
-    let cuse = Cuse::new("cuse-rs-node")
-        .number(240, 17)
-        .mode(0o640)
-        .owner(Some(1), Some(65534));
+    let cuse = Cuse::new("cuse-rs-node").number(240, 17).mode(0o640).owner(Some(1), Some(65534));
     let session = cuse.create(Echo::new()).unwrap();
     assert_eq!(session.device_number(), Some((240, 17)));
     let meta = std::fs::symlink_metadata(node("cuse-rs-node")).unwrap();
-    assert_eq!(
-        (libc::major(meta.rdev()), libc::minor(meta.rdev())),
-        (240, 17)
-    );
+    assert_eq!((libc::major(meta.rdev()), libc::minor(meta.rdev())), (240, 17));
     assert_eq!((meta.mode(), meta.uid(), meta.gid()), (0o020_640, 1, 65534));
-    let taken = Cuse::new("cuse-rs-other")
-        .number(240, 17)
-        .create(Echo::new())
-        .unwrap_err();
-    assert!(
-        matches!(
-            taken,
-            Error::NumberInUse {
-                major: 240,
-                minor: 17
-            }
-        ),
-        "{taken}"
-    );
+    let taken = Cuse::new("cuse-rs-other").number(240, 17).create(Echo::new()).unwrap_err();
+    assert!(matches!(taken, Error::NumberInUse { major: 240, minor: 17 }), "{taken}");
     assert!(taken.to_string().contains("240:17"));
     drop(session);
-    assert!(
-        !node("cuse-rs-node").exists(),
-        "also when it was never served"
-    );
+    assert!(!node("cuse-rs-node").exists(), "also when it was never served");
 }
 
 #[test]
@@ -97,19 +73,12 @@ fn a_second_device_of_the_name_is_refused() {
         return;
     }
     let device = Echo::new();
-    let serving = Cuse::new("cuse-rs-name")
-        .create(device)
-        .unwrap()
-        .spawn(1)
-        .unwrap();
+    let serving = Cuse::new("cuse-rs-name").create(device).unwrap().spawn(1).unwrap();
     let error = Cuse::new("cuse-rs-name").create(Echo::new()).unwrap_err();
     assert!(matches!(error, Error::NameInUse { .. }), "{error}");
     assert!(error.to_string().contains("cuse-rs-name") && error.to_string().contains("stop"));
     // The first one has not noticed.
-    assert_eq!(
-        client::ioctl(&client::open(&node("cuse-rs-name")), client::RESULT, 8).unwrap(),
-        8
-    );
+    assert_eq!(client::ioctl(&client::open(&node("cuse-rs-name")), client::RESULT, 8).unwrap(), 8);
     serving.stop().unwrap();
     drop(Cuse::new("cuse-rs-name").create(Echo::new()).unwrap());
     let null = Cuse::new("null").create(Echo::new()).unwrap_err();
@@ -122,37 +91,20 @@ fn open_files_fail_clearly_when_the_session_ends() {
         return;
     }
     let device = Echo::new();
-    let serving = Cuse::new("cuse-rs-end")
-        .create(device.clone())
-        .unwrap()
-        .spawn(2)
-        .unwrap();
+    let serving = Cuse::new("cuse-rs-end").create(device.clone()).unwrap().spawn(2).unwrap();
     let file = client::open(&node("cuse-rs-end"));
     let mapped = client::Mapping::new(&file, 4096).err();
-    assert_eq!(
-        mapped,
-        Some(nix::Error::ENODEV),
-        "a character device in userspace has no mmap"
-    );
+    assert_eq!(mapped, Some(nix::Error::ENODEV), "a character device in userspace has no mmap");
     std::thread::scope(|scope| {
         let sleeper = scope.spawn(|| client::ioctl(&file, client::SLEEP, 0));
         eventually("the sleeper waits", || serving.stats().unanswered == 1);
         assert_eq!(serving.stop().unwrap(), Ended::Stopped);
         let error = client::errno(sleeper.join().unwrap());
-        assert!(
-            [libc::ECONNABORTED, libc::ENOTCONN, libc::EIO].contains(&error),
-            "{error}"
-        );
+        assert!([libc::ECONNABORTED, libc::ENOTCONN, libc::EIO].contains(&error), "{error}");
     });
     assert_eq!(device.live(), 0, "the device got its files back");
-    assert_eq!(
-        client::errno(client::ioctl(&file, client::RESULT, 1)),
-        libc::ENOTCONN
-    );
-    assert_eq!(
-        client::errno(client::try_open(&node("cuse-rs-end"), 0)),
-        libc::ENOENT
-    );
+    assert_eq!(client::errno(client::ioctl(&file, client::RESULT, 1)), libc::ENOTCONN);
+    assert_eq!(client::errno(client::try_open(&node("cuse-rs-end"), 0)), libc::ENOENT);
 }
 
 #[test]
@@ -161,11 +113,7 @@ fn two_thousand_opens_leave_nothing() {
         return;
     }
     let device = Echo::new();
-    let serving = Cuse::new("cuse-rs-leak")
-        .create(device.clone())
-        .unwrap()
-        .spawn(2)
-        .unwrap();
+    let serving = Cuse::new("cuse-rs-leak").create(device.clone()).unwrap().spawn(2).unwrap();
     drop(client::open(&node("cuse-rs-leak")));
     eventually("idle", || device.live() == 0);
     for _ in 0..2000 {
@@ -182,9 +130,7 @@ fn two_thousand_opens_leave_nothing() {
 fn memfds() -> usize {
     let entries = std::fs::read_dir("/proc/self/fd").unwrap();
     let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
-    targets
-        .filter(|target| target.to_string_lossy().contains("memfd:ring"))
-        .count()
+    targets.filter(|target| target.to_string_lossy().contains("memfd:ring")).count()
 }
 
 #[test]
@@ -195,10 +141,7 @@ fn without_the_driver() {
     let error = Cuse::new("cuse-rs-none").create(Echo::new()).unwrap_err();
     assert!(matches!(error, Error::NoDriver { .. }), "{error}");
     let text = error.to_string();
-    assert!(
-        text.contains("/dev/cuse") && text.contains("modprobe cuse"),
-        "{text}"
-    );
+    assert!(text.contains("/dev/cuse") && text.contains("modprobe cuse"), "{text}");
 }
 
 #[test]
@@ -214,9 +157,7 @@ fn without_permission() {
 #[test]
 fn names_that_cannot_be() {
     for name in ["", "..", "a/b", "a!b", "a b", "a\n", &"x".repeat(201)] {
-        let error = Cuse::new(name)
-            .create(Arc::new(Echo::default()))
-            .unwrap_err();
+        let error = Cuse::new(name).create(Arc::new(Echo::default())).unwrap_err();
         assert!(matches!(error, Error::BadName { .. }), "{error}");
     }
 }

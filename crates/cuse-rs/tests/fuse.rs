@@ -39,16 +39,9 @@ fn serve(threads: usize) -> Option<Fixture> {
     let directory = directory()?;
     let device = Echo::new();
     let node = directory.path().join("ring");
-    let session = RingFile::new(directory.path(), "ring")
-        .mount(device.clone())
-        .unwrap();
+    let session = RingFile::new(directory.path(), "ring").mount(device.clone()).unwrap();
     let serving = session.spawn(threads).unwrap();
-    Some(Fixture {
-        device,
-        serving,
-        node,
-        directory,
-    })
+    Some(Fixture { device, serving, node, directory })
 }
 
 fn ring(file: &std::fs::File, len: usize) -> client::Mapping {
@@ -103,11 +96,7 @@ fn memory_is_shared_both_ways() {
     let file = client::open(&fixture.node);
     assert_eq!(file.metadata().unwrap().size(), 0);
     let memory = ring(&file, 2 * PAGE);
-    assert_eq!(
-        file.metadata().unwrap().size(),
-        2 * PAGE as u64,
-        "size of what can be mapped"
-    );
+    assert_eq!(file.metadata().unwrap().size(), 2 * PAGE as u64, "size of what can be mapped");
     for round in 1..=1000u32 {
         memory.word(PAGE / 4).fetch_add(1, Ordering::SeqCst);
         client::ioctl(&file, client::COUNT_AT, PAGE as u64).unwrap();
@@ -117,11 +106,7 @@ fn memory_is_shared_both_ways() {
     let apart = ring(&other, PAGE);
     assert_eq!(apart.word(0).load(Ordering::SeqCst), 0);
     apart.word(0).store(7, Ordering::SeqCst);
-    assert_eq!(
-        memory.word(0).load(Ordering::SeqCst),
-        0,
-        "each open has its own memory"
-    );
+    assert_eq!(memory.word(0).load(Ordering::SeqCst), 0, "each open has its own memory");
     // Sealed: the client cannot make it smaller under the daemon.
     assert_eq!(nix::unistd::ftruncate(&file, 0), Err(nix::Error::EPERM));
 }
@@ -161,9 +146,7 @@ fn reopening_a_live_file_shares_its_memory() {
     drop(client::Mapping::new(&again, PAGE).unwrap());
     assert_eq!(fixture.serving.stats().backings, 1);
     drop((again, same));
-    eventually("the backing is given back", || {
-        fixture.serving.stats().backings == 0
-    });
+    eventually("the backing is given back", || fixture.serving.stats().backings == 0);
 }
 
 #[test]
@@ -192,18 +175,12 @@ fn mappings_outlive_the_daemon() {
     memory.word(0).store(5, Ordering::SeqCst);
     assert_eq!(fixture.serving.stop().unwrap(), Ended::Stopped);
     assert_eq!(memory.word(0).fetch_add(1, Ordering::SeqCst), 5);
-    assert_eq!(
-        client::errno(client::ioctl(&file, client::RESULT, 1)),
-        libc::ENOTCONN
-    );
+    assert_eq!(client::errno(client::ioctl(&file, client::RESULT, 1)), libc::ENOTCONN);
     let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
     nix::poll::poll(&mut fds, PollTimeout::ZERO).unwrap();
     assert_eq!(fds[0].revents(), Some(PollFlags::POLLERR));
     assert_eq!(client::errno((&file).read(&mut [0; 8])), libc::ENOTCONN);
-    assert_eq!(
-        client::errno(client::try_open(&fixture.node, 0)),
-        libc::ENOENT
-    );
+    assert_eq!(client::errno(client::try_open(&fixture.node, 0)), libc::ENOENT);
     assert_eq!(fixture.device.live(), 0, "the device got its files back");
 }
 
@@ -216,36 +193,20 @@ fn a_killed_daemon_leaves_nothing_that_matters() {
     let file = client::open(&node);
     let memory = ring(&file, PAGE);
     // A second daemon is told to leave the first alone.
-    let live = RingFile::new(directory.path(), "ring")
-        .mount(Echo::new())
-        .unwrap_err();
+    let live = RingFile::new(directory.path(), "ring").mount(Echo::new()).unwrap_err();
     assert!(matches!(live, Error::Mounted { .. }), "{live}");
     assert!(live.to_string().contains("served already"));
     daemon.kill().unwrap();
     daemon.wait().unwrap();
     assert_eq!(memory.word(9).fetch_add(1, Ordering::SeqCst), 0);
-    assert_eq!(
-        client::errno(client::ioctl(&file, client::RESULT, 1)),
-        libc::ENOTCONN
-    );
+    assert_eq!(client::errno(client::ioctl(&file, client::RESULT, 1)), libc::ENOTCONN);
     assert_eq!(client::errno(client::try_open(&node, 0)), libc::ENOTCONN);
     // The next daemon clears the dead mount and serves.
-    let session = RingFile::new(directory.path(), "ring")
-        .mount(Echo::new())
-        .unwrap();
+    let session = RingFile::new(directory.path(), "ring").mount(Echo::new()).unwrap();
     let serving = session.spawn(1).unwrap();
-    assert_eq!(
-        client::ioctl(&client::open(&node), client::RESULT, 6).unwrap(),
-        6
-    );
+    assert_eq!(client::ioctl(&client::open(&node), client::RESULT, 6).unwrap(), 6);
     serving.stop().unwrap();
-    assert!(
-        std::fs::read_dir(directory.path())
-            .unwrap()
-            .next()
-            .is_none(),
-        "unmounted down to it"
-    );
+    assert!(std::fs::read_dir(directory.path()).unwrap().next().is_none(), "unmounted down to it");
 }
 
 #[test]
@@ -253,23 +214,11 @@ fn clients_cannot_change_the_file() {
     let Some(fixture) = serve(1) else { return };
     let file = client::open(&fixture.node);
     assert_eq!(client::errno(file.set_len(1 << 20)), libc::EPERM);
-    assert_eq!(
-        client::errno(file.set_permissions(PermissionsExt::from_mode(0o777))),
-        libc::EPERM
-    );
-    assert_eq!(
-        client::errno(std::os::unix::fs::fchown(&file, Some(1), None)),
-        libc::EPERM
-    );
+    assert_eq!(client::errno(file.set_permissions(PermissionsExt::from_mode(0o777))), libc::EPERM);
+    assert_eq!(client::errno(std::os::unix::fs::fchown(&file, Some(1), None)), libc::EPERM);
     let mode = nix::fcntl::FallocateFlags::empty();
-    assert_eq!(
-        nix::fcntl::fallocate(&file, mode, 0, 4096),
-        Err(nix::Error::EOPNOTSUPP)
-    );
-    assert_eq!(
-        client::errno(std::fs::remove_file(&fixture.node)),
-        libc::ENOSYS
-    );
+    assert_eq!(nix::fcntl::fallocate(&file, mode, 0, 4096), Err(nix::Error::EOPNOTSUPP));
+    assert_eq!(client::errno(std::fs::remove_file(&fixture.node)), libc::ENOSYS);
     assert!(std::fs::write(fixture.directory.path().join("other"), "x").is_err());
     assert_eq!(client::ioctl(&file, client::RESULT, 1).unwrap(), 1);
 }
@@ -278,12 +227,9 @@ fn clients_cannot_change_the_file() {
 fn a_shell_can_use_it() {
     let Some(fixture) = serve(2) else { return };
     // `>` opens with O_TRUNC and O_CREAT.
-    let script = "exec 3<>\"$1\"; echo hello >&3; line=$(dd bs=64 count=1 <&3 2>/dev/null); echo more > \"$1\"; echo \"$line\"";
-    let output = Command::new("sh")
-        .args(["-c", script, "sh"])
-        .arg(&fixture.node)
-        .output()
-        .unwrap();
+    let script =
+        "exec 3<>\"$1\"; echo hello >&3; line=$(dd bs=64 count=1 <&3 2>/dev/null); echo more > \"$1\"; echo \"$line\"";
+    let output = Command::new("sh").args(["-c", script, "sh"]).arg(&fixture.node).output().unwrap();
     assert_eq!(String::from_utf8_lossy(&output.stdout), "hello\n");
     assert_eq!(String::from_utf8_lossy(&output.stderr), "");
 }
@@ -291,49 +237,26 @@ fn a_shell_can_use_it() {
 #[test]
 fn the_directory_looks_as_one_does() {
     let Some(directory) = directory() else { return };
-    let file = RingFile::new(directory.path(), "the ring")
-        .mode(0o640)
-        .owner(0, 65534);
+    let file = RingFile::new(directory.path(), "the ring").mode(0o640).owner(0, 65534);
     let serving = file.mount(Echo::new()).unwrap().spawn(2).unwrap();
-    let names: Vec<_> = std::fs::read_dir(directory.path())
-        .unwrap()
-        .map(|entry| entry.unwrap())
-        .collect();
+    let names: Vec<_> = std::fs::read_dir(directory.path()).unwrap().map(|entry| entry.unwrap()).collect();
     assert_eq!(names.len(), 1);
     assert_eq!(names[0].file_name(), "the ring");
     assert!(names[0].file_type().unwrap().is_file());
     let node = directory.path().join("the ring");
     let meta = std::fs::metadata(&node).unwrap();
     assert_eq!((meta.mode(), meta.uid(), meta.gid()), (0o100_640, 0, 65534));
-    assert_eq!(
-        std::fs::metadata(directory.path()).unwrap().mode(),
-        0o040_755
-    );
+    assert_eq!(std::fs::metadata(directory.path()).unwrap().mode(), 0o040_755);
     nix::sys::statvfs::statvfs(&node).unwrap();
-    assert_eq!(
-        client::errno(std::fs::metadata(directory.path().join("no"))),
-        libc::ENOENT
-    );
+    assert_eq!(client::errno(std::fs::metadata(directory.path().join("no"))), libc::ENOENT);
     // The kernel checks the mode: nobody in group 65534 reads, and does not write.
-    std::fs::set_permissions(
-        directory.path().parent().unwrap(),
-        PermissionsExt::from_mode(0o1777),
-    )
-    .unwrap();
+    std::fs::set_permissions(directory.path().parent().unwrap(), PermissionsExt::from_mode(0o1777)).unwrap();
     let as_nobody = |redirect: &str, gid| {
         use std::os::unix::process::CommandExt;
         let script = format!("exec 3{redirect} \"$1\"");
         let mut shell = Command::new("sh");
-        shell
-            .args(["-c", &script, "sh"])
-            .arg(&node)
-            .uid(65534)
-            .gid(gid);
-        shell
-            .stderr(std::process::Stdio::null())
-            .status()
-            .unwrap()
-            .success()
+        shell.args(["-c", &script, "sh"]).arg(&node).uid(65534).gid(gid);
+        shell.stderr(std::process::Stdio::null()).status().unwrap().success()
     };
     assert!(as_nobody("<", 65534));
     assert!(!as_nobody("<", 1));
@@ -357,16 +280,11 @@ fn a_backing_that_cannot_be() {
     let serving = file.mount(device.clone()).unwrap().spawn(1).unwrap();
     assert_eq!(client::errno(client::try_open(&node, 0)), libc::EOPNOTSUPP);
     let told = Some(ReplyError::Backing(cuse_rs::Errno::EOPNOTSUPP));
-    eventually("the device is told", || {
-        *device.last_open_error.lock().unwrap() == told
-    });
+    eventually("the device is told", || *device.last_open_error.lock().unwrap() == told);
     assert_eq!(device.live(), 0);
     serving.stop().unwrap();
     // Without memory the file serves all but mmap.
-    let device = Arc::new(Echo {
-        no_backing: true,
-        ..Echo::default()
-    });
+    let device = Arc::new(Echo { no_backing: true, ..Echo::default() });
     let file = RingFile::new(directory.path(), "ring").passthrough(Passthrough::IfAvailable);
     let serving = file.mount(device).unwrap().spawn(1).unwrap();
     let mut file = client::open(&node);
@@ -380,20 +298,14 @@ fn a_backing_that_cannot_be() {
 fn directories_that_cannot_be() {
     let Some(directory) = directory() else { return };
     let missing = directory.path().join("missing");
-    let error = RingFile::new(&missing, "ring")
-        .mount(Echo::new())
-        .unwrap_err();
+    let error = RingFile::new(&missing, "ring").mount(Echo::new()).unwrap_err();
     assert!(matches!(error, Error::Mountpoint { .. }), "{error}");
     let plain = directory.path().join("plain");
     std::fs::write(&plain, "").unwrap();
-    let error = RingFile::new(&plain, "ring")
-        .mount(Echo::new())
-        .unwrap_err();
+    let error = RingFile::new(&plain, "ring").mount(Echo::new()).unwrap_err();
     assert!(error.to_string().contains("must be a directory"), "{error}");
     for name in ["", ".", "a/b", "a\0b"] {
-        let error = RingFile::new(directory.path(), name)
-            .mount(Echo::new())
-            .unwrap_err();
+        let error = RingFile::new(directory.path(), name).mount(Echo::new()).unwrap_err();
         assert!(matches!(error, Error::BadName { .. }), "{error}");
     }
 }
@@ -419,10 +331,7 @@ fn a_kernel_without_passthrough_says_so() {
     }
     let mounts = std::fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
     assert!(!mounts.contains("fuse.cuse-rs"), "nothing stays mounted");
-    let device = Arc::new(Echo {
-        no_backing: true,
-        ..Echo::default()
-    });
+    let device = Arc::new(Echo { no_backing: true, ..Echo::default() });
     let file = RingFile::new(directory.path(), "ring").passthrough(Passthrough::IfAvailable);
     let serving = file.mount(device.clone()).unwrap().spawn(2).unwrap();
     scenarios::all(&directory.path().join("ring"), &device);

@@ -33,10 +33,7 @@ pub(crate) struct Mount {
 
 impl Mount {
     pub(crate) fn new(directory: &Path, fd: &OwnedFd, options: Options<'_>) -> Result<Self, Error> {
-        let bad = |source| Error::Mountpoint {
-            path: directory.into(),
-            source,
-        };
+        let bad = |source| Error::Mountpoint { path: directory.into(), source };
         clear_dead(directory)?;
         let path = directory.canonicalize().map_err(bad)?;
         // Of a live ring file the answer is cached or given; a dead one has been cleared.
@@ -52,13 +49,8 @@ impl Mount {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         rustix::mount::mount(options.source, &path, TYPE, flags, data.as_c_str()).map_err(
             |error| match Errno::from(error) {
-                Errno::EPERM | Errno::EACCES => Error::Denied {
-                    what: format!("mounting on {}", path.display()),
-                },
-                Errno::ENODEV => Error::NoDriver {
-                    device: "/dev/fuse".into(),
-                    module: "fuse",
-                },
+                Errno::EPERM | Errno::EACCES => Error::Denied { what: format!("mounting on {}", path.display()) },
+                Errno::ENODEV => Error::NoDriver { device: "/dev/fuse".into(), module: "fuse" },
                 errno => bad(errno.into()),
             },
         )?;
@@ -83,10 +75,7 @@ impl Mount {
         match rustix::mount::unmount(&self.path, flags) {
             // EINVAL: no mount there any more.
             Ok(()) | Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOENT) => Ok(()),
-            Err(error) => Err(Error::Os {
-                what: "unmounting",
-                source: error.into(),
-            }),
+            Err(error) => Err(Error::Os { what: "unmounting", source: error.into() }),
         }
     }
 }
@@ -94,10 +83,7 @@ impl Mount {
 /// Unmounts dead FUSE mounts from the directory; a live one is an error.
 fn clear_dead(directory: &Path) -> Result<(), Error> {
     // Not canonicalize: on a dead mount it may fail with ENOTCONN.
-    let path = std::path::absolute(directory).map_err(|source| Error::Mountpoint {
-        path: directory.into(),
-        source,
-    })?;
+    let path = std::path::absolute(directory).map_err(|source| Error::Mountpoint { path: directory.into(), source })?;
     while let Ok(Some(entry)) = top_mount(&path) {
         if !entry.kind.starts_with("fuse") || entry.kind == "fusectl" {
             return Ok(());
@@ -106,12 +92,8 @@ fn clear_dead(directory: &Path) -> Result<(), Error> {
             let mount = format!("{} {}", entry.kind, entry.source);
             return Err(Error::Mounted { path, mount });
         }
-        rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).map_err(
-            |error| Error::Os {
-                what: "unmounting a dead mount",
-                source: error.into(),
-            },
-        )?;
+        rustix::mount::unmount(&path, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW)
+            .map_err(|error| Error::Os { what: "unmounting a dead mount", source: error.into() })?;
     }
     Ok(())
 }
@@ -121,15 +103,11 @@ fn clear_dead(directory: &Path) -> Result<(), Error> {
 fn is_alive(path: &Path) -> bool {
     let (tell, told) = mpsc::channel();
     let path = path.to_path_buf();
-    let probe = thread::Builder::new()
-        .name("cuse-probe".into())
-        .spawn(move || {
-            let dead = matches!(
-                rustix::fs::statfs(&path),
-                Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED)
-            );
-            let _ = tell.send(dead);
-        });
+    let probe = thread::Builder::new().name("cuse-probe".into()).spawn(move || {
+        let dead =
+            matches!(rustix::fs::statfs(&path), Err(rustix::io::Errno::NOTCONN | rustix::io::Errno::CONNABORTED));
+        let _ = tell.send(dead);
+    });
     probe.is_err() || !told.recv_timeout(PROBE).unwrap_or(false)
 }
 
@@ -157,17 +135,9 @@ fn find(table: &[u8], path: &[u8]) -> Option<Entry> {
             return None;
         }
         let mut after = fields.skip_while(|&field| field != b"-").skip(1);
-        let text = |field: &[u8]| {
-            std::ffi::OsString::from_vec(unescape(field))
-                .to_string_lossy()
-                .into_owned()
-        };
+        let text = |field: &[u8]| std::ffi::OsString::from_vec(unescape(field)).to_string_lossy().into_owned();
         let (kind, source) = (after.next()?, after.next().unwrap_or_default());
-        Some(Entry {
-            device: text(device),
-            kind: text(kind),
-            source: text(source),
-        })
+        Some(Entry { device: text(device), kind: text(kind), source: text(source) })
     })
 }
 
@@ -179,9 +149,7 @@ fn unescape(field: &[u8]) -> Vec<u8> {
         let octal = |digit: &u8| (b'0'..=b'7').contains(digit);
         match after.get(..3) {
             Some(digits) if byte == b'\\' && digits.iter().all(octal) => {
-                let value = digits
-                    .iter()
-                    .fold(0u32, |value, d| value * 8 + u32::from(d - b'0'));
+                let value = digits.iter().fold(0u32, |value, d| value * 8 + u32::from(d - b'0'));
                 out.push(value as u8);
                 rest = after.get(3..).unwrap_or_default();
             }
@@ -209,14 +177,7 @@ broken line
     fn the_last_mount_on_a_path_counts() {
         let entry = find(TABLE, b"/run/a b").unwrap();
         let [device, kind, source] = ["0:26", "fuse.cuse-rs", "new\\x"].map(String::from);
-        assert_eq!(
-            entry,
-            Entry {
-                device,
-                kind,
-                source
-            }
-        );
+        assert_eq!(entry, Entry { device, kind, source });
         assert_eq!(find(TABLE, b"/").unwrap().kind, "ext4");
         assert_eq!(find(TABLE, b"/run"), None);
         assert_eq!(find(b"", b"/"), None);

@@ -40,24 +40,13 @@ impl Nodes {
     pub(crate) fn new(channel: Arc<Channel>, passthrough: bool) -> Arc<Self> {
         // 1 is the directory.
         let next = AtomicU64::new(2);
-        Arc::new(Self {
-            channel,
-            passthrough,
-            next,
-            nodes: Mutex::default(),
-        })
+        Arc::new(Self { channel, passthrough, next, nodes: Mutex::default() })
     }
 
     /// A look-up found the file: a node of its own.
     pub(crate) fn looked_up(&self) -> u64 {
         let id = self.next.fetch_add(1, Ordering::Relaxed);
-        lock(&self.nodes).insert(
-            id,
-            Node {
-                lookups: 1,
-                ..Node::default()
-            },
-        );
+        lock(&self.nodes).insert(id, Node { lookups: 1, ..Node::default() });
         id
     }
 
@@ -94,20 +83,13 @@ impl Nodes {
         };
         if let Some(backing) = &node.backing {
             let same = same_file(&backing.memory, &memory)?;
-            return if same {
-                Ok(Some(backing.id))
-            } else {
-                Err(Errno::EBUSY)
-            };
+            return if same { Ok(Some(backing.id)) } else { Err(Errno::EBUSY) };
         }
         if !self.passthrough {
             return Err(Errno::EOPNOTSUPP);
         }
         let backing = self.channel.with_fd(|fd| fd::backing_open(fd, &memory))?;
-        node.backing = Some(Backing {
-            id: backing,
-            memory,
-        });
+        node.backing = Some(Backing { id: backing, memory });
         Ok(Some(backing))
     }
 
@@ -143,10 +125,7 @@ impl Nodes {
     /// Nodes the kernel knows, and how many of them have a backing.
     pub(crate) fn count(&self) -> (usize, usize) {
         let nodes = lock(&self.nodes);
-        (
-            nodes.len(),
-            nodes.values().filter(|node| node.backing.is_some()).count(),
-        )
+        (nodes.len(), nodes.values().filter(|node| node.backing.is_some()).count())
     }
 
     /// The session has ended.

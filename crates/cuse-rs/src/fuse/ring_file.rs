@@ -74,11 +74,7 @@ impl RingFile {
         Self {
             directory: directory.into(),
             name: name.into(),
-            access: Access {
-                mode: 0o600,
-                uid: 0,
-                gid: 0,
-            },
+            access: Access { mode: 0o600, uid: 0, gid: 0 },
             passthrough: Passthrough::default(),
             max_read: 128 * 1024,
             max_write: 128 * 1024,
@@ -131,10 +127,7 @@ impl RingFile {
     pub fn mount<D: Device>(self, device: Arc<D>) -> Result<Session<D>, Error> {
         check_name(&self.name)?;
         let fd = fd::open(Path::new(DRIVER)).map_err(|e| Error::open(DRIVER, "fuse", e))?;
-        let options = Options {
-            source: &self.name,
-            max_read: self.max_read,
-        };
+        let options = Options { source: &self.name, max_read: self.max_read };
         let mount = Mount::new(&self.directory, &fd, options)?;
         let handshake = self.handshake(fd);
         let (channel, passthrough) = match handshake {
@@ -156,11 +149,8 @@ impl RingFile {
         let channel = Arc::new(Channel::new(fd));
         let mut buffer = [0; opcode::MIN_READ_BUFFER];
         let len = greeting(&channel, &mut buffer)?;
-        let request = Request::parse(buffer.get(..len).unwrap_or_default()).map_err(|error| {
-            Error::Protocol {
-                what: error.to_string(),
-            }
-        })?;
+        let request = Request::parse(buffer.get(..len).unwrap_or_default())
+            .map_err(|error| Error::Protocol { what: error.to_string() })?;
         let Operation::FuseInit(init, ext) = request.operation else {
             let what = format!("operation {} came first", request.header.opcode);
             return Err(Error::Protocol { what });
@@ -168,10 +158,7 @@ impl RingFile {
         let unique = request.header.unique;
         if init.major != opcode::MAJOR || init.minor < opcode::MINOR_OLDEST {
             let _ = channel.reply_error(unique, crate::Errno::EPROTO);
-            return Err(Error::Version {
-                major: init.major,
-                minor: init.minor,
-            });
+            return Err(Error::Version { major: init.major, minor: init.minor });
         }
         let mut offered = u64::from(init.flags);
         if offered & opcode::INIT_EXT != 0 {
@@ -201,9 +188,7 @@ impl RingFile {
             max_stack_depth: u32::from(passthrough),
             ..FuseInitOut::default()
         };
-        channel
-            .reply(unique, &[out.as_bytes()])
-            .map_err(Error::os("answering FUSE_INIT"))?;
+        channel.reply(unique, &[out.as_bytes()]).map_err(Error::os("answering FUSE_INIT"))?;
         Ok((channel, passthrough))
     }
 
@@ -235,10 +220,7 @@ fn check_name(name: &str) -> Result<(), Error> {
     } else {
         return Ok(());
     };
-    Err(Error::BadName {
-        name: name.into(),
-        reason,
-    })
+    Err(Error::BadName { name: name.into(), reason })
 }
 
 #[cfg(test)]

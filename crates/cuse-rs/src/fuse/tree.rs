@@ -38,15 +38,14 @@ pub(crate) struct Tree {
 
 impl Tree {
     pub(crate) fn new(nodes: Arc<Nodes>, name: String, access: Access) -> Self {
-        let made = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .map_or(0, |time| time.as_secs());
-        Self {
-            nodes,
-            name,
-            access,
-            made,
-        }
+        let made = SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_secs());
+        Self { nodes, name, access, made }
+    }
+
+    #[cfg(test)]
+    pub(crate) fn for_tests(nodes: Arc<Nodes>, name: &str, mode: u32, made: u64) -> Self {
+        let access = Access { mode, uid: 0, gid: 0xfffe };
+        Self { nodes, name: name.into(), access, made }
     }
 
     /// Serves what is asked about names and attributes.
@@ -83,19 +82,13 @@ impl Tree {
                 Answer::None
             }
             Operation::BatchForget(list) => {
-                list.iter()
-                    .for_each(|one| self.nodes.forget(one.nodeid, one.nlookup));
+                list.iter().for_each(|one| self.nodes.forget(one.nodeid, one.nlookup));
                 Answer::None
             }
             Operation::Getattr(_) => self.getattr(node),
             Operation::Access(_) => Answer::Ok(Vec::new()),
             Operation::Statfs => {
-                let out = StatfsOut {
-                    bsize: BLOCK,
-                    frsize: BLOCK,
-                    namelen: 255,
-                    ..<_>::default()
-                };
+                let out = StatfsOut { bsize: BLOCK, frsize: BLOCK, namelen: 255, ..<_>::default() };
                 Answer::Ok(out.as_bytes().into())
             }
             Operation::Opendir(_) => Answer::Ok(OpenOut::default().as_bytes().into()),
@@ -117,11 +110,7 @@ impl Tree {
         }
         let nodeid = self.nodes.looked_up();
         // The name is valid for no time: each open looks it up anew, and gets its own node.
-        let out = EntryOut {
-            nodeid,
-            attr: self.file_attr(nodeid),
-            ..EntryOut::default()
-        };
+        let out = EntryOut { nodeid, attr: self.file_attr(nodeid), ..EntryOut::default() };
         Answer::Ok(out.as_bytes().into())
     }
 
@@ -154,31 +143,17 @@ impl Tree {
     }
 
     fn directory_attr(&self) -> Attr {
-        Attr {
-            ino: opcode::ROOT_ID,
-            mode: S_IFDIR | 0o755,
-            nlink: 2,
-            ..self.attr()
-        }
+        Attr { ino: opcode::ROOT_ID, mode: S_IFDIR | 0o755, nlink: 2, ..self.attr() }
     }
 
     fn attr(&self) -> Attr {
         let made = self.made;
-        Attr {
-            atime: made,
-            mtime: made,
-            ctime: made,
-            blksize: BLOCK,
-            ..Attr::default()
-        }
+        Attr { atime: made, mtime: made, ctime: made, blksize: BLOCK, ..Attr::default() }
     }
 
     fn readdir(&self, offset: u64, size: u32) -> Answer {
-        let entries = [
-            (opcode::ROOT_ID, DT_DIR, "."),
-            (opcode::ROOT_ID, DT_DIR, ".."),
-            (FILE_INO, DT_REG, self.name.as_str()),
-        ];
+        let entries =
+            [(opcode::ROOT_ID, DT_DIR, "."), (opcode::ROOT_ID, DT_DIR, ".."), (FILE_INO, DT_REG, self.name.as_str())];
         let mut body = Vec::new();
         for ((ino, kind, name), off) in entries.into_iter().zip(1u64..) {
             if off <= offset {
@@ -189,15 +164,7 @@ impl Tree {
             if end > size as usize {
                 break;
             }
-            body.extend_from_slice(
-                Dirent {
-                    ino,
-                    off,
-                    namelen,
-                    kind,
-                }
-                .as_bytes(),
-            );
+            body.extend_from_slice(Dirent { ino, off, namelen, kind }.as_bytes());
             body.extend_from_slice(name.as_bytes());
             body.resize(end, 0);
         }

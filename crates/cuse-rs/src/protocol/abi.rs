@@ -2,10 +2,7 @@
 //!
 //! `IntoBytes` refuses a structure with padding the compiler would put in, so size and field list
 //! together pin the layout. Names of fields are the header's; structures lose the `fuse_` prefix.
-#![allow(
-    missing_docs,
-    reason = "the fields are the kernel's; fuse.h documents them"
-)]
+#![allow(missing_docs, reason = "the fields are the kernel's; fuse.h documents them")]
 
 use zerocopy::{FromBytes, Immutable, IntoBytes, KnownLayout};
 

@@ -1,8 +1,5 @@
 //! Operation, notification and flag numbers of the protocol, by their names in the uapi header.
-#![allow(
-    missing_docs,
-    reason = "the names are the kernel's; fuse.h documents them"
-)]
+#![allow(missing_docs, reason = "the names are the kernel's; fuse.h documents them")]
 
 pub const LOOKUP: u32 = 1;
 pub const FORGET: u32 = 2;

@@ -5,9 +5,8 @@ use std::fmt;
 use zerocopy::{FromBytes, Immutable, KnownLayout};
 
 use super::abi::{
-    AccessIn, BatchForgetIn, CuseInitIn, FlushIn, ForgetIn, ForgetOne, FsyncIn, FuseInitIn,
-    FuseInitInExt, GetattrIn, InHeader, InterruptIn, IoctlIn, OpenIn, PollIn, ReadIn, ReleaseIn,
-    WriteIn,
+    AccessIn, BatchForgetIn, CuseInitIn, FlushIn, ForgetIn, ForgetOne, FsyncIn, FuseInitIn, FuseInitInExt, GetattrIn,
+    InHeader, InterruptIn, IoctlIn, OpenIn, PollIn, ReadIn, ReleaseIn, WriteIn,
 };
 use super::opcode;
 
@@ -22,10 +21,7 @@ pub struct Request<'a> {
 
 /// What is asked, with its arguments.
 #[derive(Clone, Copy, Debug, PartialEq)]
-#[allow(
-    missing_docs,
-    reason = "one variant an opcode of fuse.h, by the same name"
-)]
+#[allow(missing_docs, reason = "one variant an opcode of fuse.h, by the same name")]
 pub enum Operation<'a> {
     CuseInit(CuseInitIn),
     FuseInit(FuseInitIn, FuseInitInExt),
@@ -68,9 +64,7 @@ pub struct ForgetList<'a> {
 impl ForgetList<'_> {
     /// Node ids with the number of look-ups that are taken back.
     pub fn iter(&self) -> impl Iterator<Item = ForgetOne> {
-        self.bytes
-            .chunks_exact(size_of::<ForgetOne>())
-            .filter_map(|bytes| ForgetOne::read_from_bytes(bytes).ok())
+        self.bytes.chunks_exact(size_of::<ForgetOne>()).filter_map(|bytes| ForgetOne::read_from_bytes(bytes).ok())
     }
 }
 
@@ -123,18 +117,12 @@ impl<'a> Request<'a> {
     /// arguments an opcode has: later protocol versions append.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, ParseError> {
         let len = bytes.len();
-        let (header, _) =
-            InHeader::read_from_prefix(bytes).map_err(|_| ParseError::NoHeader { len })?;
+        let (header, _) = InHeader::read_from_prefix(bytes).map_err(|_| ParseError::NoHeader { len })?;
         let body = bytes
             .get(size_of::<InHeader>()..header.len as usize)
-            .ok_or(ParseError::Length {
-                len,
-                says: header.len,
-            })?;
-        let operation = operation(header.opcode, body).ok_or(ParseError::Body {
-            unique: header.unique,
-            opcode: header.opcode,
-        })?;
+            .ok_or(ParseError::Length { len, says: header.len })?;
+        let operation =
+            operation(header.opcode, body).ok_or(ParseError::Body { unique: header.unique, opcode: header.opcode })?;
         Ok(Self { header, operation })
     }
 }
@@ -197,9 +185,7 @@ fn name(body: &[u8]) -> Option<&[u8]> {
 fn forget_list(body: &[u8]) -> Option<ForgetList<'_>> {
     let (head, rest) = take::<BatchForgetIn>(body)?;
     let len = (head.count as usize).checked_mul(size_of::<ForgetOne>())?;
-    Some(ForgetList {
-        bytes: rest.get(..len)?,
-    })
+    Some(ForgetList { bytes: rest.get(..len)? })
 }
 
 #[cfg(test)]

@@ -66,23 +66,9 @@ pub struct OpenReply<F> {
 }
 
 impl<F: Send + Sync + 'static> OpenReply<F> {
-    pub(crate) fn new(
-        answer: Answer,
-        files: Arc<Files<F>>,
-        handle: FileHandle,
-        place: Place,
-    ) -> Self {
+    pub(crate) fn new(answer: Answer, files: Arc<Files<F>>, handle: FileHandle, place: Place) -> Self {
         let poll = PollState::new(answer.channel.clone());
-        Self {
-            answer,
-            files,
-            handle,
-            poll,
-            claim: Claim {
-                handle,
-                place: Some(place),
-            },
-        }
+        Self { answer, files, handle, poll, claim: Claim { handle, place: Some(place) } }
     }
 
     /// The number the open file will have, as in the request.
@@ -112,17 +98,8 @@ impl<F: Send + Sync + 'static> OpenReply<F> {
     /// called for it: [`ReplyError::Gone`] when the caller died or the session ended,
     /// [`ReplyError::Backing`] when the node cannot have this backing.
     pub fn opened_with(self, file: impl Into<Arc<F>>, opening: Opening) -> Result<(), ReplyError> {
-        let Self {
-            answer,
-            files,
-            handle,
-            poll,
-            mut claim,
-        } = self;
-        let mut out = OpenOut {
-            fh: handle.0,
-            ..OpenOut::default()
-        };
+        let Self { answer, files, handle, poll, mut claim } = self;
+        let mut out = OpenOut { fh: handle.0, ..OpenOut::default() };
         let mut node_id = 0;
         if let Some(Place::Fuse { nodes, node }) = &claim.place {
             node_id = *node;
@@ -142,14 +119,7 @@ impl<F: Send + Sync + 'static> OpenReply<F> {
             }
         }
         // Before the answer: the next request for the file may be read before `send` returns.
-        files.insert(
-            handle.0,
-            Entry {
-                file: file.into(),
-                poll,
-                node: node_id,
-            },
-        );
+        files.insert(handle.0, Entry { file: file.into(), poll, node: node_id });
         if let Err(error) = answer.send(&[out.as_bytes()]) {
             files.remove(handle.0);
             return Err(error);

@@ -39,22 +39,14 @@ pub fn open(path: &Path) -> File {
 }
 
 pub fn try_open(path: &Path, flags: i32) -> io::Result<File> {
-    OpenOptions::new()
-        .read(true)
-        .write(true)
-        .custom_flags(flags)
-        .open(path)
+    OpenOptions::new().read(true).write(true).custom_flags(flags).open(path)
 }
 
 /// An ioctl whose argument is a value.
 pub fn ioctl(file: &File, cmd: u32, arg: u64) -> io::Result<i32> {
     // SAFETY: numbers without direction carry no memory; the argument is passed as it is.
     let result = unsafe { nix::libc::ioctl(file.as_raw_fd(), u64::from(cmd) as _, arg) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 /// An ioctl whose argument is memory.
@@ -62,18 +54,11 @@ pub fn ioctl_with<T: Copy>(file: &File, cmd: u32, arg: &mut T) -> io::Result<i32
     assert_eq!((cmd >> 16 & 0x3fff) as usize, size_of::<T>());
     // SAFETY: the number encodes the size of T, which is what the kernel copies in or out.
     let result = unsafe { nix::libc::ioctl(file.as_raw_fd(), u64::from(cmd) as _, arg as *mut T) };
-    if result < 0 {
-        Err(io::Error::last_os_error())
-    } else {
-        Ok(result)
-    }
+    if result < 0 { Err(io::Error::last_os_error()) } else { Ok(result) }
 }
 
 pub fn errno<T: std::fmt::Debug>(result: io::Result<T>) -> i32 {
-    result
-        .expect_err("an error was due")
-        .raw_os_error()
-        .expect("a system error")
+    result.expect_err("an error was due").raw_os_error().expect("a system error")
 }
 
 /// Mapped words of a node.

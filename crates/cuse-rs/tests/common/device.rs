@@ -7,9 +7,8 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use cuse_rs::{
-    Caller, Device, Errno, FileHandle, IoctlReply, IoctlRequest, NodeKind, OpenReply, OpenRequest,
-    Opening, Parked, PollFlags, PollNotifier, PollRequest, ReadReply, ReadRequest, ReplyError,
-    WriteReply, WriteRequest,
+    Caller, Device, Errno, FileHandle, IoctlReply, IoctlRequest, NodeKind, OpenReply, OpenRequest, Opening, Parked,
+    PollFlags, PollNotifier, PollRequest, ReadReply, ReadRequest, ReplyError, WriteReply, WriteRequest,
 };
 use rustix::fs::{MemfdFlags, SealFlags};
 
@@ -60,12 +59,7 @@ impl File {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
         let memory = rustix::fs::memfd_create("ring", flags).expect("memfd");
         let (handle, notifier) = (reply.handle(), reply.notifier());
-        Self {
-            handle,
-            memory,
-            notifier,
-            state: Mutex::default(),
-        }
+        Self { handle, memory, notifier, state: Mutex::default() }
     }
 
     /// A message for readers, from the daemon's side.
@@ -85,23 +79,11 @@ impl File {
     }
 
     pub fn sleepers(&self) -> usize {
-        self.state
-            .lock()
-            .unwrap()
-            .sleepers
-            .iter()
-            .filter(|s| s.is_waiting())
-            .count()
+        self.state.lock().unwrap().sleepers.iter().filter(|s| s.is_waiting()).count()
     }
 
     pub fn readers(&self) -> usize {
-        self.state
-            .lock()
-            .unwrap()
-            .readers
-            .iter()
-            .filter(|(r, _)| r.is_waiting())
-            .count()
+        self.state.lock().unwrap().readers.iter().filter(|(r, _)| r.is_waiting()).count()
     }
 
     pub fn wake_sleepers(&self) {
@@ -166,10 +148,7 @@ impl Device for Echo {
         let done = match request.cmd {
             client::CALLER => {
                 let Caller { tid, uid, gid } = request.caller;
-                let bytes: Vec<u8> = [tid, uid, gid]
-                    .iter()
-                    .flat_map(|v| v.to_ne_bytes())
-                    .collect();
+                let bytes: Vec<u8> = [tid, uid, gid].iter().flat_map(|v| v.to_ne_bytes()).collect();
                 reply.done(0, &bytes)
             }
             client::ADD_ONE => {

@@ -30,10 +30,7 @@ pub fn can_run(driver: &str) -> bool {
     } else {
         return true;
     };
-    assert!(
-        std::env::var_os("CUSE_RS_REQUIRE").is_none(),
-        "cannot test {driver}: {reason}"
-    );
+    assert!(std::env::var_os("CUSE_RS_REQUIRE").is_none(), "cannot test {driver}: {reason}");
     eprintln!("skipped: cannot test {driver}: {reason}");
     false
 }

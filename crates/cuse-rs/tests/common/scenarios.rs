@@ -83,26 +83,13 @@ fn every_shape_of_ioctl(node: &Path) {
     assert_eq!(ioctl_with(&file, client::REVERSE, &mut big).unwrap(), 0);
     assert_eq!((big[0], big[client::BIG - 1]), (0, 9));
     assert_eq!(ioctl(&file, client::RESULT, 65535).unwrap(), 65535);
-    assert_eq!(
-        errno(ioctl(&file, client::FAIL, libc::EBUSY as u64)),
-        libc::EBUSY
-    );
+    assert_eq!(errno(ioctl(&file, client::FAIL, libc::EBUSY as u64)), libc::EBUSY);
     assert_eq!(errno(ioctl(&file, client::FAIL, 4096)), libc::EIO);
-    assert_eq!(
-        errno(ioctl(&file, client::FAIL, libc::ENOSYS as u64)),
-        libc::EOPNOTSUPP
-    );
+    assert_eq!(errno(ioctl(&file, client::FAIL, libc::ENOSYS as u64)), libc::EOPNOTSUPP);
     assert_eq!(errno(ioctl(&file, client::DROP, 0)), libc::EIO);
-    assert_eq!(
-        errno(ioctl_with(&file, client::TOO_LONG, &mut 0u32)),
-        libc::EIO
-    );
+    assert_eq!(errno(ioctl_with(&file, client::TOO_LONG, &mut 0u32)), libc::EIO);
     assert_eq!(errno(ioctl(&file, client::UNKNOWN, 0)), libc::ENOTTY);
-    assert_eq!(
-        ioctl(&file, client::RESULT, 1).unwrap(),
-        1,
-        "still in step after all that"
-    );
+    assert_eq!(ioctl(&file, client::RESULT, 1).unwrap(), 1, "still in step after all that");
 }
 
 fn the_caller_is_named(node: &Path) {
@@ -114,11 +101,7 @@ fn the_caller_is_named(node: &Path) {
 }
 
 fn opens_that_fail(node: &Path, device: &Arc<Echo>) {
-    for (next, wanted) in [
-        (libc::EBUSY, libc::EBUSY),
-        (libc::ENOSYS, libc::EOPNOTSUPP),
-        (-1, libc::EIO),
-    ] {
+    for (next, wanted) in [(libc::EBUSY, libc::EBUSY), (libc::ENOSYS, libc::EOPNOTSUPP), (-1, libc::EIO)] {
         *device.next_open.lock().unwrap() = next;
         assert_eq!(errno(client::try_open(node, 0)), wanted);
     }
@@ -129,9 +112,7 @@ fn open_answered_later(node: &Path, device: &Arc<Echo>) {
     *device.next_open.lock().unwrap() = -2;
     thread::scope(|scope| {
         let client = scope.spawn(|| client::open(node));
-        eventually("the open arrives", || {
-            device.waiting_open.lock().unwrap().is_some()
-        });
+        eventually("the open arrives", || device.waiting_open.lock().unwrap().is_some());
         let (reply, file) = device.waiting_open.lock().unwrap().take().unwrap();
         assert!(!reply.is_interrupted());
         device.opened.fetch_add(1, Ordering::SeqCst);
@@ -152,10 +133,7 @@ fn poll_sees_what_is_there(node: &Path) {
     let mut file = client::open(node);
     assert_eq!(ready(&file, PollTimeout::ZERO), PollFlags::POLLOUT);
     file.write_all(b"x").unwrap();
-    assert_eq!(
-        ready(&file, PollTimeout::ZERO),
-        PollFlags::POLLIN | PollFlags::POLLOUT
-    );
+    assert_eq!(ready(&file, PollTimeout::ZERO), PollFlags::POLLIN | PollFlags::POLLOUT);
     file.read_exact(&mut [0]).unwrap();
     assert_eq!(ready(&file, PollTimeout::ZERO), PollFlags::POLLOUT);
 }
@@ -197,9 +175,7 @@ fn edge_triggered_wakes(node: &Path, rounds: u64) {
             let mut last = 0;
             while last < rounds {
                 let mut events = [EpollEvent::empty()];
-                let count = epoll
-                    .wait(&mut events, EpollTimeout::from(60_000u16))
-                    .unwrap();
+                let count = epoll.wait(&mut events, EpollTimeout::from(60_000u16)).unwrap();
                 assert_eq!(count, 1, "the edge after message {last} was lost");
                 let mut word = [0; 8];
                 while (&file).read(&mut word).is_ok_and(|len| len == 8) {
@@ -221,11 +197,7 @@ extern "C" fn do_nothing(_: libc::c_int) {}
 
 /// Sends SIGUSR1, without restart of system calls, to a thread until it has ended.
 fn interrupt<T>(thread: &thread::ScopedJoinHandle<'_, T>, pthread: libc::pthread_t) {
-    let action = SigAction::new(
-        SigHandler::Handler(do_nothing),
-        SaFlags::empty(),
-        SigSet::empty(),
-    );
+    let action = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler does nothing.
     unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
     eventually("the interrupted call returns", || {
@@ -239,10 +211,9 @@ fn interrupt<T>(thread: &thread::ScopedJoinHandle<'_, T>, pthread: libc::pthread
 fn a_signal_interrupts(node: &Path, device: &Arc<Echo>) {
     let file = client::open(node);
     thread::scope(|scope| {
-        for call in [
-            (|file: &File| ioctl(file, client::SLEEP, 0).map(|_| ())) as fn(&File) -> _,
-            |mut file: &File| file.read_exact_once(),
-        ] {
+        for call in [(|file: &File| ioctl(file, client::SLEEP, 0).map(|_| ())) as fn(&File) -> _, |mut file: &File| {
+            file.read_exact_once()
+        }] {
             let (tell, told) = std::sync::mpsc::channel();
             let caller = scope.spawn({
                 let file = &file;
@@ -268,9 +239,7 @@ trait ReadOnce {
 
 impl ReadOnce for &File {
     fn read_exact_once(&mut self) -> std::io::Result<()> {
-        nix::unistd::read(self.as_fd(), &mut [0; 8])
-            .map(|_| ())
-            .map_err(Into::into)
+        nix::unistd::read(self.as_fd(), &mut [0; 8]).map(|_| ()).map_err(Into::into)
     }
 }
 
@@ -306,9 +275,7 @@ fn a_killed_client_is_released(node: &Path, device: &Arc<Echo>) {
         }
         let mut child = start(role, node);
         if role == "open" {
-            eventually("the open arrives", || {
-                device.waiting_open.lock().unwrap().is_some()
-            });
+            eventually("the open arrives", || device.waiting_open.lock().unwrap().is_some());
         } else {
             eventually("the child has it open", || device.live() == 1);
         }
@@ -321,10 +288,7 @@ fn a_killed_client_is_released(node: &Path, device: &Arc<Echo>) {
             drop(file);
         }
         let status = child.wait().unwrap();
-        assert_eq!(
-            std::os::unix::process::ExitStatusExt::signal(&status),
-            Some(libc::SIGKILL)
-        );
+        assert_eq!(std::os::unix::process::ExitStatusExt::signal(&status), Some(libc::SIGKILL));
         let opens = usize::from(role != "open");
         assert_eq!(device.opened.load(Ordering::SeqCst), before + opens);
         eventually("the dead client's file is released", || device.live() == 0);
