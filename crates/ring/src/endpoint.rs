@@ -91,6 +91,9 @@ fn map_ring(geometry: Geometry) -> Result<*mut Mapped> {
 /// length of 0), else, as under valgrind, by a memfd that is kept open.
 fn map_ring_memory(len: usize) -> Result<(*mut u8, i32)> {
     let base = sys::map_shared(len)?;
+    if sys::ON_HEAP {
+        return Ok((base, -1));
+    }
     let spare = sys::map_nothing(sys::PAGE)?;
     // SAFETY: a page of the ring, to a page reserved for this.
     let can = unsafe { sys::map_again_at(base, sys::PAGE, spare) };
@@ -254,7 +257,8 @@ impl Endpoint {
     pub(crate) fn store<'a>(&self, control: &'a Control) -> Store<'a> {
         // SAFETY: the store's bytes follow the control page in the same mapping; callers hold the lock.
         unsafe {
-            let base = core::ptr::from_ref(control).cast::<u8>().cast_mut().add(sys::PAGE);
+            // From the address of the whole mapping: a reference to the control page leads no further than that.
+            let base = self.control.load(Ordering::Relaxed).cast::<u8>().add(sys::PAGE);
             Store::new(control, base, store::CAPACITY)
         }
     }

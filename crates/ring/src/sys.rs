@@ -4,7 +4,8 @@
 //! their own [`crate::socket::Socket`].
 
 use crate::errno::{Errno, Result};
-use core::sync::atomic::AtomicU32;
+/// Named from here by `lock`, whose model brings words of its own.
+pub(crate) use core::sync::atomic::AtomicU32;
 use linux_raw_sys::general as g;
 use syscalls::Sysno;
 
@@ -152,6 +153,16 @@ pub const fn pages(len: usize) -> usize {
     len.saturating_add(PAGE - 1) & !(PAGE - 1)
 }
 
+#[cfg(any(miri, feature = "heap"))]
+mod heap;
+#[cfg(any(miri, feature = "heap"))]
+use heap::map;
+#[cfg(any(miri, feature = "heap"))]
+pub use heap::unmap;
+/// Whether the engine's memory is the allocator's, which cannot be mapped again.
+pub(crate) const ON_HEAP: bool = cfg!(any(miri, feature = "heap"));
+
+#[cfg(not(any(miri, feature = "heap")))]
 fn map(len: usize, prot: u32, flags: u32) -> Result<*mut u8> {
     // SAFETY: an anonymous mapping at an address of the kernel's choice touches nothing that exists.
     let at = unsafe { call(Sysno::mmap, [0, len, prot as usize, flags as usize, usize::MAX, 0]) }?;
@@ -177,6 +188,7 @@ pub fn map_nothing(len: usize) -> Result<*mut u8> {
 ///
 /// # Safety
 /// Nothing uses the range any more.
+#[cfg(not(any(miri, feature = "heap")))]
 pub unsafe fn unmap(at: *mut u8, len: usize) {
     // SAFETY: the caller's duty. An error leaves the range mapped, which harms nobody.
     let _ = unsafe { call(Sysno::munmap, [at as usize, len, 0, 0, 0, 0]) };
