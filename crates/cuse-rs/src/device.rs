@@ -144,7 +144,8 @@ pub trait Device: Send + Sync + 'static {
     fn open(&self, request: &OpenRequest, reply: OpenReply<Self::File>);
 
     /// The last reference to the open file is gone; nothing more comes for it. A character
-    /// device's `close` returns after this, a ring file's may return before.
+    /// device's `close` returns after this, a ring file's may return before. Mappings of a ring
+    /// file's memory may live on: they hold the memory, not the open file.
     ///
     /// It is called for each opened file exactly once, at the latest when the session ends.
     fn release(&self, handle: FileHandle, file: Arc<Self::File>) {

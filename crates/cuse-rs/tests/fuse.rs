@@ -36,8 +36,11 @@ struct Fixture {
 }
 
 fn serve(threads: usize) -> Option<Fixture> {
+    serve_device(Echo::new(), threads)
+}
+
+fn serve_device(device: Arc<Echo>, threads: usize) -> Option<Fixture> {
     let directory = directory()?;
-    let device = Echo::new();
     let node = directory.path().join("ring");
     let session = RingFile::new(directory.path(), "ring").mount(device.clone()).unwrap();
     let serving = session.spawn(threads).unwrap();
@@ -59,6 +62,14 @@ fn child_process() {
             let session = RingFile::new(&node, "ring").mount(Echo::new()).unwrap();
             session.run(2).unwrap();
         }
+        "busy" => loop {
+            let mut file = client::open(&node);
+            let memory = ring(&file, 4 * PAGE);
+            memory.word(5).fetch_add(1, Ordering::SeqCst);
+            file.write_all(b"message").unwrap();
+            file.read_exact(&mut [0; 7]).unwrap();
+            client::ioctl(&file, client::COUNT_AT, 20).unwrap();
+        },
         "unprivileged" => {
             let error = RingFile::new(&node, "ring").mount(Echo::new()).unwrap_err();
             assert!(matches!(error, Error::Denied { .. }), "{error}");
@@ -151,7 +162,7 @@ fn reopening_a_live_file_shares_its_memory() {
 
 #[test]
 fn two_thousand_opens_leave_nothing() {
-    let Some(fixture) = serve(2) else { return };
+    let Some(fixture) = serve_device(Echo::tagged("leak"), 2) else { return };
     for round in 0..2000 {
         let file = client::open(&fixture.node);
         if round % 4 == 0 {
@@ -165,6 +176,7 @@ fn two_thousand_opens_leave_nothing() {
         // The kernel may keep the last name it looked up.
         (stats.files, stats.unanswered, stats.backings) == (0, 0, 0) && stats.nodes <= 1
     });
+    assert_eq!(fixture.device.memories(), 0, "no memory is left");
 }
 
 #[test]
@@ -336,4 +348,44 @@ fn a_kernel_without_passthrough_says_so() {
     let serving = file.mount(device.clone()).unwrap().spawn(2).unwrap();
     scenarios::all(&directory.path().join("ring"), &device);
     serving.stop().unwrap();
+}
+
+/// Clients die in whatever they are doing; nothing of them stays, and the others do not notice.
+#[test]
+fn clients_killed_at_any_moment() {
+    let Some(fixture) = serve_device(Echo::tagged("killed"), 3) else { return };
+    let stop = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        let calm = scope.spawn(|| {
+            let mut file = client::open(&fixture.node);
+            let mut rounds = 0u64;
+            while !stop.load(Ordering::Acquire) {
+                rounds += 1;
+                file.write_all(&rounds.to_ne_bytes()).unwrap();
+                let mut back = [0; 8];
+                file.read_exact(&mut back).unwrap();
+                assert_eq!(u64::from_ne_bytes(back), rounds);
+            }
+            rounds
+        });
+        for round in 0..24u64 {
+            let mut child = common::start("busy", &fixture.node);
+            let before = fixture.device.opened.load(Ordering::SeqCst);
+            // Not a wait for something: the moment of death is what varies.
+            std::thread::sleep(std::time::Duration::from_micros(round * 700 % 9001));
+            if round % 3 != 0 {
+                eventually("the child opens", || fixture.device.opened.load(Ordering::SeqCst) > before);
+            }
+            child.kill().unwrap();
+            child.wait().unwrap();
+        }
+        stop.store(true, Ordering::Release);
+        assert!(calm.join().unwrap() > 0);
+    });
+    eventually("nothing is left", || {
+        let stats = fixture.serving.stats();
+        (stats.files, stats.unanswered, stats.backings) == (0, 0, 0)
+            && stats.nodes <= 1
+            && fixture.device.memories() == 0
+    });
 }

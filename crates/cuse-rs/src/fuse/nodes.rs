@@ -17,7 +17,7 @@ use crate::{Errno, fd};
 /// Memory that a node's open files map.
 struct Backing {
     id: i32,
-    memory: OwnedFd,
+    memory: Arc<OwnedFd>,
 }
 
 #[derive(Default)]
@@ -75,7 +75,7 @@ impl Nodes {
     }
 
     /// The backing id for an open of this node: the one it has, or a new one for `memory`.
-    pub(crate) fn back(&self, id: u64, memory: Option<OwnedFd>) -> Result<Option<i32>, Errno> {
+    pub(crate) fn back(&self, id: u64, memory: Option<Arc<OwnedFd>>) -> Result<Option<i32>, Errno> {
         let mut nodes = lock(&self.nodes);
         let node = nodes.get_mut(&id).ok_or(Errno::ESTALE)?;
         let Some(memory) = memory else {
@@ -186,13 +186,13 @@ mod tests {
         let nodes = nodes();
         let id = nodes.looked_up();
         nodes.opening(id, FileHandle(1));
-        assert_eq!(nodes.back(id, Some(testing::memfd())), Err(Errno::ENOTTY));
+        assert_eq!(nodes.back(id, Some(testing::memfd().into())), Err(Errno::ENOTTY));
         assert_eq!(nodes.count(), (1, 0));
         let (daemon, _kernel) = testing::socket_pair();
         let plain = Nodes::new(Arc::new(Channel::new(daemon)), false);
         let id = plain.looked_up();
         plain.opening(id, FileHandle(1));
-        let refused = plain.back(id, Some(testing::memfd()));
+        let refused = plain.back(id, Some(testing::memfd().into()));
         assert_eq!(refused, Err(Errno::EOPNOTSUPP));
     }
 }

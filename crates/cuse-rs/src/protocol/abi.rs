@@ -91,3 +91,6 @@ wire! {
 wire! {
     BackingMap, 16 { fd: i32, flags: u32, padding: u64 }
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,7 @@ use crate::protocol::opcode::{
 /// How a file is opened, beyond that it is.
 #[derive(Debug, Default)]
 pub struct Opening {
-    backing: Option<OwnedFd>,
+    backing: Option<Arc<OwnedFd>>,
     flush: bool,
 }
 
@@ -36,9 +36,11 @@ impl Opening {
     /// With a backing the open file has a position, and the kernel a lock on it: while a `read`
     /// waits for its answer, other `read`s and `write`s on the same open file wait behind it
     /// (`pread`, `pwrite`, `ioctl` and `poll` do not). Without, the file is a stream.
+    ///
+    /// The fd is held until the file is released; an `Arc` that the device shares saves a second.
     #[must_use]
-    pub fn backing(mut self, memory: OwnedFd) -> Self {
-        self.backing = Some(memory);
+    pub fn backing(mut self, memory: impl Into<Arc<OwnedFd>>) -> Self {
+        self.backing = Some(memory.into());
         self
     }
 

@@ -26,13 +26,15 @@ pub struct Echo {
     pub waiting_open: Mutex<Option<(OpenReply<File>, File)>>,
     pub last_open: Mutex<Option<OpenRequest>>,
     pub last_open_error: Mutex<Option<ReplyError>>,
-    /// Whether ring files get memory.
+    /// Ring files get no memory.
     pub no_backing: bool,
+    /// Part of the memory's name, to count what is left of it.
+    pub tag: &'static str,
 }
 
 pub struct File {
     pub handle: FileHandle,
-    pub memory: OwnedFd,
+    pub memory: Arc<OwnedFd>,
     pub notifier: PollNotifier,
     state: Mutex<State>,
 }
@@ -49,15 +51,29 @@ impl Echo {
         Arc::default()
     }
 
+    /// One whose memory can be told from other tests'.
+    pub fn tagged(tag: &'static str) -> Arc<Self> {
+        Arc::new(Self { tag, ..Self::default() })
+    }
+
+    /// How many memfds of files with this tag are open in this process.
+    pub fn memories(&self) -> usize {
+        let entries = std::fs::read_dir("/proc/self/fd").expect("/proc");
+        let targets = entries.filter_map(|entry| std::fs::read_link(entry.ok()?.path()).ok());
+        let wanted = format!("/memfd:ring-{} ", self.tag);
+        targets.filter(|target| target.to_string_lossy().starts_with(&wanted)).count()
+    }
+
     pub fn live(&self) -> usize {
         self.opened.load(Ordering::SeqCst) - self.released.load(Ordering::SeqCst)
     }
 }
 
 impl File {
-    fn new(reply: &OpenReply<Self>) -> Self {
+    fn new(reply: &OpenReply<Self>, tag: &str) -> Self {
         let flags = MemfdFlags::CLOEXEC | MemfdFlags::ALLOW_SEALING;
-        let memory = rustix::fs::memfd_create("ring", flags).expect("memfd");
+        let memory = rustix::fs::memfd_create(format!("ring-{tag}"), flags).expect("memfd");
+        let memory = Arc::new(memory);
         let (handle, notifier) = (reply.handle(), reply.notifier());
         Self { handle, memory, notifier, state: Mutex::default() }
     }
@@ -99,7 +115,7 @@ impl Device for Echo {
 
     fn open(&self, request: &OpenRequest, reply: OpenReply<File>) {
         *self.last_open.lock().unwrap() = Some(*request);
-        let file = File::new(&reply);
+        let file = File::new(&reply, self.tag);
         match std::mem::take(&mut *self.next_open.lock().unwrap()) {
             0 => {}
             -1 => return drop(reply),
@@ -108,7 +124,7 @@ impl Device for Echo {
         }
         let mut opening = Opening::new();
         if request.node == NodeKind::Fuse && request.sibling.is_none() && !self.no_backing {
-            opening = opening.backing(file.memory.try_clone().expect("dup"));
+            opening = opening.backing(file.memory.clone());
         }
         // Before the answer: the client may go on, and close, before `opened_with` returns.
         self.opened.fetch_add(1, Ordering::SeqCst);

@@ -16,24 +16,37 @@ use nix::sys::signal::{SaFlags, SigAction, SigHandler, SigSet, Signal, sigaction
 
 use super::client::{self, errno, ioctl, ioctl_with};
 use super::device::Echo;
-use super::{eventually, start};
+use super::{PATIENCE, eventually, start};
 
 /// Runs them all; the device is idle before and after.
 pub fn all(node: &Path, device: &Arc<Echo>) {
-    messages_come_back_in_order(node);
-    nothing_to_read(node);
-    every_shape_of_ioctl(node);
-    the_caller_is_named(node);
-    opens_that_fail(node, device);
-    open_answered_later(node, device);
-    poll_sees_what_is_there(node);
-    level_triggered_wakes(node, 1000);
-    edge_triggered_wakes(node, 3000);
-    a_signal_interrupts(node, device);
-    a_hook_hears_of_the_signal(node);
-    a_killed_client_is_released(node, device);
-    duplicates_share_one_open_file(node, device);
-    many_clients_at_once(node, device);
+    // A test that hangs tells by its output where.
+    macro_rules! run {
+        ($($name:ident($($arg:expr),*);)*) => {$(
+            eprintln!("  {}", stringify!($name));
+            $name($($arg),*);
+        )*};
+    }
+    run! {
+        messages_come_back_in_order(node);
+        nothing_to_read(node);
+        every_shape_of_ioctl(node);
+        the_caller_is_named(node);
+        opens_that_fail(node, device);
+        open_answered_later(node, device);
+        poll_sees_what_is_there(node);
+        poll_wakes(node, 1000);
+        epoll_wakes(node, EpollFlags::empty(), 2000);
+        epoll_wakes(node, EpollFlags::EPOLLET, 3000);
+        epoll_wakes(node, EpollFlags::EPOLLONESHOT, 500);
+        every_waiter_wakes(node);
+        a_signal_interrupts(node, device);
+        signals_from_everywhere(node);
+        a_hook_hears_of_the_signal(node);
+        a_killed_client_is_released(node, device);
+        duplicates_share_one_open_file(node, device);
+        many_clients_at_once(node, device);
+    }
     eventually("every open file is released", || device.live() == 0);
 }
 
@@ -139,7 +152,7 @@ fn poll_sees_what_is_there(node: &Path) {
 }
 
 /// One thread waits and reads, the other writes, in step: a lost wake-up is a hang.
-fn level_triggered_wakes(node: &Path, rounds: u64) {
+fn poll_wakes(node: &Path, rounds: u64) {
     let file = client::open(node);
     let seen = AtomicU64::new(0);
     thread::scope(|scope| {
@@ -163,12 +176,12 @@ fn level_triggered_wakes(node: &Path, rounds: u64) {
     });
 }
 
-/// The reader drains after each edge; the writer goes on as soon as its message is read.
-fn edge_triggered_wakes(node: &Path, rounds: u64) {
+/// The reader drains after each wake-up; the writer goes on as soon as its message is read.
+fn epoll_wakes(node: &Path, trigger: EpollFlags, rounds: u64) {
     let file = client::try_open(node, libc::O_NONBLOCK).unwrap();
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
-    let edge = EpollFlags::EPOLLIN | EpollFlags::EPOLLET;
-    epoll.add(&file, EpollEvent::new(edge, 1)).unwrap();
+    let event = EpollEvent::new(EpollFlags::EPOLLIN | trigger, 1);
+    epoll.add(&file, event).unwrap();
     let seen = AtomicU64::new(0);
     thread::scope(|scope| {
         scope.spawn(|| {
@@ -176,11 +189,14 @@ fn edge_triggered_wakes(node: &Path, rounds: u64) {
             while last < rounds {
                 let mut events = [EpollEvent::empty()];
                 let count = epoll.wait(&mut events, EpollTimeout::from(60_000u16)).unwrap();
-                assert_eq!(count, 1, "the edge after message {last} was lost");
+                assert_eq!(count, 1, "the wake-up after message {last} was lost");
                 let mut word = [0; 8];
                 while (&file).read(&mut word).is_ok_and(|len| len == 8) {
                     last = u64::from_ne_bytes(word);
                     seen.store(last, Ordering::Release);
+                }
+                if trigger == EpollFlags::EPOLLONESHOT {
+                    epoll.modify(&file, &mut event.clone()).unwrap();
                 }
             }
         });
@@ -193,6 +209,23 @@ fn edge_triggered_wakes(node: &Path, rounds: u64) {
     });
 }
 
+/// One message wakes all who poll.
+fn every_waiter_wakes(node: &Path) {
+    let file = client::open(node);
+    for _ in 0..50 {
+        thread::scope(|scope| {
+            for _ in 0..4 {
+                scope.spawn(|| {
+                    let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+                    assert_eq!(poll(&mut fds, PollTimeout::from(60_000u16)).unwrap(), 1);
+                });
+            }
+            assert_eq!(file.write_at(b"x", 0).or_else(|_| (&file).write(b"x")).unwrap(), 1);
+        });
+        (&file).read_exact(&mut [0]).unwrap();
+    }
+}
+
 extern "C" fn do_nothing(_: libc::c_int) {}
 
 /// Sends SIGUSR1, without restart of system calls, to a thread until it has ended.
@@ -200,12 +233,12 @@ fn interrupt<T>(thread: &thread::ScopedJoinHandle<'_, T>, pthread: libc::pthread
     let action = SigAction::new(SigHandler::Handler(do_nothing), SaFlags::empty(), SigSet::empty());
     // SAFETY: the handler does nothing.
     unsafe { sigaction(Signal::SIGUSR1, &action) }.unwrap();
-    eventually("the interrupted call returns", || {
-        if !thread.is_finished() {
-            nix::sys::pthread::pthread_kill(pthread as _, Signal::SIGUSR1).unwrap();
-        }
-        thread.is_finished()
-    });
+    let end = std::time::Instant::now() + PATIENCE;
+    while !thread.is_finished() {
+        assert!(std::time::Instant::now() < end, "the interrupted call never returned");
+        nix::sys::pthread::pthread_kill(pthread as _, Signal::SIGUSR1).unwrap();
+        thread::sleep(std::time::Duration::from_micros(50));
+    }
 }
 
 fn a_signal_interrupts(node: &Path, device: &Arc<Echo>) {
@@ -230,6 +263,30 @@ fn a_signal_interrupts(node: &Path, device: &Arc<Echo>) {
     // The file still works, and nothing waits in the device.
     assert_eq!(ioctl(&file, client::RESULT, 2).unwrap(), 2);
     let _ = device;
+}
+
+/// Interrupts overtake their requests when several threads read: none may be lost.
+fn signals_from_everywhere(node: &Path) {
+    thread::scope(|scope| {
+        let callers: Vec<_> = (0..4)
+            .map(|_| {
+                let (tell, told) = std::sync::mpsc::channel();
+                let caller = scope.spawn(move || {
+                    let file = client::open(node);
+                    tell.send(nix::sys::pthread::pthread_self()).unwrap();
+                    for _ in 0..100 {
+                        assert_eq!(errno(ioctl(&file, client::SLEEP, 0)), libc::EINTR);
+                    }
+                });
+                (caller, told.recv().unwrap())
+            })
+            .collect();
+        thread::scope(|pokers| {
+            for (caller, pthread) in &callers {
+                pokers.spawn(|| interrupt(caller, *pthread));
+            }
+        });
+    });
 }
 
 /// `Read::read` without std's restart after EINTR.
