@@ -71,9 +71,9 @@ struct Mapped {
 }
 
 /// The memory of a ring, with its description in a page of its own.
-fn map_ring(geometry: Geometry) -> Result<*mut Mapped> {
+fn map_ring(geometry: Geometry, memory: impl FnOnce(usize) -> Result<(*mut u8, i32)>) -> Result<*mut Mapped> {
     let page = sys::map_private(sys::PAGE)?.cast::<Mapped>();
-    match map_ring_memory(geometry.len()) {
+    match memory(geometry.len()) {
         Ok((base, fd)) => {
             // SAFETY: the page is ours, writable and aligned; the ring stays mapped until `unmap_ring`.
             unsafe { page.write(Mapped { memory: RingMemory::new(base, geometry), fd: AtomicI32::new(fd) }) };
@@ -273,11 +273,29 @@ impl Endpoint {
     /// # Errors
     /// `EBUSY` when it is set, `ENOMEM`.
     pub fn add_ring(&self, which: Which, geometry: Geometry) -> Result<()> {
+        self.add_ring_over(which, geometry, map_ring_memory)
+    }
+
+    /// As [`Self::add_ring`], over `geometry.len()` zeroed bytes of the file `fd` from `offset` on, which is a multiple of the
+    /// page size. The file must not become shorter while the ring is set (`F_SEAL_SHRINK`).
+    ///
+    /// # Errors
+    /// As [`Self::add_ring`], and those of `mmap`.
+    pub fn add_ring_at(&self, which: Which, geometry: Geometry, fd: i32, offset: usize) -> Result<()> {
+        self.add_ring_over(which, geometry, |len| Ok((sys::map_fd_from(fd, len, offset)?, -1)))
+    }
+
+    fn add_ring_over(
+        &self,
+        which: Which,
+        geometry: Geometry,
+        memory: impl FnOnce(usize) -> Result<(*mut u8, i32)>,
+    ) -> Result<()> {
         let control = self.control().ok_or(Errno::BADF)?;
         if self.ring(which).is_some() {
             return Err(Errno::BUSY);
         }
-        let ring = map_ring(geometry)?;
+        let ring = map_ring(geometry, memory)?;
         let _held = control.lock.hold(sys::getpid());
         match which {
             Which::Rx => {

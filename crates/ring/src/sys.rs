@@ -220,9 +220,14 @@ pub fn memfd(len: usize) -> Result<i32> {
 
 /// Maps all of a memfd, shared.
 pub fn map_fd(fd: i32, len: usize) -> Result<*mut u8> {
+    map_fd_from(fd, len, 0)
+}
+
+/// Maps a part of a file, shared.
+pub fn map_fd_from(fd: i32, len: usize, offset: usize) -> Result<*mut u8> {
     let prot = (g::PROT_READ | g::PROT_WRITE) as usize;
     // SAFETY: a mapping at an address of the kernel's choice touches nothing that exists.
-    let at = unsafe { call(Sysno::mmap, [0, len, prot, g::MAP_SHARED as usize, fd as usize, 0]) }?;
+    let at = unsafe { call(Sysno::mmap, [0, len, prot, g::MAP_SHARED as usize, fd as usize, offset]) }?;
     Ok(at as *mut u8)
 }
 
