@@ -13,8 +13,18 @@ use support::{preload, repository};
 /// What a C library must give, by names that glibc and musl both have: where errno lives, the
 /// environment, what the compiler itself calls, and what the constructor looks up the next object's
 /// names and starts its thread with.
-const MAY_NEED: &[&str] =
-    &["__errno_location", "environ", "memcmp", "memcpy", "memmove", "memset", "strlen", "dlsym", "pthread_create"];
+const MAY_NEED: &[&str] = &[
+    "__errno_location",
+    "bcmp",
+    "environ",
+    "memcmp",
+    "memcpy",
+    "memmove",
+    "memset",
+    "strlen",
+    "dlsym",
+    "pthread_create",
+];
 
 /// Exported beside the hooks, for the hand-shake with `nlmmap run`.
 const ABI: &str = "nlmmap_preload_abi";

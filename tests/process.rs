@@ -137,23 +137,46 @@ fn basic_client_behind_another_preload() {
     }
 }
 
+/// Silent unless asked; asked, each refusal is one line that says why.
+#[test]
+fn refusals_are_logged_when_asked_for() {
+    let silent = client("errno").run(Some(Mode::Default));
+    assert!(silent.success() && silent.stderr.is_empty(), "{}", silent.describe());
+    let told = client("errno").log("info").run(Some(Mode::Default));
+    assert!(told.success(), "{}", told.describe());
+    assert!(
+        told.stderr.lines().all(|line| line.starts_with("nlmmap[") && line.contains("]: info: ")),
+        "{}",
+        told.stderr
+    );
+    for why in ["errno 16", "17 frames", "errno 14", "mmap of 4096 bytes"] {
+        assert!(told.stderr.contains(why), "no line says {why}: {}", told.stderr);
+    }
+    assert_eq!(
+        told.stderr.lines().filter(|line| line.contains(" closed: family 2, rx ")).count(),
+        1,
+        "{}",
+        told.stderr
+    );
+}
+
 /// Rings in a library's constructor and destructor, in a program that knows nothing of them.
-fn outside_main(shell: Client) {
-    let shell = shell.env("EARLY", "1");
+fn outside_main(host: Client) {
+    let host = host.env("EARLY", "1");
     for mode in [Mode::Default, Mode::Strict] {
-        let outcome = shell.run(Some(mode));
+        let outcome = host.run(Some(mode));
         assert!(outcome.success() && outcome.stderr.contains("early: 40 messages"), "{}", outcome.describe());
     }
 }
 
 #[test]
 fn rings_in_a_constructor_that_runs_before_ours() {
-    outside_main(program(&["sh", "-c", "exit 0"]).ahead_of(compile("early", Build::Library)));
+    outside_main(program(&["perl", "-e", "0"]).ahead_of(compile("early", Build::Library)));
 }
 
 #[test]
 fn rings_in_a_constructor_that_runs_after_ours() {
-    outside_main(program(&["sh", "-c", "exit 0"]).behind(compile("early", Build::Library)));
+    outside_main(program(&["perl", "-e", "0"]).behind(compile("early", Build::Library)));
 }
 
 #[test]

@@ -108,6 +108,29 @@ fn dump_through_a_ring_of_one_small_frame() {
     client("routes").arg("5000").arg("1").arg("4096").arg("4096").passes();
 }
 
+/// A plain loop with a buffer of a frame's size makes two calls a datagram, `poll` and `recv`; the ring's own summary counts
+/// what it made.
+#[test]
+fn receiving_makes_no_more_system_calls_than_poll_and_recv() {
+    let routes = client("routes").arg("50000").arg("32").arg("16384").arg("16384");
+    for mode in [Mode::Default, Mode::Strict] {
+        let outcome = routes.clone().log("info").run(Some(mode));
+        assert!(outcome.success(), "{}", outcome.describe());
+        let number = |word: &str| -> u64 {
+            let before = outcome.stderr.split(&format!(" {word}")).next().unwrap_or_default();
+            let number = before.rsplit([' ', ',']).next().unwrap_or_default();
+            number.parse().unwrap_or_else(|_| panic!("no number of {word} in the summary: {}", outcome.stderr))
+        };
+        let (datagrams, calls) = (number("frames").max(number("datagrams")), number("system calls"));
+        assert!(datagrams > 50, "{}", outcome.stderr);
+        assert!(
+            calls <= 2 * datagrams + 64,
+            "{mode:?}: {calls} system calls for {datagrams} datagrams: {}",
+            outcome.stderr
+        );
+    }
+}
+
 #[test]
 fn overrun_is_told_once_and_recovered_from() {
     client("overrun").passes();

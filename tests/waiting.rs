@@ -159,6 +159,11 @@ fn idle_in_raw_epoll_costs_nothing() {
 }
 
 #[test]
+fn idle_with_frames_held_costs_nothing() {
+    client("idle").arg("holding").passes();
+}
+
+#[test]
 fn idle_without_any_call_costs_nothing() {
     client("idle").arg("sleep").passes();
 }

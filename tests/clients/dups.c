@@ -106,9 +106,13 @@ int main(int argc, char **argv)
 		else if (!strcmp(mode, "F_DUPFD_CLOEXEC"))
 			passes_on(fcntl(s.fd, F_DUPFD_CLOEXEC, 500), mode);
 		else if (!strcmp(mode, "high")) {
-			struct rlimit r = { 65536, 65536 };
+			struct rlimit r;
+			CHECK_CALL(getrlimit(RLIMIT_NOFILE, &r));
+			r.rlim_cur = r.rlim_max;
 			CHECK_CALL(setrlimit(RLIMIT_NOFILE, &r));
-			passes_on(dup2(s.fd, i == 0 ? 1024 : i == 1 ? 40000 : 65535), mode);
+			if (r.rlim_cur > 65536)
+				r.rlim_cur = 65536;
+			passes_on(dup2(s.fd, i == 0 ? 1024 : i == 1 ? r.rlim_cur / 2 : r.rlim_cur - 1), mode);
 		} else if (!strcmp(mode, "close_range")) {
 			int to = dup2(s.fd, 600 + i);
 			CHECK_CALL(to);
@@ -116,7 +120,7 @@ int main(int argc, char **argv)
 			sender = plain_open(NETLINK_USERSOCK);
 			s.fd = to;
 			works(to, mode);
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
+#if GLIBC_AT_LEAST(2, 34)
 			to = dup2(s.fd, 20 + i);
 			CHECK_CALL(close_range(100, 700, 0));
 			is_closed(s.fd, mode);
@@ -126,7 +130,7 @@ int main(int argc, char **argv)
 			works(to, "CLOSE_RANGE_CLOEXEC");
 #endif
 		} else if (!strcmp(mode, "closefrom")) {
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 34)
+#if GLIBC_AT_LEAST(2, 34)
 			int to = dup2(s.fd, 10);
 			CHECK_CALL(to);
 			CHECK(dup2(sender, 9) == 9, "dup2");

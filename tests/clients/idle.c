@@ -1,5 +1,6 @@
 /* A ring client that waits or does nothing must cost nothing: no thread of the process may wake
- * up by itself. argv[1]: poll, epoll, raw-epoll, sleep; then two seconds are counted in /proc. */
+ * up by itself. argv[1]: poll, epoll_wait, raw-epoll, sleep, holding (sleeps with frames it has not
+ * released); then two seconds are counted in /proc. */
 #include "msg.h"
 #include "waiter.h"
 #include <dirent.h>
@@ -10,7 +11,7 @@ static const char *how;
 
 static void *waiting(void *arg UNUSED_ARG)
 {
-	if (!strcmp(how, "sleep"))
+	if (!strcmp(how, "sleep") || !strcmp(how, "holding"))
 		for (;;)
 			pause();
 	find_waiter(how)->wait(s.fd, -1);
@@ -58,6 +59,11 @@ int main(int argc, char **argv)
 	for (i = 0; i < 10; i++) {
 		CHECK_CALL(plain_send(fd, msg_user(buf, 100, i), 100, s.port, 0));
 		check_user(buf, rx_take(&s, buf, sizeof buf, NULL, 2000), i);
+	}
+	for (i = 0; i < 5 && !strcmp(how, "holding"); i++) {
+		struct pollfd p = { s.fd, POLLIN, 0 };
+		CHECK_CALL(plain_send(fd, msg_user(buf, 100, i), 100, s.port, 0));
+		CHECK(poll(&p, 1, 2000) == 1, "message %d did not come", i);
 	}
 	CHECK(pthread_create(&t, NULL, waiting, NULL) == 0, "pthread_create");
 	msleep(700);

@@ -26,6 +26,11 @@
 #include <linux/netlink.h>
 #include <linux/rtnetlink.h>
 
+#ifdef __GLIBC__
+#define GLIBC_AT_LEAST(major, minor) __GLIBC_PREREQ(major, minor)
+#else
+#define GLIBC_AT_LEAST(major, minor) 0
+#endif
 #ifndef SOL_NETLINK
 #define SOL_NETLINK 270
 #endif

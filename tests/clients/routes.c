@@ -86,6 +86,7 @@ int main(int argc, char **argv)
 	CHECK(!ready(&s.rx), "a frame behind NLMSG_DONE");
 	CHECK(after.ru_maxrss - before.ru_maxrss < 4096, "the process grew by %ld KiB during the dump",
 	      after.ru_maxrss - before.ru_maxrss);
+	CHECK(munmap(s.map, s.len) == 0 && close(s.fd) == 0, "tear-down: %s", strerror(errno));
 	ok();
 	return 0;
 }

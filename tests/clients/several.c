@@ -50,7 +50,8 @@ static void expect(const char *how, unsigned want)
 	unsigned got;
 	do
 		got = ready_set(how, want ? 500 : 0);
-	while (got != want && (got & ~want) == 0 && now_ms() < end);
+	/* A raw call may see a socket a moment longer than its frame is held. */
+	while (got != want && ((got & ~want) == 0 || is_raw) && now_ms() < end);
 	CHECK(got == want, "%s: ready set %x, expected %x", how, got, want);
 }
 
@@ -98,6 +99,10 @@ int main(int argc, char **argv)
 				continue;
 			if (i < RINGS) {
 				ssize_t n;
+				long end = now_ms() + 1000;
+				/* nor is it told: the frame comes a moment after a raw wake-up */
+				while (is_raw && !ready(&s[i].rx) && now_ms() < end)
+					sched_yield();
 				CHECK(ready(&s[i].rx), "socket %d reported without a frame", i);
 				n = rx_next(&s[i], buf, sizeof buf, NULL);
 				check_user(buf, n, seq[i]++);

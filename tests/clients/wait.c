@@ -5,12 +5,35 @@
 #include <sys/time.h>
 
 static const struct waiter *w;
+static unsigned early;
+
+/* Waits until the head frame is there. A library call must not return before; the kernel wakes a raw
+ * system call on the arrival itself, so such a client may have to look again (docs/compat.md): at
+ * once, a bounded number of times, which is counted and shown. */
+static void wait_for_frame(struct sock *s, int ms, const char *what, int nr)
+{
+	long end = now_ms() + 2000;
+	for (;;) {
+		int r = w->wait(s->fd, ms);
+		CHECK(r == 1, "%s returned %d for %s %d: %s", w->name, r, what, nr, strerror(errno));
+		if (ready(&s->rx))
+			return;
+		CHECK(w->is_raw, "%s woke for %s %d, but head frame %u has status %u", w->name, what, nr, s->rx.pos,
+		      status_of(head(&s->rx)));
+		early++;
+		CHECK(now_ms() < end, "%s wakes again and again for %s %d, whose frame does not come", w->name, what, nr);
+	}
+}
 
 static void on_alarm(int sig UNUSED_ARG) {}
 
 static void released_is_quiet(struct sock *s)
 {
 	int r = w->wait(s->fd, 0);
+	long end = now_ms() + 1000;
+	/* What a raw call sees goes quiet a moment after the release that nobody was told of. */
+	while (r && w->is_raw && now_ms() < end)
+		r = w->wait(s->fd, 0);
 	CHECK(r == 0, "%s reports %d after every frame was released", w->name, r);
 }
 
@@ -37,9 +60,7 @@ static void ping_pong(struct sock *s, int rounds)
 	for (i = 0; i < rounds; i++) {
 		ssize_t n;
 		CHECK(write(turn[1], &c, 1) == 1, "write to the sender");
-		CHECK_CALL(w->wait(s->fd, -1));
-		CHECK(ready(&s->rx), "%s woke in round %d, but head frame %u has status %u", w->name, i,
-		      s->rx.pos, status_of(head(&s->rx)));
+		wait_for_frame(s, -1, "round", i);
 		n = rx_next(s, buf, sizeof buf, NULL);
 		check_user(buf, n, i);
 		released_is_quiet(s);
@@ -55,7 +76,7 @@ static void level(struct sock *s)
 	for (i = 0; i < 3; i++)
 		CHECK_CALL(plain_send(fd, msg_user(buf, 100, i), 100, s->port, 0));
 	for (i = 0; i < 3; i++) {
-		CHECK(w->wait(s->fd, 1000) == 1, "frame %d waits, %s does not say so", i, w->name);
+		wait_for_frame(s, 1000, "frame", i);
 		CHECK(w->wait(s->fd, 0) == 1, "frame %d waits, %s with time-out 0 does not say so", i, w->name);
 		check_user(buf, rx_next(s, buf, sizeof buf, NULL), i);
 	}
@@ -104,6 +125,7 @@ int main(int argc, char **argv)
 	ping_pong(&s, 300);
 	timeouts(&s);
 	interrupted(&s);
+	printf("%u early wake-ups\n", early);
 	ok();
 	return 0;
 }

@@ -79,7 +79,7 @@ static int by_epoll_pwait(int fd, int ms)
 
 static int by_epoll_pwait2(int fd, int ms)
 {
-#if defined(__GLIBC__) && __GLIBC_PREREQ(2, 35)
+#if GLIBC_AT_LEAST(2, 35)
 	struct epoll_event e[4];
 	struct timespec t = ms_spec(ms);
 	return epoll_answer(e, epoll_pwait2(the_epoll(fd), e, 4, ms < 0 ? NULL : &t, NULL));

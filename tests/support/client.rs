@@ -20,6 +20,7 @@ pub enum Mode {
 }
 
 /// One client with its arguments and surroundings.
+#[derive(Clone)]
 pub struct Client {
     name: String,
     program: Vec<String>,
@@ -91,6 +92,12 @@ impl Client {
     /// One more environment variable of the client.
     pub fn env(mut self, name: &str, value: impl Into<String>) -> Client {
         self.env.push((name.to_string(), value.into()));
+        self
+    }
+
+    /// The library tells what it does.
+    pub fn log(mut self, level: &str) -> Client {
+        self.env.push(("NLMMAP_LOG".to_string(), level.to_string()));
         self
     }
 
