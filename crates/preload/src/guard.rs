@@ -30,6 +30,9 @@ const TICK: i32 = 2;
 /// Longest sleep between two looks at frames that a client without calls still holds, in milliseconds.
 const LONGEST: i32 = 64;
 
+/// A sender that is still at it after so many looks may sleep in its send: the thread goes on without it.
+const PATIENCE: u32 = 8;
+
 const EPOLLIN: u32 = 1;
 const EPOLLET: u32 = 1 << 31;
 const EPOLLONESHOT: u32 = 1 << 30;
@@ -51,6 +54,10 @@ pub struct Duty {
     pub inside: AtomicU32,
     /// `waits` when the thread last looked.
     seen: AtomicU64,
+    /// Client threads between a send and the pump that follows it: what has come is theirs to take.
+    pub sending: AtomicU32,
+    /// Looks in a row that the thread has left to a sender.
+    passed: AtomicU32,
 }
 
 impl Duty {
@@ -60,6 +67,7 @@ impl Duty {
         self.fd.store(0, Ordering::Relaxed);
         self.waits.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
+        self.sending.store(0, Ordering::Relaxed);
     }
 
     /// In a fork child nobody waits and no thread watches.
@@ -67,6 +75,7 @@ impl Duty {
         self.state.store(OFF, Ordering::Relaxed);
         self.fd.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
+        self.sending.store(0, Ordering::Relaxed);
     }
 }
 
@@ -364,6 +373,10 @@ fn look(local: &'static Local) -> Next {
 
 /// Moves what there is, in the client's stead.
 fn drive(local: &'static Local) -> Next {
+    if local.duty.sending.load(Ordering::Acquire) > 0 && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE {
+        return Next::Soon;
+    }
+    local.duty.passed.store(0, Ordering::Relaxed);
     if !local.try_use() {
         return Next::Quiet;
     }

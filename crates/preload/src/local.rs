@@ -81,6 +81,14 @@ impl Local {
         self.ranges.iter().any(|r| r.lo.load(Ordering::Relaxed) != 0)
     }
 
+    /// Whether an address lies in a mapping of the rings.
+    pub fn covers(&self, at: usize) -> bool {
+        self.ranges.iter().any(|r| {
+            let lo = r.lo.load(Ordering::Relaxed);
+            lo != 0 && (lo..r.hi.load(Ordering::Relaxed)).contains(&at)
+        })
+    }
+
     /// Follows a new mapping. `false` when there are too many pieces to follow.
     pub fn add_range(&self, lo: usize, hi: usize) -> bool {
         let first = !self.is_mapped();

@@ -40,6 +40,7 @@ macro_rules! with_table {
             mmap64(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, off: c_long) -> Ptr = mmap;
             munmap(addr: Ptr, len: usize) -> c_int = munmap;
             mremap(addr: Ptr, old: usize, len: usize, flags: c_int, to: Ptr) -> Ptr = mremap;
+            msync(addr: Ptr, len: usize, flags: c_int) -> c_int = msync;
             // descriptors
             close(fd: c_int) -> c_int = close;
             close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int = close_range;

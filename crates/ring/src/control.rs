@@ -26,8 +26,10 @@ pub mod flag {
     pub const DUMPING: u32 = 1 << 7;
     /// The socket may not, or cannot, send itself a doorbell.
     pub const NO_BELL: u32 = 1 << 8;
-    /// Strict mode: the real socket is plugged, so that senders wait.
+    /// A plug is in the real queue, so that senders wait.
     pub const PLUG: u32 = 1 << 9;
+    /// The real socket's receive buffer was made small, so that senders wait.
+    pub const NARROW: u32 = 1 << 10;
 }
 
 /// How many processes can have a ring mapped at once and be told apart.

@@ -231,6 +231,18 @@ impl Endpoint {
         unsafe { ring.load(Ordering::Acquire).as_ref() }.map_or(-1, |m| m.fd.load(Ordering::Relaxed))
     }
 
+    /// Whether the receive ring's next frame is not to be filled now.
+    #[inline]
+    pub fn is_full(&self) -> bool {
+        match (self.rx(), self.control()) {
+            (Some(rx), Some(control)) => {
+                let head = control.rx_head.load(Ordering::Relaxed) % rx.geometry().frame_nr();
+                crate::memory::Frames::status(rx, head) != crate::abi::status::UNUSED
+            }
+            _ => false,
+        }
+    }
+
     /// The ring asked for.
     pub fn ring(&self, which: Which) -> Option<&RingMemory> {
         match which {

@@ -3,7 +3,7 @@
 //! - [`batch`]: one `recvmmsg` straight into free frames. The usual way.
 //! - [`single`]: one datagram at a time, looked at before it is taken. For strict mode.
 //! - [`bell`]: keeps the real socket readable for waiters who see nothing else.
-//! - [`congestion`]: strict mode's way of making senders wait.
+//! - [`congestion`]: makes senders wait for a reader that is behind.
 //! - [`copy`]: the client's own `recv` of `COPY` messages.
 //!
 //! Everything here runs under the receive lock.
@@ -25,7 +25,7 @@ use crate::message::{self, NLMSG_GOODSIZE, Pieces};
 use crate::readiness;
 use crate::ring;
 use crate::socket::Socket;
-use crate::store::{Meta, SOFT_LIMIT};
+use crate::store::Meta;
 use crate::sys::{SOL_SOCKET, SockaddrNl};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::{Relaxed, Release};
@@ -54,6 +54,8 @@ pub(crate) struct Pump<'a, S> {
     pub context: Context,
     /// Dump parts this run has set aside.
     pub set_aside: Cell<u32>,
+    /// Whether this run has filled a frame.
+    pub filled: Cell<bool>,
 }
 
 /// Whether a step has moved something.
@@ -62,11 +64,6 @@ pub(crate) enum Step {
     Moved,
     Stop,
 }
-
-/// So many datagrams of a socket are taken one by one and placed as 4.5 placed them; from then on they come in batches, and
-/// everything that fits a frame comes in one. A client that exchanges a few messages meets the kernel it was written for; one
-/// that reads a stream gets its speed (compat.md, "Warm-up").
-const WARM_UP: u64 = 32;
 
 /// More frames than this are not filled in one go, so that a flood cannot keep the lock.
 const MOST: u32 = 4096;
@@ -85,7 +82,8 @@ impl Endpoint {
 
     /// As [`Self::service`], by somebody who has the lock.
     pub(crate) fn service_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S, context: Context) {
-        let pump = Pump { endpoint: self, control, ring, sock, context, set_aside: Cell::new(0) };
+        let pump =
+            Pump { endpoint: self, control, ring, sock, context, set_aside: Cell::new(0), filled: Cell::new(false) };
         pump.run();
     }
 }
@@ -95,8 +93,7 @@ impl<S: Socket> Pump<'_, S> {
         let strict = self.endpoint.strict.load(Relaxed);
         self.control.set(flag::BLOCKED, false);
         self.forget_released();
-        if strict && matches!(self.context, Context::Wait | Context::Received) && self.control.copies.load(Relaxed) == 0
-        {
+        if matches!(self.context, Context::Wait | Context::Received) && self.control.copies.load(Relaxed) == 0 {
             self.relieve();
         }
         self.place_backlog();
@@ -106,7 +103,7 @@ impl<S: Socket> Pump<'_, S> {
         let mut budget = MOST;
         while budget > 0 {
             let before = self.control.rx_head.load(Relaxed);
-            let step = if strict || self.is_warming_up() { self.one(strict) } else { self.batch() };
+            let step = if strict { self.one() } else { self.batch() };
             if step == Step::Stop {
                 break;
             }
@@ -116,21 +113,43 @@ impl<S: Socket> Pump<'_, S> {
         self.ring_bell();
     }
 
-    fn is_warming_up(&self) -> bool {
-        self.control.counters.rx_datagrams.load(Relaxed) < WARM_UP
-    }
-
     /// The ring cannot take what waits in the socket. 4.5 lost such a message and told so; here it waits, and its arrival is
-    /// told all the same while the socket is warming up.
+    /// told all the same, once until the client has drained its queue. Not told: a ring that this very run has filled (the
+    /// client keeps up), and a dump, whose flow control this is.
     fn blocked(&self, tell: bool) -> Step {
-        self.control.set(flag::BLOCKED, true);
-        if tell {
+        let control = self.control;
+        control.set(flag::BLOCKED, true);
+        if tell && !self.filled.get() {
+            // An error of the kernel's own would come with the next receive, which cannot be made now.
+            let error = self.sock.take_error();
+            if error != 0 {
+                control.error.store(error as u32, Relaxed);
+            }
             let queued = self.sock.queued().unwrap_or(0);
-            if queued > self.control.told_bytes.swap(queued, Relaxed) && !self.control.has(flag::NO_ENOBUFS) {
-                self.control.error.store(Errno::NOBUFS.0 as u32, Relaxed);
+            if queued > control.told_bytes.swap(queued, Relaxed) && !control.has(flag::DUMPING) {
+                self.tell();
             }
         }
         Step::Stop
+    }
+
+    /// Tells of a message that finds the ring full. One from another process congests the socket: its senders wait from now on.
+    fn tell(&self) {
+        let control = self.control;
+        let from_user = self.next_sender().is_some_and(|portid| portid != 0);
+        if !self.may_be_told() && !self.next_is_ack() {
+            return;
+        }
+        control.error.store(Errno::NOBUFS.0 as u32, Relaxed);
+        control.set(flag::CONGESTED, control.copies.load(Relaxed) > 0);
+        if from_user && control.has(flag::CONGESTED) {
+            self.congest();
+        }
+    }
+
+    /// Whether the client wants to know of lost messages, and has not been told since it drained its queue.
+    fn may_be_told(&self) -> bool {
+        !self.control.has(flag::NO_ENOBUFS) && !self.control.has(flag::CONGESTED)
     }
 
     /// Advances `rx_oldest` over released frames.
@@ -180,6 +199,7 @@ impl<S: Socket> Pump<'_, S> {
 
     /// Makes the frame at the head `status` with this header.
     fn publish(&self, pos: u32, hdr: &FrameHdr, status: u32) {
+        self.filled.set(true);
         self.ring.write_header(pos, hdr);
         self.ring.set_status(pos, status);
         self.set_head(self.ring.next(pos), 1);
@@ -192,7 +212,7 @@ impl<S: Socket> Pump<'_, S> {
         let control = self.control;
         control.count(&control.counters.overruns, 1);
         // The kernel told of a lost acknowledgement whatever the client had set (`netlink_ack`).
-        let first = !control.has(flag::NO_ENOBUFS) && !control.has(flag::CONGESTED);
+        let first = self.may_be_told();
         if first || is_ack {
             control.error.store(Errno::NOBUFS.0 as u32, Relaxed);
         }
@@ -208,7 +228,11 @@ impl<S: Socket> Pump<'_, S> {
     fn failed(&self, error: Errno) -> Step {
         match error {
             Errno::AGAIN => {
+                // The kernel keeps a part of a running dump in the queue: there is none.
                 self.control.set(flag::DUMP, false);
+                if self.endpoint.store(self.control).unplaced() == 0 {
+                    self.control.set(flag::DUMPING, false);
+                }
                 Step::Stop
             }
             Errno::INTR => Step::Moved,
@@ -229,35 +253,39 @@ impl<S: Socket> Pump<'_, S> {
         let strict = self.endpoint.strict.load(Relaxed);
         let room = self.ring.geometry().room();
         while let Some((meta, bytes)) = store.first_unplaced() {
-            if (strict || self.is_warming_up()) && !self.may_resume_dump() {
+            let dump = self.control.has(flag::DUMPING);
+            if dump && !self.may_resume_dump() {
                 break;
             }
             let pos = self.forward();
             if self.ring.status(pos) != status::UNUSED {
                 break;
             }
-            let fits = bytes.len() <= room as usize && (!strict || room >= NLMSG_GOODSIZE);
-            if self.control.has(flag::DUMPING) {
-                let ended = message::ends_dump(bytes);
-                self.control.set(flag::DUMPING, !ended);
+            if dump && message::ends_dump(bytes) {
+                self.control.set(flag::DUMPING, false);
             }
-            if fits {
+            if bytes.len() <= room as usize && !is_copied(&meta, strict, room) {
                 self.fill(pos, &meta, bytes);
+                store.placed(false);
             } else {
                 self.publish(pos, &meta.hdr, status::COPY);
+                store.placed(true);
             }
-            store.placed(!fits);
         }
     }
 
-    /// Whether nothing more may be taken from the socket: earlier messages still wait for a frame, or for `recv`.
-    fn store_is_full(&self) -> bool {
+    /// Makes the frame at the head, which is `pos`, `COPY`, and keeps the message for the client's `recv`.
+    ///
+    /// # Safety
+    /// `from` is readable for `len` bytes and outside the store.
+    unsafe fn copy(&self, pos: u32, meta: &Meta, from: *const u8, len: usize) {
         let store = self.endpoint.store(self.control);
-        let full = store.unplaced() > 0 || store.used() >= SOFT_LIMIT;
-        if full {
-            self.blocked(false);
+        // SAFETY: the caller's duty.
+        if unsafe { store.push_copy(meta, [(from, len), (core::ptr::null(), 0)]) } {
+            self.publish(pos, &FrameHdr { len: len as u32, ..meta.hdr }, status::COPY);
+        } else {
+            self.overrun(false);
         }
-        full
     }
 
     /// Takes in a datagram that lies in private memory: into frames as far as they go, the rest into the store.
@@ -265,7 +293,8 @@ impl<S: Socket> Pump<'_, S> {
         let room = self.ring.geometry().room() as usize;
         let pos = self.forward();
         let store = self.endpoint.store(self.control);
-        if bytes.len() <= room && store.unplaced() == 0 && self.ring.status(pos) == status::UNUSED {
+        let copied = is_copied(meta, false, room as u32);
+        if bytes.len() <= room && !copied && store.unplaced() == 0 && self.ring.status(pos) == status::UNUSED {
             self.fill(pos, meta, bytes);
         } else {
             self.stash(meta, bytes);
@@ -301,6 +330,12 @@ impl<S: Socket> Pump<'_, S> {
     fn readable(&self) -> bool {
         readiness::readable(self.endpoint, self.control)
     }
+}
+
+/// Whether a message travels by `COPY` though it fits: what another process sent, as in 4.5; in strict mode, where only dump
+/// parts are ever stored before they have a frame, parts for frames smaller than the kernel's allocation for them.
+fn is_copied(meta: &Meta, strict: bool, room: u32) -> bool {
+    if strict { room < NLMSG_GOODSIZE } else { meta.portid != 0 }
 }
 
 /// Reads name and ancillary data of a received message.

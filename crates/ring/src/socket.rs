@@ -4,6 +4,7 @@ use crate::errno::{Errno, Result};
 use crate::sys::{self, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
 use syscalls::Sysno;
 
+const SO_ERROR: i32 = 4;
 const SO_SNDBUF: i32 = 7;
 const SO_RCVBUF: i32 = 8;
 const SO_RCVBUFFORCE: i32 = 33;
@@ -36,6 +37,8 @@ pub unsafe trait Socket {
     unsafe fn send(&self, msg: &MsgHdr, flags: u32) -> Result<usize>;
     /// Bytes charged to the receive queue (`SO_MEMINFO`).
     fn queued(&self) -> Result<u32>;
+    /// The socket's pending error (`SO_ERROR`), which is cleared by that; 0 for none.
+    fn take_error(&self) -> i32;
     /// The port id the socket is bound to, 0 for none.
     fn portid(&self) -> Result<u32>;
     /// Sets the receive buffer to `bytes` (the kernel doubles it); returns what it was.
@@ -100,6 +103,10 @@ unsafe impl Socket for Fd {
         // SK_MEMINFO_RMEM_ALLOC is the first of nine words.
         let info: [u32; 9] = sys::getsockopt(self.0, sys::SOL_SOCKET, linux_raw_sys::net::SO_MEMINFO as i32)?;
         Ok(info[0])
+    }
+
+    fn take_error(&self) -> i32 {
+        sys::getsockopt(self.0, sys::SOL_SOCKET, SO_ERROR).unwrap_or(0)
     }
 
     fn portid(&self) -> Result<u32> {

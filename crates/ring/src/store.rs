@@ -17,7 +17,7 @@ use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
 
 const ALIGN: u64 = 64;
 /// Bytes of store, mostly never touched.
-pub const CAPACITY: usize = 8 << 20;
+pub const CAPACITY: usize = 16 << 20;
 /// With this much in the store, further messages wait in the socket.
 pub const SOFT_LIMIT: u64 = 1 << 20;
 /// An empty store that has used more than this gives its pages back.
@@ -113,6 +113,28 @@ impl<'a> Store<'a> {
     /// # Safety
     /// Each part is readable for its length and outside the store.
     pub unsafe fn push(&self, meta: &Meta, parts: [(*const u8, usize); 2]) -> bool {
+        // SAFETY: the caller's duty.
+        let pushed = unsafe { self.append(meta, parts, Kind::Unplaced) };
+        if pushed {
+            add(&self.control.unplaced, 1);
+        }
+        pushed
+    }
+
+    /// Appends a message that has its `COPY` frame already.
+    ///
+    /// # Safety
+    /// As for [`Self::push`].
+    pub unsafe fn push_copy(&self, meta: &Meta, parts: [(*const u8, usize); 2]) -> bool {
+        // SAFETY: the caller's duty.
+        let pushed = unsafe { self.append(meta, parts, Kind::Copy) };
+        if pushed {
+            add(&self.control.copies, 1);
+        }
+        pushed
+    }
+
+    unsafe fn append(&self, meta: &Meta, parts: [(*const u8, usize); 2], kind: Kind) -> bool {
         let len: usize = parts.iter().map(|p| p.1).sum();
         if !self.has_room(len) {
             return false;
@@ -126,7 +148,7 @@ impl<'a> Store<'a> {
         }
         let mut meta = *meta;
         meta.hdr.len = len as u32;
-        self.write(off, &Record { kind: Kind::Unplaced as u32, span: need as u32, meta });
+        self.write(off, &Record { kind: kind as u32, span: need as u32, meta });
         // SAFETY: `need` covers header and bytes and does not wrap; the parts are the caller's duty.
         unsafe {
             let mut to = self.at(off).add(size_of::<Record>());
@@ -137,7 +159,6 @@ impl<'a> Store<'a> {
         }
         c.store_end.store(off + need, Relaxed);
         c.store_high.fetch_max(off + need - c.store_tail.load(Relaxed), Relaxed);
-        add(&c.unplaced, 1);
         true
     }
 

@@ -87,8 +87,8 @@ impl Endpoint {
                 ring.set_status(frame.pos, status::UNUSED);
                 match result {
                     Ok(n) => total += n,
-                    // Kernels from 5.17 on refuse empty datagrams. To the kernel they never meant anything.
-                    Err(Errno::NODATA) if frame.len == 0 && (to_kernel(template) || self.strict.load(Relaxed)) => {}
+                    // Kernels from 5.17 on refuse empty datagrams, which 4.5 sent and answered with 0.
+                    Err(Errno::NODATA) if frame.len == 0 => {}
                     Err(error) => {
                         self.service(sock, pid, Context::Send);
                         return Err(error);
@@ -156,16 +156,6 @@ fn may_join(template: &MsgHdr) -> bool {
     }
     // SAFETY: the caller of `kick` vouches for `namelen` bytes.
     unsafe { template.name.cast::<SockaddrNl>().read_unaligned() }.groups == 0
-}
-
-/// Whether a destination is the kernel: none given, or port id 0 and no group.
-fn to_kernel(template: &MsgHdr) -> bool {
-    if template.name.is_null() || (template.namelen as usize) < size_of::<SockaddrNl>() {
-        return template.name.is_null();
-    }
-    // SAFETY: the caller of `kick` vouches for `namelen` bytes.
-    let name = unsafe { template.name.cast::<SockaddrNl>().read_unaligned() };
-    name.portid == 0 && name.groups == 0
 }
 
 unsafe fn send_one<S: Socket>(sock: &S, ring: &RingMemory, t: &MsgHdr, frame: Taken, flags: u32) -> Result<usize> {

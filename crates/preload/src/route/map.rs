@@ -2,10 +2,10 @@
 
 use crate::fdtable;
 use crate::guard;
-use crate::init;
 use crate::local::Local;
 use crate::log::{debug, info};
 use crate::next::{self, set_errno};
+use crate::route::options;
 use crate::symbols::Ptr;
 use core::ffi::{c_int, c_long};
 use core::sync::atomic::Ordering::Relaxed;
@@ -24,8 +24,8 @@ pub unsafe fn mmap(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, 
         if flags & MAP_FIXED != 0 && at != FAILED && fdtable::live() > 0 {
             unmapped(addr as usize, len);
         }
-        if at == FAILED && fd >= 0 && next::errno() == Errno::NODEV && init::STRICT.load(Relaxed) && is_netlink(fd) {
-            // A netlink socket could be mapped in 4.5, and this one has no ring.
+        if at == FAILED && fd >= 0 && next::errno() == Errno::NODEV && options::ASKED.load(Relaxed) && is_netlink(fd) {
+            // To a program that knows rings, a netlink socket can be mapped, and this one has none.
             set_errno(Errno::INVAL);
         }
         return at;
@@ -109,20 +109,23 @@ pub unsafe fn munmap(addr: Ptr, len: usize) -> c_int {
     result
 }
 
+pub unsafe fn msync(addr: Ptr, len: usize, flags: c_int) -> c_int {
+    const MS_SYNC: c_int = 4;
+    if flags & MS_SYNC != 0 && fdtable::all().any(|l| l.covers(addr as usize)) {
+        // A socket has nothing to be synchronized with.
+        set_errno(Errno::INVAL);
+        return -1;
+    }
+    // SAFETY: handed on as it came.
+    unsafe { next::msync(addr, len, flags) }
+}
+
 pub unsafe fn mremap(addr: Ptr, old: usize, len: usize, flags: c_int, to: Ptr) -> Ptr {
     // SAFETY: handed on as it came.
     let at = unsafe { next::mremap(addr, old, len, flags, to) };
     if at != FAILED && fdtable::all().next().is_some() {
         let lo = addr as usize;
-        let ours = fdtable::all().find(|l| {
-            l.ranges.iter().any(|r| {
-                let (a, b) = (
-                    r.lo.load(core::sync::atomic::Ordering::Relaxed),
-                    r.hi.load(core::sync::atomic::Ordering::Relaxed),
-                );
-                a != 0 && lo >= a && lo < b
-            })
-        });
+        let ours = fdtable::all().find(|l| l.covers(lo));
         if let Some(local) = ours
             && local.try_use()
         {

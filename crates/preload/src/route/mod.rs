@@ -20,7 +20,7 @@ mod wait;
 
 pub use epoll::{epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait};
 pub use fds::{close, close_range, closefrom, dup, dup2, dup3, fcntl, fcntl64};
-pub use map::{mmap, mmap64, mremap, munmap};
+pub use map::{mmap, mmap64, mremap, msync, munmap};
 pub use options::{getsockopt, setsockopt};
 pub use receive::{__read_chk, __recv_chk, __recvfrom_chk, read, readv, recv, recvfrom, recvmmsg, recvmsg};
 pub use select::{pselect, select};

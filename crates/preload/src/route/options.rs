@@ -8,11 +8,15 @@ use crate::log::info;
 use crate::next::{self, set_errno};
 use crate::symbols::Ptr;
 use core::ffi::{c_int, c_uint};
+use core::sync::atomic::AtomicBool;
 use core::sync::atomic::Ordering::Relaxed;
 use nlmmap_ring::abi::{NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK};
 use nlmmap_ring::control::{Control, flag};
 use nlmmap_ring::errno::Errno;
 use nlmmap_ring::sys::{self, SOL_SOCKET};
+
+/// Whether this process has ever asked for a ring.
+pub static ASKED: AtomicBool = AtomicBool::new(false);
 
 const SO_ERROR: c_int = 4;
 const SO_PASSCRED: c_int = 16;
@@ -62,6 +66,7 @@ fn after_set(local: &Local, control: &Control, fd: c_int, option: (c_int, c_int)
 
 unsafe fn ring(fd: c_int, name: c_int, value: Ptr, len: c_uint) -> c_int {
     let saved = next::errno();
+    ASKED.store(true, Relaxed);
     // The kernel first: one that knows the option serves it, and a descriptor that is no netlink socket gets its own error.
     // SAFETY: handed on as it came.
     let result = unsafe { next::setsockopt(fd, SOL_NETLINK, name, value, len) };

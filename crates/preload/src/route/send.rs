@@ -11,6 +11,7 @@ use crate::next::{self, set_errno};
 use crate::process;
 use crate::symbols::{IoVec, Ptr};
 use core::ffi::{c_int, c_uint};
+use core::sync::atomic::Ordering::AcqRel;
 use nlmmap_ring::abi::NLMSG_HDRLEN;
 use nlmmap_ring::errno::Errno;
 use nlmmap_ring::rx::Context;
@@ -40,8 +41,11 @@ unsafe fn after(local: &Local, fd: c_int, buf: *const u8, sent: isize) {
 
 /// A kick with the destination and ancillary data of `msg`.
 unsafe fn kick(local: &Local, fd: c_int, msg: &MsgHdr, flags: c_int) -> isize {
+    local.duty.sending.fetch_add(1, AcqRel);
     // SAFETY: the caller's duty.
-    match unsafe { local.endpoint.kick(&Fd(fd), process::pid(), msg, flags as u32) } {
+    let result = unsafe { local.endpoint.kick(&Fd(fd), process::pid(), msg, flags as u32) };
+    local.duty.sending.fetch_sub(1, AcqRel);
+    match result {
         Ok(n) => n as isize,
         Err(e) => {
             set_errno(e);
@@ -73,9 +77,11 @@ unsafe fn one(
         // SAFETY: the caller's duty for the destination.
         return unsafe { kick(local, fd, msg, flags) };
     }
+    local.duty.sending.fetch_add(1, AcqRel);
     let sent = forgive_empty(call(), len, msg.name.is_null() || to_kernel(msg));
     // SAFETY: the client's buffer.
     unsafe { after(local, fd, buf.cast(), sent) };
+    local.duty.sending.fetch_sub(1, AcqRel);
     sent
 }
 
@@ -144,8 +150,10 @@ pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
     } else {
         // SAFETY: handed on as it came; then the client's first buffer, as far as it goes.
         unsafe {
+            local.duty.sending.fetch_add(1, AcqRel);
             let sent = next::writev(fd, iov, nr);
             after(local, fd, vector.base, sent.min(vector.len as isize));
+            local.duty.sending.fetch_sub(1, AcqRel);
             sent
         }
     };
@@ -176,8 +184,10 @@ unsafe fn message(local: &Local, fd: c_int, msg: *const MsgHdr, flags: c_int) ->
     }
     // SAFETY: handed on as it came; then the client's first buffer, as far as it goes.
     unsafe {
+        local.duty.sending.fetch_add(1, AcqRel);
         let sent = next::sendmsg(fd, msg, flags);
         after(local, fd, vector.base, sent.min(vector.len as isize));
+        local.duty.sending.fetch_sub(1, AcqRel);
         sent
     }
 }

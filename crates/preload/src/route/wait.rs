@@ -98,7 +98,7 @@ pub(super) fn events(local: &Local) -> i16 {
 }
 
 /// Whether a wait must pump before it looks: strict mode's dumps go on at each wait; a backlog may find frames, a doorbell
-/// may have become obsolete.
+/// may have become obsolete, and behind a full ring an error may wait.
 pub(super) fn wants_service(local: &Local) -> bool {
     local.endpoint.strict.load(Relaxed)
         || local

@@ -4,41 +4,48 @@
 //! that fits is in place when the call returns. One that does not, and everything behind it in the same batch, goes through
 //! the store: the order of frames is the order of messages (protocol.md, I5).
 
-use super::{Pump, Step, meta_of};
-use crate::abi::status;
+use super::{Pump, Step, is_copied, meta_of};
+use crate::abi::{self, status};
 use crate::control::flag;
 use crate::endpoint::{CONTROL_LEN, LARGEST, Scratch, VLEN};
 use crate::errno::Errno;
+use crate::memory::Frames;
 use crate::message;
 use crate::ring;
 use crate::rx::Context;
 use crate::socket::Socket;
-use crate::store::Meta;
+use crate::store::{Meta, SOFT_LIMIT};
 use crate::sys::{IoVec, MMsgHdr, MSG_TRUNC, SockaddrNl};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// A receive this large lets the kernel build dump parts of up to 32 KiB; frames with less room get them cut.
 const DUMP_PART: usize = 32 << 10;
 
+/// Dump parts that one run may take from in front of what the client's sends have queued behind them.
+const MOST_SET_ASIDE: u32 = 4;
+
 impl<S: Socket> Pump<'_, S> {
     /// Receives one batch.
     pub(super) fn batch(&self) -> Step {
-        if self.store_is_full() {
-            return Step::Stop;
+        let store = self.endpoint.store(self.control);
+        let dumping = self.control.has(flag::DUMPING);
+        let asking = matches!(self.context, Context::Send | Context::Recv);
+        if store.used() >= SOFT_LIMIT || store.unplaced() > 0 && !(dumping && asking) {
+            return self.blocked(false);
         }
         let room = self.ring.geometry().room() as usize;
         let start = self.forward();
         let free = ring::unused_run(self.ring, start, VLEN as u32) as usize;
         if free == 0 {
-            return self.blocked(false);
+            return self.blocked(true);
         }
         // Each receive makes the kernel produce the next part of a running dump, and parts larger than a frame are cut: take
-        // them one by one, from contiguous memory.
-        let dump = self.control.has(flag::DUMP);
-        if dump && room < DUMP_PART {
-            return self.one_private();
+        // them one by one, from contiguous memory. So is the doorbell, which must not leave a gap in the ring.
+        let dump = self.control.has(flag::DUMP) || dumping;
+        if self.control.has(flag::PLUG) && self.next_is_plug() {
+            return self.leave_or_pull_plug();
         }
-        // The doorbell is taken from among the messages, which must not leave a gap in the ring.
-        if self.control.has(flag::BELL) {
+        if dump && room < DUMP_PART || self.control.flags.load(Relaxed) & (flag::BELL | flag::PLUG) != 0 {
             return self.one_private();
         }
         let most = if dump && self.context == Context::Send { 1 } else { free };
@@ -102,8 +109,11 @@ impl<S: Socket> Pump<'_, S> {
             let here = pos;
             pos = self.ring.geometry().next(pos);
             in_place &= len <= room;
-            if in_place {
+            if in_place && !is_copied(&meta, false, room as u32) {
                 self.publish(here, &meta.hdr, status::VALID);
+            } else if in_place {
+                // SAFETY: the payload is readable for `len <= room` bytes, and the store lies elsewhere.
+                unsafe { self.copy(here, &meta, self.ring.payload(here), len) };
             } else if meta.truncated != 0 {
                 self.overrun(false);
             } else {
@@ -133,6 +143,13 @@ impl<S: Socket> Pump<'_, S> {
 
     /// Receives one datagram by way of private memory: cut if it is a dump part, dropped if it is the doorbell.
     fn one_private(&self) -> Step {
+        let dumping = self.control.has(flag::DUMPING);
+        let may_go_on = !dumping || self.may_resume_dump();
+        if !may_go_on
+            && (!matches!(self.context, Context::Send | Context::Recv) || self.set_aside.get() >= MOST_SET_ASIDE)
+        {
+            return self.blocked(false);
+        }
         let (meta, bytes) = match self.receive_private(LARGEST, 0) {
             Ok(part) => part,
             Err(error) => return self.failed(error),
@@ -145,11 +162,48 @@ impl<S: Socket> Pump<'_, S> {
             self.overrun(false);
             return Step::Moved;
         }
-        let multi = message::header(bytes, 0).is_some_and(|m| m.flags & crate::abi::NLM_F_MULTI != 0);
-        if message::ends_dump(bytes) && multi {
+        if !is_dump_part(&meta, bytes) {
+            self.pass_by(&meta, bytes);
+            return Step::Moved;
+        }
+        let ended = message::ends_dump(bytes);
+        if ended {
             self.control.set(flag::DUMP, false);
         }
-        self.ingest(&meta, bytes);
-        if self.context == Context::Send && multi { Step::Stop } else { Step::Moved }
+        if !dumping {
+            // The first part: the kernel has made it in the client's own send.
+            self.ingest(&meta, bytes);
+            let placed = self.endpoint.store(self.control).unplaced() == 0;
+            self.control.set(flag::DUMPING, !(ended && placed));
+            return if self.context == Context::Send { Step::Stop } else { Step::Moved };
+        }
+        self.stash(&meta, bytes);
+        self.place_backlog();
+        if !may_go_on {
+            // What the client's sends have queued behind it must not wait for it.
+            self.set_aside.set(self.set_aside.get() + 1);
+        }
+        Step::Moved
     }
+
+    /// Takes in a message that is no dump part, past dump parts that wait for their time: 4.5 would not have made them yet.
+    fn pass_by(&self, meta: &Meta, bytes: &[u8]) {
+        let room = self.ring.geometry().room();
+        let pos = self.forward();
+        let waiting = self.endpoint.store(self.control).unplaced() > 0 && self.control.has(flag::DUMPING);
+        let fits = bytes.len() <= room as usize && !is_copied(meta, false, room);
+        if waiting && fits && self.ring.status(pos) == status::UNUSED {
+            self.fill(pos, meta, bytes);
+        } else if waiting {
+            self.stash(meta, bytes);
+        } else {
+            self.ingest(meta, bytes);
+        }
+    }
+}
+
+/// Whether a datagram is part of a dump of ours.
+fn is_dump_part(meta: &Meta, bytes: &[u8]) -> bool {
+    let multi = message::header(bytes, 0).is_some_and(|m| m.flags & abi::NLM_F_MULTI != 0);
+    multi && meta.portid == 0 && meta.hdr.group == 0
 }

@@ -1,4 +1,4 @@
-//! Strict mode: a congested socket makes its senders wait (`netlink_attachskb`, `netlink_rcv_wake`).
+//! A congested socket makes its senders wait (`netlink_attachskb`, `netlink_rcv_wake`).
 //!
 //! The kernel of 4.5 refused, or put to sleep, whoever sent to a socket whose reader had lost a message and not drained its
 //! queue since. From userspace the same is reached by the real socket's own limit: its receive buffer is made as small as the
@@ -20,35 +20,40 @@ pub(super) const PLUG: usize = 4096;
 impl Endpoint {
     /// The client has drained its queue: senders may go on.
     pub(super) fn relieve_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S) {
-        Pump { endpoint: self, control, ring, sock, context: Context::Recv, set_aside: Cell::new(0) }.relieve();
+        Pump {
+            endpoint: self,
+            control,
+            ring,
+            sock,
+            context: Context::Recv,
+            set_aside: Cell::new(0),
+            filled: Cell::new(false),
+        }
+        .relieve();
     }
 }
 
 impl<S: Socket> Pump<'_, S> {
-    /// Plugs the real socket.
+    /// Makes the real socket's room small, and plugs it if what is queued does not fill it (kernels from 6.16 on count the new
+    /// message too, and refuse the plug where the queue is as good as full).
     pub(super) fn congest(&self) {
-        if !self.endpoint.strict.load(Relaxed) || self.control.has(flag::PLUG) {
+        if self.control.has(flag::NARROW) {
             return;
         }
-        let Ok(before) = self.sock.set_receive_room(0) else {
-            return;
-        };
+        let Ok(before) = self.sock.set_receive_room(0) else { return };
         self.control.room_before.store(before, Relaxed);
+        self.control.set(flag::NARROW, true);
         if self.ring_with::<PLUG>() {
             self.control.set(flag::PLUG, true);
-        } else {
-            let _ = self.sock.set_receive_room(before / 2);
         }
     }
 
     /// `netlink_rcv_wake`, once the client's queue is empty.
     pub(super) fn relieve(&self) {
-        if !self.control.has(flag::CONGESTED) {
-            return;
-        }
         self.control.set(flag::CONGESTED, false);
-        if self.control.has(flag::PLUG) {
+        if self.control.has(flag::NARROW) {
             let _ = self.sock.set_receive_room(self.control.room_before.load(Relaxed) / 2);
+            self.control.set(flag::NARROW, false);
         }
     }
 

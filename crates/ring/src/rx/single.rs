@@ -1,4 +1,4 @@
-//! One datagram at a time, looked at before it is taken: strict mode, and every socket's warm-up.
+//! One datagram at a time, looked at before it is taken: strict mode.
 //!
 //! The 4.5 kernel chose a frame's fate by what the message was, and when a dump goes on; here both are found out by a look at
 //! the datagram before it is taken.
@@ -33,7 +33,7 @@ enum Place {
 
 impl<S: Socket> Pump<'_, S> {
     /// Looks at the next datagram and takes it where it belongs.
-    pub(super) fn one(&self, strict: bool) -> Step {
+    pub(super) fn one(&self) -> Step {
         if self.context == Context::Background && self.control.has(flag::DUMPING) && !self.may_resume_dump() {
             // Even a look would make the kernel go on with the dump.
             return self.blocked(false);
@@ -56,13 +56,9 @@ impl<S: Socket> Pump<'_, S> {
                 Err(error) => self.failed(error),
             };
         }
-        let place = self.place(origin, len, strict);
-        if !matches!(place, Place::Later) {
-            self.control.told_bytes.store(0, Relaxed);
-        }
+        let place = self.place(origin, len);
         match place {
-            Place::Later if origin == Origin::Dump => return self.set_aside(len),
-            Place::Later => return self.blocked(true),
+            Place::Later => return self.set_aside(len),
             Place::Nowhere => {
                 let taken = self.receive_private(0, 0);
                 self.overrun(origin == Origin::Ack && len <= self.ring.geometry().room() as usize);
@@ -94,7 +90,7 @@ impl<S: Socket> Pump<'_, S> {
     }
 
     /// 4.5's ways: see abi.md, "Receiving", and the functions named in the module of the ring.
-    fn place(&self, origin: Origin, len: usize, strict: bool) -> Place {
+    fn place(&self, origin: Origin, len: usize) -> Place {
         let room = self.ring.geometry().room();
         let in_frame = match origin {
             Origin::Ack | Origin::Packet => len <= room as usize,
@@ -112,14 +108,11 @@ impl<S: Socket> Pump<'_, S> {
         match (self.ring.status(pos) == status::UNUSED, in_frame, origin) {
             (true, true, _) => Place::Frames,
             // netlink_attachskb: a congested socket takes nothing into its queue, frames of its own apart.
-            (true, false, Origin::Ack | Origin::Packet | Origin::Other)
-                if strict && self.control.has(flag::CONGESTED) =>
-            {
+            (true, false, Origin::Ack | Origin::Packet | Origin::Other) if self.control.has(flag::CONGESTED) => {
                 Place::Nowhere
             }
             (true, false, _) if self.store_has_room(len) => Place::Copy,
             (_, _, Origin::Dump) => Place::Later,
-            _ if !strict => Place::Later,
             _ => Place::Nowhere,
         }
     }
@@ -160,16 +153,25 @@ impl<S: Socket> Pump<'_, S> {
     }
 
     fn take_copy(&self, meta: &Meta, bytes: &[u8]) {
-        let store = self.endpoint.store(self.control);
         // SAFETY: a slice is readable, and not in the store.
-        if unsafe { store.push(meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)]) } {
-            let pos = self.head();
-            store.first_unplaced();
-            self.publish(pos, &meta.hdr, status::COPY);
-            store.placed(true);
-        } else {
-            self.overrun(false);
-        }
+        unsafe { self.copy(self.head(), meta, bytes.as_ptr(), bytes.len()) };
+    }
+
+    /// The port id that the next datagram comes from.
+    pub(super) fn next_sender(&self) -> Option<u32> {
+        self.look().ok().map(|(meta, _, _)| meta.portid)
+    }
+
+    /// Whether the plug is next.
+    pub(super) fn next_is_plug(&self) -> bool {
+        self.look().is_ok_and(|(meta, len, _)| self.is_plug(&meta, len))
+    }
+
+    /// Whether an acknowledgement is next: the kernel tells of a lost one whatever the client has set (`netlink_ack`).
+    pub(super) fn next_is_ack(&self) -> bool {
+        let family = self.endpoint.family.load(Relaxed);
+        self.look()
+            .is_ok_and(|(meta, _, first)| message::origin(first, meta.portid, meta.hdr.group, family) == Origin::Ack)
     }
 
     /// The next datagram's size, first header and origin, without taking it.
