@@ -68,9 +68,11 @@ int main(int argc, char **argv)
 	for (i = 1; i <= 200; i++) {
 		send_by(how, msg_ack(buf, i));
 		take_valid(i, NLMSG_ERROR, how);
-		/* The kernel built single replies outside the ring: COPY, but there at once as well. */
+		/* The kernel built single replies outside the ring: COPY, but there at once as well. Default
+		 * mode owes the client VALID: two daemons took nothing else. */
 		send_by(how, msg_getlink(buf, 1, 0, i));
-		CHECK(ready(&s.rx), "after %s the reply is not in the ring: status %u", how, status_of(head(&s.rx)));
+		CHECK(strict() ? ready(&s.rx) : status_of(head(&s.rx)) == NL_MMAP_STATUS_VALID,
+		      "after %s the reply's frame has status %u", how, status_of(head(&s.rx)));
 		rx_next(&s, rest, sizeof rest, NULL);
 		CHECK(((struct nlmsghdr *)rest)->nlmsg_type == RTM_NEWLINK && ((struct nlmsghdr *)rest)->nlmsg_seq == i,
 		      "%s: not the reply", how);
