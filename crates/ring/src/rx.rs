@@ -80,6 +80,13 @@ impl Endpoint {
         self.service_held(control, ring, sock, context);
     }
 
+    /// As [`Self::service`], by somebody who has seen to the signals.
+    pub(crate) fn service_quietly<S: Socket>(&self, sock: &S, pid: u32, context: Context) {
+        let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return };
+        let _held = control.lock.hold_quietly(pid);
+        self.service_held(control, ring, sock, context);
+    }
+
     /// As [`Self::service`], by somebody who has the lock.
     pub(crate) fn service_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S, context: Context) {
         let pump =
@@ -186,23 +193,27 @@ impl<S: Socket> Pump<'_, S> {
         self.control.rx_head.store(pos, Release);
     }
 
-    /// The head after stepping over `SKIP` frames.
-    fn forward(&self) -> u32 {
-        let head = self.head();
-        let pos = ring::forward_ring(self.ring, head);
-        if pos != head {
-            let frame_nr = self.ring.frame_nr();
-            self.set_head(pos, (pos + frame_nr - head) % frame_nr);
-        }
-        pos
+    /// Where the head leads to over `SKIP` frames. It stays until a message is put there: a frame that is released before
+    /// that is the next one (`netlink_alloc_skb` steps over frames with a message in hand).
+    fn ahead(&self) -> u32 {
+        ring::forward_ring(self.ring, self.head())
     }
 
-    /// Makes the frame at the head `status` with this header.
+    /// Moves the head to `pos`, which it leads to, without putting anything there.
+    fn step_to(&self, pos: u32) {
+        let (head, frame_nr) = (self.head(), self.ring.frame_nr());
+        if pos != head {
+            self.set_head(pos, (pos + frame_nr - head) % frame_nr);
+        }
+    }
+
+    /// Makes the frame at `pos`, which is the head or ahead of it, `status` with this header.
     fn publish(&self, pos: u32, hdr: &FrameHdr, status: u32) {
         self.filled.set(true);
         self.ring.write_header(pos, hdr);
         self.ring.set_status(pos, status);
-        self.set_head(self.ring.next(pos), 1);
+        let frame_nr = self.ring.frame_nr();
+        self.set_head(self.ring.next(pos), (pos + frame_nr - self.head()) % frame_nr + 1);
         let counters = &self.control.counters;
         self.control.count(if status == status::VALID { &counters.rx_frames } else { &counters.rx_copies }, 1);
     }
@@ -257,7 +268,7 @@ impl<S: Socket> Pump<'_, S> {
             if dump && !self.may_resume_dump() {
                 break;
             }
-            let pos = self.forward();
+            let pos = self.ahead();
             if self.ring.status(pos) != status::UNUSED {
                 break;
             }
@@ -291,7 +302,7 @@ impl<S: Socket> Pump<'_, S> {
     /// Takes in a datagram that lies in private memory: into frames as far as they go, the rest into the store.
     fn ingest(&self, meta: &Meta, bytes: &[u8]) {
         let room = self.ring.geometry().room() as usize;
-        let pos = self.forward();
+        let pos = self.ahead();
         let store = self.endpoint.store(self.control);
         let copied = is_copied(meta, false, room as u32);
         if bytes.len() <= room && !copied && store.unplaced() == 0 && self.ring.status(pos) == status::UNUSED {

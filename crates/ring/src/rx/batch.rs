@@ -34,7 +34,7 @@ impl<S: Socket> Pump<'_, S> {
             return self.blocked(false);
         }
         let room = self.ring.geometry().room() as usize;
-        let start = self.forward();
+        let start = self.ahead();
         let free = ring::unused_run(self.ring, start, VLEN as u32) as usize;
         if free == 0 {
             return self.blocked(true);
@@ -189,7 +189,7 @@ impl<S: Socket> Pump<'_, S> {
     /// Takes in a message that is no dump part, past dump parts that wait for their time: 4.5 would not have made them yet.
     fn pass_by(&self, meta: &Meta, bytes: &[u8]) {
         let room = self.ring.geometry().room();
-        let pos = self.forward();
+        let pos = self.ahead();
         let waiting = self.endpoint.store(self.control).unplaced() > 0 && self.control.has(flag::DUMPING);
         let fits = bytes.len() <= room as usize && !is_copied(meta, false, room);
         if waiting && fits && self.ring.status(pos) == status::UNUSED {

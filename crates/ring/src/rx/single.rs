@@ -104,7 +104,9 @@ impl<S: Socket> Pump<'_, S> {
                 return Place::Later;
             }
         }
-        let pos = if in_frame { self.forward() } else { self.head() };
+        let pos = if in_frame { self.ahead() } else { self.head() };
+        // Also to a frame that is taken: `netlink_alloc_skb` has stepped over the others by then.
+        self.step_to(pos);
         match (self.ring.status(pos) == status::UNUSED, in_frame, origin) {
             (true, true, _) => Place::Frames,
             // netlink_attachskb: a congested socket takes nothing into its queue, frames of its own apart.

@@ -1,0 +1,30 @@
+//! The engine without a kernel: an endpoint over a mock socket, beside a plain model of the ABI.
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | [`mock`], [`dump`], [`message`] | the kernel's half, and what it sends |
+//! | [`bench`] | the endpoint, and the client's half |
+//! | [`reference`], [`exact`] | every word that a client sees is the model's, after each of any moves |
+//! | [`cases`] | single cases, and regressions |
+#![allow(clippy::unwrap_used, reason = "tests")]
+
+mod bench;
+mod cases;
+mod dump;
+mod exact;
+mod message;
+mod mock;
+mod reference;
+
+use proptest::test_runner::Config;
+
+/// Fewer under miri, which takes a hundred times as long; more by `PROPTEST_CASES`.
+fn config(cases: u32) -> Config {
+    let asked = std::env::var("PROPTEST_CASES").ok().and_then(|n| n.parse().ok());
+    Config {
+        cases: if cfg!(miri) { (cases / 100).max(2) } else { asked.unwrap_or(cases) },
+        failure_persistence: None,
+        max_shrink_iters: 20_000,
+        ..Config::default()
+    }
+}
