@@ -32,6 +32,8 @@ const LONGEST: i32 = 64;
 
 /// A sender that is still at it after so many looks may sleep in its send: the thread goes on without it.
 const PATIENCE: u32 = 8;
+/// So many looks for nothing, and the thread leaves a socket to its sender.
+const USELESS: u32 = 8;
 
 const EPOLLIN: u32 = 1;
 const EPOLLET: u32 = 1 << 31;
@@ -56,6 +58,10 @@ pub struct Duty {
     seen: AtomicU64,
     /// Client threads between a send and the pump that follows it: what has come is theirs to take.
     pub sending: AtomicU32,
+    /// Looks of the driving thread in a row that found nothing to move.
+    useless: AtomicU32,
+    /// Messages moved when the driving thread last looked.
+    moved: AtomicU64,
     /// Looks in a row that the thread has left to a sender.
     passed: AtomicU32,
 }
@@ -209,6 +215,20 @@ pub fn leave_wait(local: &Local) {
 pub fn note_call(local: &Local) {
     local.duty.waits.fetch_add(1, Ordering::Relaxed);
     local.endpoint.unseen.store(false, Ordering::Relaxed);
+}
+
+/// A send has been pumped after by its own thread. Where the backing thread keeps finding that nothing is left for it, it
+/// leaves the socket to the sender, and looks again after a tick without sends.
+#[inline]
+pub fn note_send(local: &Local) {
+    let duty = &local.duty;
+    duty.waits.fetch_add(1, Ordering::Relaxed);
+    if duty.useless.load(Ordering::Relaxed) >= USELESS && duty.state.load(Ordering::Relaxed) == DRIVING {
+        duty.useless.store(0, Ordering::Relaxed);
+        local.endpoint.unseen.store(false, Ordering::Relaxed);
+        duty.state.store(ACTIVE, Ordering::Relaxed);
+        watch(local, 0);
+    }
 }
 
 /// A descriptor is about to be closed: if the thread is registered by it, it goes on by another one.
@@ -371,6 +391,14 @@ fn look(local: &'static Local) -> Next {
     }
 }
 
+/// Messages moved into the ring so far.
+fn moved(local: &Local) -> u64 {
+    local
+        .endpoint
+        .control()
+        .map_or(0, |c| c.counters.rx_frames.load(Ordering::Relaxed) + c.counters.rx_copies.load(Ordering::Relaxed))
+}
+
 /// Moves what there is, in the client's stead.
 fn drive(local: &'static Local) -> Next {
     if local.duty.sending.load(Ordering::Acquire) > 0 && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE {
@@ -386,7 +414,14 @@ fn drive(local: &'static Local) -> Next {
         && fd >= 0
         && sys::cookie(fd).ok() == Some(local.cookie.load(Ordering::Relaxed))
     {
+        let before = moved(local);
         local.endpoint.service(&Fd(fd), process::pid(), Context::Background);
+        if moved(local) != before {
+            local.duty.useless.store(0, Ordering::Relaxed);
+        } else if local.duty.moved.swap(before, Ordering::Relaxed) != before {
+            // Messages came and went since the last look, and none of them was for this thread to move.
+            local.duty.useless.fetch_add(1, Ordering::Relaxed);
+        }
         if let Some(control) = local.endpoint.control()
             && control.flags.load(Ordering::Relaxed) & (flag::BLOCKED | flag::BELL) != 0
         {

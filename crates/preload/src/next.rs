@@ -67,6 +67,14 @@ impl Answer for Ptr {
         )
     }
 }
+impl Answer for usize {
+    fn answer(result: Result<usize>) -> usize {
+        result.unwrap_or_else(|e| {
+            set_errno(e);
+            usize::MAX
+        })
+    }
+}
 impl Answer for () {
     fn answer(_: Result<usize>) {}
 }
@@ -89,6 +97,9 @@ fn words<const N: usize>(name: &str, args: [usize; N]) -> [usize; 6] {
         "__recv_chk" => [a, b, c, e, 0, 0],
         "__recvfrom_chk" => [a, b, c, e, out[5], 0],
         "recv" | "send" => [a, b, c, d, 0, 0],
+        // The C library's structure is not the kernel's, and a handler needs its restorer: nothing can stand in before the
+        // chain is known, and nothing calls that early. EINVAL.
+        "sigaction" | "signal" => [usize::MAX; 6],
         "closefrom" => [a, u32::MAX as usize, 0, 0, 0, 0],
         _ => out,
     }

@@ -61,6 +61,9 @@ macro_rules! with_table {
             epoll_wait(ep: c_int, events: *mut EpollEvent, most: c_int, millis: c_int) -> c_int = epoll_wait;
             epoll_pwait(ep: c_int, events: *mut EpollEvent, most: c_int, millis: c_int, mask: *const c_void) -> c_int = epoll_pwait;
             epoll_pwait2(ep: c_int, events: *mut EpollEvent, most: c_int, limit: *const TimeSpec, mask: *const c_void) -> c_int = epoll_pwait2;
+            // signals: whether any is caught
+            sigaction(number: c_int, new: *const usize, old: *mut usize) -> c_int = rt_sigaction;
+            signal(number: c_int, handler: usize) -> usize = rt_sigaction;
             // receiving
             recv(fd: c_int, buf: Ptr, len: usize, flags: c_int) -> isize = recvfrom;
             __recv_chk(fd: c_int, buf: Ptr, len: usize, size: usize, flags: c_int) -> isize = recvfrom;

@@ -1,11 +1,11 @@
 //! One pump at a time: a lock in shared memory, across threads and forked processes.
 //!
 //! The word is 0 when free, else the holder's process id, with [`CONTENDED`] when somebody may sleep. It is taken with all
-//! signals blocked, so a handler never finds it held by the frame it interrupted, and no `siglongjmp` can leave it behind.
+//! signals blocked where the process catches any ([`Quiet`]), so a handler never finds it held by the frame it interrupted, and no `siglongjmp` can leave it behind.
 //! A pump never blocks while it holds the lock; a holder that is gone (killed in between) is found by its process id.
 
 use crate::sys::{self, AtomicU32};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 const CONTENDED: u32 = 1 << 31;
 /// After so many sleeps of [`NAP`] behind the same holder, its life is checked.
@@ -17,11 +17,54 @@ const NAP: u64 = 20;
 #[repr(transparent)]
 pub struct Lock(AtomicU32);
 
-/// A held lock, by the process that holds it. Dropping it unlocks and gives the signals back.
+/// Whether this process catches any signal. Only then is blocking them worth its system calls: without a handler nothing
+/// can run above a pump.
+static CATCHES: AtomicBool = AtomicBool::new(true);
+
+/// Tells whether this process catches any signal; it does until told otherwise.
+pub fn set_catches_signals(catches: bool) {
+    CATCHES.store(catches, Ordering::Relaxed);
+}
+
+/// Signals of this thread, blocked if the process catches any. Given back on drop.
+#[derive(Debug)]
+pub struct Quiet(Option<sys::SignalMask>);
+
+impl Quiet {
+    /// Blocks them.
+    #[inline]
+    pub fn begin() -> Quiet {
+        Quiet(if CATCHES.load(Ordering::Relaxed) { Some(sys::block_signals()) } else { None })
+    }
+
+    /// Runs `f` with the thread's own signals.
+    pub fn with_signals<R>(&self, f: impl FnOnce() -> R) -> R {
+        match self.0 {
+            None => f(),
+            Some(mask) => {
+                sys::restore_signals(mask);
+                let result = f();
+                sys::block_signals();
+                result
+            }
+        }
+    }
+}
+
+impl Drop for Quiet {
+    #[inline]
+    fn drop(&mut self) {
+        if let Some(mask) = self.0 {
+            sys::restore_signals(mask);
+        }
+    }
+}
+
+/// A held lock, by the process that holds it. Dropping it unlocks, and gives back the signals that were blocked for it.
 #[derive(Debug)]
 pub struct Held<'a> {
     lock: &'a Lock,
-    mask: sys::SignalMask,
+    _quiet: Option<Quiet>,
 }
 
 impl Lock {
@@ -40,12 +83,20 @@ impl Lock {
     /// Takes the lock for process `pid`, sleeping while somebody else has it.
     #[inline]
     pub fn hold(&self, pid: u32) -> Held<'_> {
-        let mask = sys::block_signals();
+        let quiet = Quiet::begin();
+        let mut held = self.hold_quietly(pid);
+        held._quiet = Some(quiet);
+        held
+    }
+
+    /// As [`Self::hold`], by somebody who has seen to the signals.
+    #[inline]
+    pub fn hold_quietly(&self, pid: u32) -> Held<'_> {
         let me = pid & !CONTENDED;
         if self.0.compare_exchange(0, me, Ordering::SeqCst, Ordering::Relaxed).is_err() {
             self.contend(me | CONTENDED);
         }
-        Held { lock: self, mask }
+        Held { lock: self, _quiet: None }
     }
 
     #[cold]
@@ -81,23 +132,12 @@ impl Lock {
     }
 }
 
-impl Held<'_> {
-    /// Runs `f` with the lock held and the thread's own signal mask.
-    pub fn with_signals<R>(&self, f: impl FnOnce() -> R) -> R {
-        sys::restore_signals(self.mask);
-        let result = f();
-        sys::block_signals();
-        result
-    }
-}
-
 impl Drop for Held<'_> {
     #[inline]
     fn drop(&mut self) {
         if self.lock.0.swap(0, Ordering::SeqCst) & CONTENDED != 0 {
             sys::futex_wake(&self.lock.0, 1);
         }
-        sys::restore_signals(self.mask);
     }
 }
 

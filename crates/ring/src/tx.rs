@@ -6,6 +6,7 @@ use crate::abi::{self, status};
 use crate::control::{Control, flag};
 use crate::endpoint::Endpoint;
 use crate::errno::{Errno, Result};
+use crate::lock::Quiet;
 use crate::memory::{Frames, RingMemory};
 use crate::message;
 use crate::rx::Context;
@@ -44,7 +45,8 @@ impl Endpoint {
             return Err(Errno::AGAIN);
         }
         // Held to the end, as in the kernel: frames leave in their order whoever kicks.
-        let held = control.tx_lock.hold(pid);
+        let quiet = Quiet::begin();
+        let _held = control.tx_lock.hold_quietly(pid);
         let mut total = 0;
         // A send to a group may fail after it has reached members (ECONNREFUSED of its unicast part): it must never be tried
         // again to learn its error, so such frames go one by one.
@@ -78,7 +80,7 @@ impl Endpoint {
                     // Alone, and with signals open: this send may sleep, as the client's own would.
                     control.tx_sleeper.store(sys::gettid(), Relaxed);
                     // SAFETY: as above.
-                    let result = held.with_signals(|| unsafe { send_one(sock, ring, template, frame, flags) });
+                    let result = quiet.with_signals(|| unsafe { send_one(sock, ring, template, frame, flags) });
                     control.tx_sleeper.store(0, Relaxed);
                     result
                 } else {
@@ -90,12 +92,12 @@ impl Endpoint {
                     // Kernels from 5.17 on refuse empty datagrams, which 4.5 sent and answered with 0.
                     Err(Errno::NODATA) if frame.len == 0 => {}
                     Err(error) => {
-                        self.service(sock, pid, Context::Send);
+                        self.service_quietly(sock, pid, Context::Send);
                         return Err(error);
                     }
                 }
             }
-            self.service(sock, pid, Context::Send);
+            self.service_quietly(sock, pid, Context::Send);
         }
         Ok(total)
     }
@@ -194,6 +196,11 @@ unsafe fn send_some<S: Socket>(
     let Some(msgs) = msgs.get_mut(..batch.len()) else {
         return (0, Err(Errno::INVAL));
     };
+    if let [one] = &*msgs {
+        // SAFETY: as in `send_one`.
+        return unsafe { sock.send(&one.hdr, flags | MSG_DONTWAIT) }
+            .map_or_else(|error| (0, Err(error)), |_| (1, Ok(())));
+    }
     // SAFETY: as in `send_one`, for each frame.
     match unsafe { sock.send_batch(msgs, flags | MSG_DONTWAIT) } {
         Ok(n) if n >= batch.len() => (batch.len(), Ok(())),

@@ -172,6 +172,9 @@ fn change(local: &'static Local, fd: i32, which: Which, req: &nl_mmap_req) -> Re
 fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
     fdtable::check(fd).inspect_err(|_| info!("fd {fd}: descriptors from {} on cannot carry rings", fdtable::MOST))?;
     process::prepare()?;
+    if fdtable::all().next().is_none() {
+        super::note_signals();
+    }
     let domain: i32 = sys::getsockopt(fd, SOL_SOCKET, SO_DOMAIN)?;
     if domain != i32::from(sys::AF_NETLINK) {
         return Err(Errno::NOPROTOOPT);

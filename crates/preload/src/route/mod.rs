@@ -16,6 +16,7 @@ mod options;
 mod receive;
 mod select;
 mod send;
+mod signals;
 mod wait;
 
 pub use epoll::{epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait};
@@ -25,4 +26,5 @@ pub use options::{getsockopt, setsockopt};
 pub use receive::{__read_chk, __recv_chk, __recvfrom_chk, read, readv, recv, recvfrom, recvmmsg, recvmsg};
 pub use select::{pselect, select};
 pub use send::{send, sendmmsg, sendmsg, sendto, write, writev};
+pub use signals::{note_signals, sigaction, signal};
 pub use wait::{__poll_chk, __ppoll_chk, poll, ppoll};

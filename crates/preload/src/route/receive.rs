@@ -2,7 +2,6 @@
 
 use super::wait::{FIRST_NAP, LONGEST_NAP, is_blocked};
 use crate::fdtable;
-use crate::guard;
 use crate::local::Local;
 use crate::next::{self, errno, set_errno};
 use crate::process;
@@ -28,7 +27,6 @@ fn entered(fd: c_int) -> Option<&'static Local> {
 unsafe fn receive(local: &Local, fd: c_int, msg: &mut MsgHdr, flags: c_int) -> isize {
     let saved = errno();
     let mut nap = FIRST_NAP;
-    guard::note_call(local);
     loop {
         // SAFETY: the caller's duty for the client's header.
         match unsafe { local.endpoint.receive(&Fd(fd), process::pid(), msg, flags as u32) } {

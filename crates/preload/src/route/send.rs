@@ -6,6 +6,7 @@
 
 use super::wait::service;
 use crate::fdtable;
+use crate::guard;
 use crate::local::Local;
 use crate::next::{self, set_errno};
 use crate::process;
@@ -18,6 +19,12 @@ use nlmmap_ring::rx::Context;
 use nlmmap_ring::socket::Fd;
 use nlmmap_ring::sys::{MMsgHdr, MsgHdr};
 use nlmmap_ring::tx;
+
+/// The end of what began with counting up `sending`.
+fn done(local: &Local) {
+    local.duty.sending.fetch_sub(1, AcqRel);
+    guard::note_send(local);
+}
 
 /// After the client's own send of `sent` bytes, which begin at `buf`.
 unsafe fn after(local: &Local, fd: c_int, buf: *const u8, sent: isize) {
@@ -44,7 +51,7 @@ unsafe fn kick(local: &Local, fd: c_int, msg: &MsgHdr, flags: c_int) -> isize {
     local.duty.sending.fetch_add(1, AcqRel);
     // SAFETY: the caller's duty.
     let result = unsafe { local.endpoint.kick(&Fd(fd), process::pid(), msg, flags as u32) };
-    local.duty.sending.fetch_sub(1, AcqRel);
+    done(local);
     match result {
         Ok(n) => n as isize,
         Err(e) => {
@@ -81,7 +88,7 @@ unsafe fn one(
     let sent = forgive_empty(call(), len, msg.name.is_null() || to_kernel(msg));
     // SAFETY: the client's buffer.
     unsafe { after(local, fd, buf.cast(), sent) };
-    local.duty.sending.fetch_sub(1, AcqRel);
+    done(local);
     sent
 }
 
@@ -153,7 +160,7 @@ pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
             local.duty.sending.fetch_add(1, AcqRel);
             let sent = next::writev(fd, iov, nr);
             after(local, fd, vector.base, sent.min(vector.len as isize));
-            local.duty.sending.fetch_sub(1, AcqRel);
+            done(local);
             sent
         }
     };
@@ -187,7 +194,7 @@ unsafe fn message(local: &Local, fd: c_int, msg: *const MsgHdr, flags: c_int) ->
         local.duty.sending.fetch_add(1, AcqRel);
         let sent = next::sendmsg(fd, msg, flags);
         after(local, fd, vector.base, sent.min(vector.len as isize));
-        local.duty.sending.fetch_sub(1, AcqRel);
+        done(local);
         sent
     }
 }

@@ -9,6 +9,7 @@ use crate::socket::Socket;
 use crate::store::Meta;
 use crate::sys;
 use crate::sys::{AF_NETLINK, IoVec, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_PEEK, MSG_TRUNC, MsgHdr, SOL_SOCKET};
+use core::sync::atomic::Ordering::Relaxed;
 
 impl Endpoint {
     /// Receives the first `COPY` message into the client's `msg`, without sleeping. As `netlink_recvmsg`: the pending error
@@ -24,7 +25,10 @@ impl Endpoint {
             return Err(Errno::BADF);
         };
         let _held = control.lock.hold(pid);
-        self.service_held(control, ring, sock, Context::Recv);
+        let strict = self.strict.load(Relaxed);
+        if strict || control.copies.load(Relaxed) == 0 {
+            self.service_held(control, ring, sock, Context::Recv);
+        }
         match control.take_error() {
             0 => {}
             error => return Err(Errno(error)),
@@ -46,7 +50,9 @@ impl Endpoint {
         let len = if flags & MSG_TRUNC != 0 { bytes.len() } else { copied };
         if flags & MSG_PEEK == 0 {
             store.received();
-            self.service_held(control, ring, sock, Context::Received);
+            if strict || control.has(flag::CONGESTED) {
+                self.service_held(control, ring, sock, Context::Received);
+            }
         }
         Ok(len)
     }
