@@ -6,8 +6,8 @@
 //! modprobe cuse
 //! cargo run --example echo -- echo &
 //! exec 3<>/dev/echo
-//! echo hello >&3        # a message goes in
-//! head -c 100 <&3       # the same message comes out; without one, the read waits
+//! echo hello >&3         # a message goes in
+//! dd bs=4096 count=1 <&3 # one message comes out; without one, the read waits
 //! ```
 //!
 //! The device ends when its standard input does; killed, it vanishes too.

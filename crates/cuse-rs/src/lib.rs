@@ -80,6 +80,7 @@ mod protocol;
 pub mod protocol;
 mod reply;
 mod session;
+mod stop;
 #[cfg(test)]
 mod testing;
 
@@ -92,4 +93,5 @@ pub use error::Error;
 pub use fuse::{Passthrough, RingFile};
 pub use poll::{PollFlags, PollNotifier};
 pub use reply::{IoctlReply, OpenReply, Opening, Parked, ReadReply, Reply, ReplyError, WriteReply};
-pub use session::{Ended, Serving, Session, Stats, StopToken};
+pub use session::{Ended, Serving, Session, Stats};
+pub use stop::StopToken;

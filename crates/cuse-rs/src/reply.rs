@@ -2,18 +2,20 @@
 
 use std::fmt;
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
 use zerocopy::IntoBytes;
 
 use crate::Errno;
-use crate::channel::{Channel, lock};
+use crate::channel::Channel;
 use crate::protocol::abi::{IoctlOut, WriteOut};
 
 mod open;
+mod parked;
 
 pub(crate) use open::Place;
 pub use open::{OpenReply, Opening};
+pub use parked::Parked;
 
 /// Why an answer did not reach its caller.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -246,50 +248,5 @@ impl IoctlReply {
         }
         let out = IoctlOut { result: i32::from(result), flags: 0, in_iovs: 0, out_iovs: 0 };
         self.answer.send(&[out.as_bytes(), data])
-    }
-}
-
-/// A reply that waits: cheap to clone, and the last clone dropped answers `EIO`.
-pub struct Parked<R>(Arc<Mutex<Option<R>>>);
-
-impl<R: Reply> Parked<R> {
-    fn new(reply: R) -> Self {
-        let answer = reply.answer();
-        let (channel, unique) = (answer.channel.clone(), answer.unique);
-        let slot = Arc::new(Mutex::new(Some(reply)));
-        // Weak: the hook must not keep alive a reply that the device has forgotten.
-        let weak = Arc::downgrade(&slot);
-        channel.on_interrupt(
-            unique,
-            Box::new(move || {
-                let taken = weak.upgrade().and_then(|slot| lock(&slot).take());
-                if let Some(reply) = taken {
-                    reply.fail(Errno::EINTR);
-                }
-            }),
-        );
-        Self(slot)
-    }
-
-    /// The reply, unless an interrupt or another clone's `take` had it first.
-    pub fn take(&self) -> Option<R> {
-        lock(&self.0).take()
-    }
-
-    /// Whether the reply is still there.
-    pub fn is_waiting(&self) -> bool {
-        lock(&self.0).is_some()
-    }
-}
-
-impl<R> Clone for Parked<R> {
-    fn clone(&self) -> Self {
-        Self(self.0.clone())
-    }
-}
-
-impl<R> fmt::Debug for Parked<R> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("Parked")
     }
 }

@@ -2,12 +2,11 @@
 
 use std::fmt;
 use std::io;
-use std::os::fd::{AsFd, OwnedFd};
+use std::os::fd::OwnedFd;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread::{self, JoinHandle};
 
-use rustix::event::{EventfdFlags, epoll, eventfd};
+use rustix::event::epoll;
 
 use crate::channel::Channel;
 use crate::core::{Core, Flow};
@@ -15,6 +14,7 @@ use crate::device::Device;
 use crate::error::Error;
 use crate::fd::Received;
 use crate::fuse::Mount;
+use crate::stop::{StopOnDrop, StopToken};
 
 /// How a session ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -36,41 +36,6 @@ pub struct Stats {
     pub nodes: usize,
     /// Ring files: nodes with memory to map.
     pub backings: usize,
-}
-
-/// Ends a session from anywhere: another thread, a signal handling thread, the device itself.
-#[derive(Clone)]
-pub struct StopToken(Arc<Stop>);
-
-struct Stop {
-    flag: AtomicBool,
-    event: OwnedFd,
-}
-
-impl StopToken {
-    fn new() -> io::Result<Self> {
-        let event = eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?;
-        Ok(Self(Arc::new(Stop { flag: AtomicBool::new(false), event })))
-    }
-
-    /// Asks the reader threads to end after the request they are at.
-    pub fn stop(&self) {
-        self.0.flag.store(true, Ordering::Release);
-        // The eventfd stays readable, so one write wakes every thread. It cannot overflow: even
-        // then it would be readable.
-        let _ = rustix::io::write(&self.0.event, &1u64.to_ne_bytes());
-    }
-
-    /// Whether `stop` was called.
-    pub fn is_stopped(&self) -> bool {
-        self.0.flag.load(Ordering::Acquire)
-    }
-}
-
-impl fmt::Debug for StopToken {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "StopToken(stopped: {})", self.is_stopped())
-    }
 }
 
 /// A device that exists and waits to be served. Dropped, it is taken away.
@@ -209,7 +174,7 @@ impl<D: Device> Session<D> {
         let data = epoll::EventData::new_u64(0);
         let exclusive = epoll::EventFlags::IN | epoll::EventFlags::EXCLUSIVE;
         self.core.channel.with_fd(|fd| Ok(epoll::add(&sleep, fd, data, exclusive)?))?;
-        epoll::add(&sleep, self.stop.0.event.as_fd(), data, epoll::EventFlags::IN)?;
+        epoll::add(&sleep, self.stop.as_fd(), data, epoll::EventFlags::IN)?;
         Ok(sleep)
     }
 
@@ -231,14 +196,6 @@ impl<D: Device> Drop for Session<D> {
 impl<D: Device> fmt::Debug for Session<D> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Session").field("stats", &self.stats()).finish_non_exhaustive()
-    }
-}
-
-struct StopOnDrop<'a>(&'a StopToken);
-
-impl Drop for StopOnDrop<'_> {
-    fn drop(&mut self) {
-        self.0.stop();
     }
 }
 
