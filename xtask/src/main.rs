@@ -1,5 +1,6 @@
 //! Developer commands: `cargo xtask COMMAND`.
 
+mod bench;
 mod cargo;
 mod test;
 mod tools;
@@ -13,6 +14,7 @@ usage: cargo xtask COMMAND
   demo                    build everything and see a client of 2013 run: refused without nlmmap, served with it
   test [ARGS]             install with apt what the tests need, then run all of them; ARGS go to `cargo test`
   conformance [--update]  compare with the answers of Linux 3.10.108 and 4.5.0; --update rewrites differences.txt
+  bench ...               measure the ring client beside plain socket loops
   vm ...                  run tests in virtual machines with other kernels";
 
 fn main() -> ExitCode {
@@ -22,6 +24,7 @@ fn main() -> ExitCode {
         return ExitCode::from(2);
     };
     let done = match (command.as_str(), rest) {
+        ("bench", rest) => bench::main(rest),
         ("demo", rest) => demo(rest),
         ("test", rest) => test::all(rest),
         ("conformance", []) => test::conformance(false),

@@ -1,0 +1,120 @@
+//! `cargo xtask bench`: the ring client beside plain socket loops, in the same run, on the same work, in alternation.
+//!
+//! The clients are C programs (`benches/clients/`); each run of one prints what it measured. Nothing here judges: the tables
+//! say what was measured, and an exit status other than 0 says that something did not run.
+
+mod measure;
+mod micro;
+mod page;
+mod table;
+mod work;
+
+use crate::{cargo, tools};
+use measure::Bench;
+use std::path::PathBuf;
+use std::process::Command;
+
+const USAGE: &str = "\
+Measures the ring client beside plain socket loops. Needs root: receive buffers and network namespaces.
+
+usage: cargo xtask bench [--quick] [--rounds N] [--write] [NAME...]
+
+  --quick     a tenth of the work: shows that all of it runs, and little more
+  --rounds N  runs of each way, in alternation (default: 5)
+  --write     put the tables into docs/performance.md
+  NAME        only work whose name contains one of these
+
+NLMMAP_PRELOAD names the library to measure; otherwise a release build is made.";
+
+/// Runs `cargo xtask bench ARGS`.
+pub fn main(args: &[String]) -> Result<bool, String> {
+    let (mut quick, mut write, mut rounds, mut names) = (false, false, 5, Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--quick" => quick = true,
+            "--write" => write = true,
+            "--rounds" => {
+                let n = args.next().and_then(|n| n.parse().ok()).filter(|n| (1..=1000).contains(n));
+                rounds = n.ok_or("--rounds needs a number from 1 to 1000")?;
+            }
+            "--help" | "-h" => {
+                println!("{USAGE}");
+                return Ok(true);
+            }
+            option if option.starts_with('-') => return Err(format!("unknown option {option}: see bench --help")),
+            name => names.push(name.to_string()),
+        }
+    }
+    if write && !names.is_empty() {
+        return Err("--write replaces all tables: leave the names out".into());
+    }
+    tools::need(&["gcc", "ip", "iptables-legacy", "valgrind"])?;
+    let bench = Bench { clients: compile()?, library: library()?, quick, rounds };
+    let wanted = |name: &str| names.is_empty() || names.iter().any(|n| name.contains(n.as_str()));
+    let mut tables = Vec::new();
+    for work in work::ALL.iter().filter(|w| wanted(w.name)) {
+        let table = table::of(work, &measure::rounds(&bench, work)?);
+        println!("{table}");
+        tables.push(table);
+    }
+    for (name, run) in micro::ALL {
+        if wanted(name) {
+            let table = run(&bench)?;
+            println!("{table}");
+            tables.push(table);
+        }
+    }
+    if tables.is_empty() {
+        return Err(format!("nothing is named like {}", names.join(" or ")));
+    }
+    if write {
+        page::write(&tables, &bench)?;
+    }
+    Ok(true)
+}
+
+/// A copy of the library, so that nobody who builds meanwhile changes what is measured.
+fn library() -> Result<PathBuf, String> {
+    let built = match std::env::var_os("NLMMAP_PRELOAD") {
+        Some(path) => PathBuf::from(path),
+        None => {
+            if !cargo::run(&["build", "--quiet", "--release", "--package", "nlmmap-preload"])? {
+                return Err("the preload library does not build".into());
+            }
+            cargo::target_dir()?.join("release/libnlmmap_preload.so")
+        }
+    };
+    let copy = folder()?.join("libnlmmap_preload.so");
+    // A new file: processes may still have the old one mapped.
+    let _ = std::fs::remove_file(&copy);
+    std::fs::copy(&built, &copy).map_err(|e| format!("{}: {e}", built.display()))?;
+    Ok(copy)
+}
+
+/// Where the compiled clients go.
+fn folder() -> Result<PathBuf, String> {
+    let folder = cargo::target_dir()?.join("bench");
+    std::fs::create_dir_all(&folder).map_err(|e| format!("{}: {e}", folder.display()))?;
+    Ok(folder)
+}
+
+/// Compiles every client.
+fn compile() -> Result<PathBuf, String> {
+    let (folder, sources) = (folder()?, cargo::root().join("benches/clients"));
+    let fault = |e: std::io::Error| format!("{}: {e}", sources.display());
+    for entry in std::fs::read_dir(&sources).map_err(fault)? {
+        let source = entry.map_err(fault)?.path();
+        if source.extension().is_some_and(|e| e == "c")
+            && let Some(name) = source.file_stem()
+        {
+            let mut gcc = Command::new("gcc");
+            gcc.args(["-O2", "-Wall", "-Wextra", "-Werror", "-o"]).arg(folder.join(name)).arg(&source);
+            let status = gcc.status().map_err(|e| format!("gcc: {e}"))?;
+            if !status.success() {
+                return Err(format!("{} does not compile", source.display()));
+            }
+        }
+    }
+    Ok(folder)
+}

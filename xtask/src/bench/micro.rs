@@ -1,0 +1,117 @@
+//! What the library costs those who have no ring sockets, and what a ring socket costs in memory.
+
+use super::measure::{Bench, Sample, run, spread};
+use super::table::markdown;
+use std::process::Command;
+
+/// Makes one table.
+type Table = fn(&Bench) -> Result<String, String>;
+
+/// By their names.
+pub const ALL: &[(&str, Table)] = &[("hooks", hooks), ("load", load), ("memory", memory)];
+
+fn client(bench: &Bench, name: &str, args: &[&str], preload: bool) -> Command {
+    let mut command = Command::new(bench.clients.join(name));
+    command.args(args).env_remove("LD_PRELOAD");
+    if preload {
+        command.env("LD_PRELOAD", &bench.library);
+    }
+    command
+}
+
+/// Alternates without and with the library; the middle of each, and of the differences.
+fn compare(
+    bench: &Bench,
+    mut one: impl FnMut(bool) -> Result<Sample, String>,
+    value: impl Fn(&Sample) -> Option<f64>,
+) -> Result<[f64; 3], String> {
+    let (mut without, mut with, mut more) = (Vec::new(), Vec::new(), Vec::new());
+    for _ in 0..bench.rounds.max(3) {
+        let (a, b) = (one(false)?, one(true)?);
+        let (a, b) = value(&a).zip(value(&b)).ok_or("a client did not print what it measured")?;
+        without.push(a);
+        with.push(b);
+        more.push(b - a);
+    }
+    let middle = |values| spread(values).map_or(f64::NAN, |[middle, ..]| middle);
+    Ok([middle(without), middle(with), middle(more)])
+}
+
+/// Calls on descriptors that are not ours.
+fn hooks(bench: &Bench) -> Result<String, String> {
+    let count = if bench.quick { 100_000_u64 } else { 2_000_000 };
+    let mut rows = Vec::new();
+    for (call, what) in [
+        ("read", "read of /dev/zero"),
+        ("close", "close of a number that is not open"),
+        ("poll", "poll of a pipe"),
+        ("send", "send to a closed socket"),
+    ] {
+        let one = |preload| run(&mut client(bench, "hooks", &[call, &count.to_string()], preload));
+        // `best` is the best tenth of a run.
+        let [without, with, more] = compare(bench, one, |s| Some(s.of("best")? * 10.0 / s.of("messages")?))?;
+        let [a, b] = [instructions(bench, call, false)?, instructions(bench, call, true)?];
+        rows.push(vec![
+            what.to_string(),
+            format!("{without:.1}"),
+            format!("{with:.1}"),
+            format!("{more:+.1}"),
+            format!("{a:.0}"),
+            format!("{b:.0}"),
+        ]);
+    }
+    let head = ["call", "ns", "ns with the library", "more", "instructions", "with the library"];
+    Ok(markdown("a hooked call on a descriptor that is not ours (hooks)", &head, &rows))
+}
+
+/// Instructions of a call in user space, from two runs that differ in the number of calls only.
+fn instructions(bench: &Bench, call: &str, preload: bool) -> Result<f64, String> {
+    const FEW: u64 = 10_000;
+    let mut totals = [0.0; 2];
+    for (total, count) in totals.iter_mut().zip([FEW, 3 * FEW]) {
+        let mut valgrind = Command::new("valgrind");
+        valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(bench.clients.join("hooks"));
+        valgrind.args([call, &count.to_string()]).env_remove("LD_PRELOAD");
+        if preload {
+            valgrind.env("LD_PRELOAD", &bench.library);
+        }
+        let output = valgrind.output().map_err(|e| format!("valgrind: {e}"))?;
+        let text = String::from_utf8_lossy(&output.stderr);
+        let collected = text.lines().find_map(|line| line.split_once("Collected : ")?.1.trim().parse().ok());
+        *total = collected.ok_or_else(|| format!("valgrind did not count instructions: {text}"))?;
+    }
+    Ok((totals[1] - totals[0]) / (2 * FEW) as f64)
+}
+
+/// Starting a program that has nothing to do with rings.
+fn load(bench: &Bench) -> Result<String, String> {
+    let count = if bench.quick { "50" } else { "500" };
+    let library = bench.library.to_string_lossy();
+    let one = |preload| {
+        let args = if preload { vec![count, &library] } else { vec![count] };
+        run(&mut client(bench, "spawn", &args, false))
+    };
+    let mut rows = Vec::new();
+    for (what, name) in [("time", "wall"), ("CPU of the process", "children")] {
+        let [without, with, more] = compare(bench, one, |s| Some(s.each(name)? / 1e6))?;
+        rows.push(vec![what.to_string(), format!("{without:.3}"), format!("{with:.3}"), format!("{more:+.3}")]);
+    }
+    Ok(markdown("starting /bin/true (load)", &["of a process", "ms", "ms with the library", "more"], &rows))
+}
+
+/// Memory of ring sockets, less their rings.
+fn memory(bench: &Bench) -> Result<String, String> {
+    let mut rows = Vec::new();
+    for sockets in ["1", "8", "64"] {
+        let sample = run(&mut client(bench, "memory", &[sockets], true))?;
+        let (beyond, rings) =
+            sample.of("beyond").zip(sample.of("rings")).ok_or("memory did not print what it measured")?;
+        let each = sample.of("sockets").map_or(f64::NAN, |n| beyond / n);
+        rows.push(vec![sockets.to_string()]);
+        if let Some(row) = rows.last_mut() {
+            row.extend([rings, beyond, each].map(|bytes| format!("{:.0}", bytes / 1024.0)));
+        }
+    }
+    let head = ["ring sockets", "KiB of rings", "KiB beyond them", "a socket"];
+    Ok(markdown("memory of ring sockets without copies (memory)", &head, &rows))
+}
