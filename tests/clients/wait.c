@@ -68,6 +68,50 @@ static void ping_pong(struct sock *s, int rounds)
 	join_child(pid);
 }
 
+/* Multicasts of the kernel at another process's doing: VALID in default mode, where messages between
+ * processes come by COPY. */
+static void events(int rounds)
+{
+	struct sock s = ring_open(NETLINK_ROUTE, GEOM(4096, 4, 2048), NO_RING);
+	int group = RTNLGRP_IPV4_IFADDR, turn[2], i;
+	char buf[4096], c = 0;
+	pid_t pid;
+	lo_up();
+	CHECK_CALL(setsockopt(s.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group));
+	CHECK_CALL(pipe(turn));
+	pid = fork();
+	CHECK_CALL(pid);
+	if (pid == 0) {
+		int fd = plain_open(NETLINK_ROUTE);
+		for (i = 0; i < rounds; i++) {
+			struct nlmsghdr *n = msg(buf, i % 2 ? RTM_DELADDR : RTM_NEWADDR, i % 2 ? 0 : NLM_F_CREATE, i,
+						 sizeof(struct ifaddrmsg));
+			struct ifaddrmsg a = { .ifa_family = AF_INET, .ifa_prefixlen = 32, .ifa_index = 1 };
+			unsigned char address[4] = { 10, 0, 0, 1 };
+			CHECK(read(turn[0], &c, 1) == 1, "the reader is gone");
+			if (i % 3 == 0)
+				msleep(i % 7);
+			memcpy(NLMSG_DATA(n), &a, sizeof a);
+			attr(n, 2 /* IFA_LOCAL */, address, 4);
+			plain_request(fd, n);
+		}
+		_exit(0);
+	}
+	for (i = 0; i < rounds; i++) {
+		struct nl_mmap_hdr meta;
+		CHECK(write(turn[1], &c, 1) == 1, "write to the sender");
+		wait_for_frame(&s, -1, "event", i);
+		CHECK(rx_next(&s, buf, sizeof buf, &meta) > 0, "event %d is empty", i);
+		CHECK(((struct nlmsghdr *)buf)->nlmsg_type == (i % 2 ? RTM_DELADDR : RTM_NEWADDR), "event %d is of type %u",
+		      i, ((struct nlmsghdr *)buf)->nlmsg_type);
+		CHECK(strict() || meta.nm_status == NL_MMAP_STATUS_VALID, "event %d has status %u", i, meta.nm_status);
+		released_is_quiet(&s);
+	}
+	join_child(pid);
+	munmap(s.map, s.len);
+	close(s.fd);
+}
+
 /* Readable for as long as a frame is held, however often one asks. */
 static void level(struct sock *s)
 {
@@ -125,6 +169,7 @@ int main(int argc, char **argv)
 	ping_pong(&s, 300);
 	timeouts(&s);
 	interrupted(&s);
+	events(200); /* last: an epoll set has both sockets from here on */
 	printf("%u early wake-ups\n", early);
 	ok();
 	return 0;

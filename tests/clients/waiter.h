@@ -118,13 +118,13 @@ static int by_raw_ppoll(int fd, int ms)
 
 static int by_raw_epoll(int fd, int ms)
 {
-	static int ep = -1;
+	static int ep = -1, last = -1;
 	struct epoll_event e = { .events = EPOLLIN, .data = { .fd = fd } };
-	if (ep < 0) {
-		ep = raw(SYS_epoll_create1, EPOLL_CLOEXEC, 0, 0, 0, 0, 0);
-		CHECK_CALL(ep);
+	if (ep < 0)
+		CHECK_CALL(ep = raw(SYS_epoll_create1, EPOLL_CLOEXEC, 0, 0, 0, 0, 0));
+	if (last != fd)
 		CHECK_CALL(raw(SYS_epoll_ctl, ep, EPOLL_CTL_ADD, fd, (long)&e, 0, 0));
-	}
+	last = fd;
 	return raw(SYS_epoll_pwait, ep, (long)&e, 1, ms, 0, 8);
 }
 
