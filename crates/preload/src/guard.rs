@@ -35,7 +35,11 @@ const PATIENCE: u32 = 8;
 /// So many looks for nothing, and the thread leaves a socket to its sender.
 const USELESS: u32 = 8;
 
+/// Waits that end within so many ticks of the processor's clock (about 1 ms) of each other are a stream.
+const OFTEN: u64 = 1 << 21;
+
 const EPOLLIN: u32 = 1;
+const EPOLLOUT: u32 = 4;
 const EPOLLET: u32 = 1 << 31;
 const EPOLLONESHOT: u32 = 1 << 30;
 
@@ -54,6 +58,8 @@ pub struct Duty {
     pub waits: AtomicU64,
     /// Client threads inside a wait.
     pub inside: AtomicU32,
+    /// When a wait last ended ([`sys::ticks`]).
+    left: AtomicU64,
     /// `waits` when the thread last looked.
     seen: AtomicU64,
     /// Client threads between a send and the pump that follows it: what has come is theirs to take.
@@ -201,9 +207,15 @@ pub fn leave_wait(local: &Local) {
     let duty = &local.duty;
     duty.inside.fetch_sub(1, Ordering::Relaxed);
     if duty.state.load(Ordering::Relaxed) == OFF {
+        let now = sys::ticks();
+        let often = now.wrapping_sub(duty.left.swap(now, Ordering::Relaxed)) < OFTEN;
         if STARTED.load(Ordering::Relaxed) == 0 {
             // A fork child, or the thread was refused: tried once for each process.
             let _ = start(local);
+        } else if often && duty.state.compare_exchange(OFF, ACTIVE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            // Waits that follow each other closely: a ticking thread is cheaper than a registration changed twice a wait.
+            // The socket can always be written to: this wakes the thread once, if it sleeps.
+            watch(local, EPOLLOUT | EPOLLONESHOT);
         } else {
             arm(local);
         }
@@ -365,7 +377,9 @@ fn look(local: &'static Local) -> Next {
     let duty = &local.duty;
     match duty.state.load(Ordering::Acquire) {
         ACTIVE => {
-            if duty.inside.load(Ordering::Relaxed) > 0 {
+            let waits = duty.waits.load(Ordering::Relaxed);
+            if duty.inside.load(Ordering::Relaxed) > 0 && duty.seen.swap(waits, Ordering::Relaxed) == waits {
+                // One wait that lasts: the client is idle, and will find somebody to watch for it when it is over.
                 let _ = duty.state.compare_exchange(ACTIVE, OFF, Ordering::AcqRel, Ordering::Relaxed);
                 // The wait may have ended in between, and found nobody to arm for: then it is done here.
                 if duty.inside.load(Ordering::Relaxed) == 0
@@ -375,8 +389,7 @@ fn look(local: &'static Local) -> Next {
                 }
                 return Next::Quiet;
             }
-            let waits = duty.waits.load(Ordering::Relaxed);
-            if duty.seen.swap(waits, Ordering::Relaxed) != waits {
+            if duty.inside.load(Ordering::Relaxed) > 0 || duty.seen.swap(waits, Ordering::Relaxed) != waits {
                 return Next::Tick;
             }
             if duty.state.compare_exchange(ACTIVE, DRIVING, Ordering::AcqRel, Ordering::Relaxed).is_err() {

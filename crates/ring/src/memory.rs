@@ -104,6 +104,17 @@ impl RingMemory {
         unsafe { core::ptr::copy_nonoverlapping(from, self.payload(pos), len) }
     }
 
+    /// Copies up to `len` bytes from offset `at` of the payload on, never more than the frame holds, to `to`.
+    ///
+    /// # Safety
+    /// `to` is writable for `len` bytes and outside this ring.
+    pub unsafe fn read_payload_at(&self, pos: u32, at: usize, to: *mut u8, len: usize) {
+        let room = self.geometry.room() as usize;
+        let at = at.min(room);
+        // SAFETY: `at` and what is left behind it lie inside the frame; the destination is the caller's duty.
+        unsafe { core::ptr::copy_nonoverlapping(self.payload(pos).add(at), to, len.min(room - at)) }
+    }
+
     /// Copies up to `len` bytes of the payload, never more than the frame holds, to `to`.
     ///
     /// # Safety

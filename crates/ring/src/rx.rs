@@ -26,7 +26,7 @@ use crate::readiness;
 use crate::ring;
 use crate::socket::Socket;
 use crate::store::Meta;
-use crate::sys::{SOL_SOCKET, SockaddrNl};
+use crate::sys::{self, SOL_SOCKET, SockaddrNl};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -56,6 +56,8 @@ pub(crate) struct Pump<'a, S> {
     pub set_aside: Cell<u32>,
     /// Whether this run has filled a frame.
     pub filled: Cell<bool>,
+    /// Whether the client has released a frame since the last run.
+    pub released: Cell<bool>,
 }
 
 /// Whether a step has moved something.
@@ -64,6 +66,9 @@ pub(crate) enum Step {
     Moved,
     Stop,
 }
+
+/// Ticks of the processor's clock, about 1.5 ms: a client that releases nothing for so long is behind.
+const PATIENCE: u64 = 1 << 22;
 
 /// More frames than this are not filled in one go, so that a flood cannot keep the lock.
 const MOST: u32 = 4096;
@@ -89,8 +94,16 @@ impl Endpoint {
 
     /// As [`Self::service`], by somebody who has the lock.
     pub(crate) fn service_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S, context: Context) {
-        let pump =
-            Pump { endpoint: self, control, ring, sock, context, set_aside: Cell::new(0), filled: Cell::new(false) };
+        let pump = Pump {
+            endpoint: self,
+            control,
+            ring,
+            sock,
+            context,
+            set_aside: Cell::new(0),
+            filled: Cell::new(false),
+            released: Cell::new(false),
+        };
         pump.run();
     }
 }
@@ -99,7 +112,9 @@ impl<S: Socket> Pump<'_, S> {
     fn run(&self) {
         let strict = self.endpoint.strict.load(Relaxed);
         self.control.set(flag::BLOCKED, false);
+        let oldest = self.control.rx_oldest.load(Relaxed);
         self.forget_released();
+        self.released.set(self.control.rx_oldest.load(Relaxed) != oldest);
         if matches!(self.context, Context::Wait | Context::Received) && self.control.copies.load(Relaxed) == 0 {
             self.relieve();
         }
@@ -117,6 +132,9 @@ impl<S: Socket> Pump<'_, S> {
             let filled = self.control.rx_head.load(Relaxed).wrapping_sub(before) % self.ring.frame_nr();
             budget = budget.saturating_sub(filled.max(1));
         }
+        if self.filled.get() {
+            self.control.kept_up_at.store(sys::ticks(), Relaxed);
+        }
         self.ring_bell();
     }
 
@@ -126,7 +144,7 @@ impl<S: Socket> Pump<'_, S> {
     fn blocked(&self, tell: bool) -> Step {
         let control = self.control;
         control.set(flag::BLOCKED, true);
-        if tell && !self.filled.get() {
+        if tell && !self.keeps_up() {
             // An error of the kernel's own would come with the next receive, which cannot be made now.
             let error = self.sock.take_error();
             if error != 0 {
@@ -138,6 +156,17 @@ impl<S: Socket> Pump<'_, S> {
             }
         }
         Step::Stop
+    }
+
+    /// Whether the client is at work with what it has: it has just been given frames, or has released some since the last run.
+    /// The backing thread, which may run at any moment of a client's walk, gives it [`PATIENCE`] more.
+    fn keeps_up(&self) -> bool {
+        let now = sys::ticks();
+        if self.filled.get() || self.released.get() {
+            self.control.kept_up_at.store(now, Relaxed);
+            return true;
+        }
+        self.context == Context::Background && now.wrapping_sub(self.control.kept_up_at.load(Relaxed)) < PATIENCE
     }
 
     /// Tells of a message that finds the ring full. One from another process congests the socket: its senders wait from now on.

@@ -28,6 +28,7 @@ impl Endpoint {
             context: Context::Recv,
             set_aside: Cell::new(0),
             filled: Cell::new(false),
+            released: Cell::new(false),
         }
         .relieve();
     }
