@@ -35,6 +35,7 @@ static void send_all(uint32_t port, uint32_t count)
 
 int main(int argc, char **argv)
 {
+	volatile uint64_t *go = shared_words();
 	struct chan c;
 	struct meter m;
 	uint32_t count;
@@ -46,11 +47,15 @@ int main(int argc, char **argv)
 	CHECK(ns, "out of memory");
 	chan_socket(&c, NETLINK_USERSOCK);
 	sender = helper();
-	if (sender == 0)
+	if (sender == 0) {
+		while (!*go)
+			usleep(100);
 		send_all(c.port, count);
+	}
 	counter_open();
 	chan_rings(&c, 0, 0);
 	meter_start(&m);
+	*go = 1;
 	while (seen < count)
 		CHAN_EACH(&c, take);
 	if (counter < 0)
