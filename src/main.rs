@@ -3,6 +3,7 @@
 mod cli;
 mod preload;
 mod program;
+mod serve;
 mod sigpipe;
 mod sys;
 

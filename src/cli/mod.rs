@@ -3,6 +3,8 @@
 mod demo;
 mod doctor;
 mod run;
+mod serve;
+mod stat;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -26,6 +28,7 @@ Examples:
   nlmmap demo                       see it work: a client of 2013, real links, routes and packets
   nlmmap run -- ./collector -i eth0 run a program with its rings
   nlmmap run --check -- ./collector only say whether it can be run so
+  sudo nlmmap serve                 a device node, for programs that open one
 
 Each command explains itself: nlmmap run --help";
 
@@ -34,6 +37,8 @@ enum Command {
     Run(run::Arguments),
     Doctor(doctor::Arguments),
     Demo(demo::Arguments),
+    Serve(serve::Arguments),
+    Stat(stat::Arguments),
 }
 
 /// Runs the command that the arguments ask for.
@@ -42,6 +47,8 @@ pub fn main() -> ExitCode {
         Command::Run(arguments) => run::main(arguments),
         Command::Doctor(arguments) => doctor::main(&arguments),
         Command::Demo(arguments) => demo::main(&arguments),
+        Command::Serve(arguments) => serve::main(arguments),
+        Command::Stat(arguments) => stat::main(&arguments),
     }
 }
 

@@ -1,0 +1,101 @@
+/* SPDX-License-Identifier: MIT OR Apache-2.0 */
+/*
+ * nlmmap: memory-mapped netlink through a device node, version 1.
+ *
+ * An open file of the node is one netlink socket with its rings. Every ioctl is in the restricted form: size and
+ * direction are in its number, arguments hold no pointers. The same numbers serve both kinds of node.
+ *
+ *	fd = open("/dev/nlmmap", O_RDWR | O_CLOEXEC);
+ *	ioctl(fd, NLMMAP_SOCKET, &(struct nlmmap_socket){ SOCK_RAW, NETLINK_ROUTE });
+ *	ioctl(fd, NLMMAP_BIND, &(struct sockaddr_nl){ .nl_family = AF_NETLINK });
+ *	ioctl(fd, NLMMAP_RX_RING, &req);
+ *	ioctl(fd, NLMMAP_TX_RING, &req);
+ *	ioctl(fd, NLMMAP_MAP_INFO, &info);
+ *	rings = mmap(NULL, info.rx_len + info.tx_len, PROT_READ | PROT_WRITE, MAP_SHARED, fd, 0);
+ *
+ * read() gives one message: with an RX ring only those whose frame is NL_MMAP_STATUS_COPY. write() sends one message
+ * to the kernel (or the connected peer). poll(), select() and epoll answer as for a netlink socket with rings.
+ */
+#ifndef NLMMAP_H
+#define NLMMAP_H
+
+#include <linux/ioctl.h>
+#include <linux/netlink.h>
+#include <linux/types.h>
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define NLMMAP_ABI 1
+
+/* Kinds of node. */
+#define NLMMAP_NODE_FUSE 1
+#define NLMMAP_NODE_CUSE 2
+
+/* Features: bits of nlmmap_version.features. */
+#define NLMMAP_F_MAP_NODE 1ULL   /* the node itself can be mapped */
+#define NLMMAP_F_MAP_MEMORY 2ULL /* rings lie in a memfd of the client, given by NLMMAP_MEMORY */
+
+struct nlmmap_version {
+	__u32 abi;  /* NLMMAP_ABI of the daemon */
+	__u32 node; /* NLMMAP_NODE_* */
+	__u64 features;
+};
+
+/* As socket(AF_NETLINK, type, protocol), in the caller's network namespace. */
+struct nlmmap_socket {
+	__u32 type;
+	__u32 protocol;
+};
+
+/* As setsockopt and getsockopt of an int. */
+struct nlmmap_sockopt {
+	__s32 level;
+	__s32 name;
+	__s32 value;
+};
+
+/* How to map the rings. */
+#define NLMMAP_MAP_NODE 1   /* mmap the node's descriptor at offset 0 */
+#define NLMMAP_MAP_MEMORY 2 /* make a memfd of rx_len + tx_len bytes, seal it, give it by NLMMAP_MEMORY, mmap it */
+
+/* From this call on the rings can no longer be changed (EBUSY), and a memfd has its final size. */
+struct nlmmap_map_info {
+	__u32 how;
+	__u32 pad;
+	__u64 rx_len; /* bytes of the RX ring, which comes first; 0 for none */
+	__u64 tx_len;
+};
+
+/* As sendto(fd, NULL, 0, ...): sends every VALID frame of the TX ring. Never sleeps: EAGAIN when the receiver has no
+ * room, and the frame is gone, as with MSG_DONTWAIT. */
+struct nlmmap_kick {
+	struct sockaddr_nl dest;
+	__u32 dest_len; /* 0 (the connected peer, or the kernel), or sizeof(struct sockaddr_nl) */
+	__u64 sent;     /* out: the sum of the lengths sent */
+};
+
+#define NLMMAP_MAGIC 0xDA
+#define NLMMAP_VERSION _IOR(NLMMAP_MAGIC, 0x00, struct nlmmap_version)
+#define NLMMAP_SOCKET _IOW(NLMMAP_MAGIC, 0x01, struct nlmmap_socket)
+#define NLMMAP_BIND _IOW(NLMMAP_MAGIC, 0x02, struct sockaddr_nl)
+#define NLMMAP_CONNECT _IOW(NLMMAP_MAGIC, 0x03, struct sockaddr_nl)
+#define NLMMAP_GETSOCKNAME _IOR(NLMMAP_MAGIC, 0x04, struct sockaddr_nl)
+#define NLMMAP_ADD_MEMBERSHIP _IOW(NLMMAP_MAGIC, 0x05, __u32)
+#define NLMMAP_DROP_MEMBERSHIP _IOW(NLMMAP_MAGIC, 0x06, __u32)
+#define NLMMAP_SETSOCKOPT _IOW(NLMMAP_MAGIC, 0x07, struct nlmmap_sockopt)
+#define NLMMAP_GETSOCKOPT _IOWR(NLMMAP_MAGIC, 0x08, struct nlmmap_sockopt)
+#define NLMMAP_RX_RING _IOW(NLMMAP_MAGIC, 0x09, struct nl_mmap_req)
+#define NLMMAP_TX_RING _IOW(NLMMAP_MAGIC, 0x0a, struct nl_mmap_req)
+#define NLMMAP_MAP_INFO _IOR(NLMMAP_MAGIC, 0x0b, struct nlmmap_map_info)
+/* CUSE nodes: the number of a memfd, sealed with F_SEAL_SHRINK and not against writing. */
+#define NLMMAP_MEMORY _IOW(NLMMAP_MAGIC, 0x0c, __s32)
+#define NLMMAP_KICK _IOWR(NLMMAP_MAGIC, 0x0d, struct nlmmap_kick)
+/* As getsockopt(SO_ERROR): takes the pending error. */
+#define NLMMAP_GET_ERROR _IOR(NLMMAP_MAGIC, 0x0e, __s32)
+
+#ifdef __cplusplus
+}
+#endif
+#endif

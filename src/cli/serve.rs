@@ -1,0 +1,132 @@
+//! `nlmmap serve`: the daemon behind the device node.
+
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::{Args, ValueEnum};
+use tracing::level_filters::LevelFilter;
+
+use super::complain;
+use crate::serve::{self, Kind, Settings};
+
+/// Serve a device node whose open files are netlink sockets with rings.
+///
+/// A client opens the node, makes a netlink socket and its rings by ioctl (include/nlmmap.h), maps them, and waits with
+/// poll, select or epoll; or it only reads and writes messages. Each socket is made in the client's own network
+/// namespace, and nothing is sent for a client that it could not have sent itself.
+#[derive(Args)]
+#[command(after_help = HELP)]
+pub struct Arguments {
+    /// Kind of node: a FUSE ring file (its rings can be mapped; Linux 6.9), a CUSE character device, or what works here
+    #[arg(long, value_enum, default_value_t = NodeArgument::Auto)]
+    node: NodeArgument,
+
+    /// Name of the node
+    #[arg(long, default_value = "nlmmap")]
+    name: String,
+
+    /// Directory to mount the ring file in [default: RUNTIME_DIR/NAME]
+    #[arg(long, value_name = "DIR")]
+    path: Option<PathBuf>,
+
+    /// Symbolic link to the ring file [default: /dev/NAME, or none with --path]
+    #[arg(long, value_name = "PATH")]
+    link: Option<PathBuf>,
+
+    /// Permissions of the node, octal
+    #[arg(long, default_value = "0660", value_parser = mode)]
+    mode: u32,
+
+    /// Group of the node, by name or number [default: root]
+    #[arg(long, value_parser = group)]
+    group: Option<u32>,
+
+    /// Limits and log level (TOML); read again at SIGHUP
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Threads that answer clients, and as many that move messages
+    #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
+    threads: u16,
+
+    /// Log from this level on, whatever the configuration says
+    #[arg(long, value_name = "LEVEL")]
+    log: Option<LevelFilter>,
+
+    /// Directory of the lock file and the control socket
+    #[arg(long, value_name = "DIR", default_value = "/run/nlmmap")]
+    runtime_dir: PathBuf,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum NodeArgument {
+    Fuse,
+    Cuse,
+    Auto,
+}
+
+const HELP: &str = "\
+Examples:
+  sudo nlmmap serve                                   /dev/nlmmap, for root
+  sudo nlmmap serve --group nlmmap                    and for members of that group
+  sudo nlmmap serve --node fuse --path /run/rings     the ring file /run/rings/nlmmap
+
+Signals: SIGTERM and SIGINT end it in order, SIGHUP reads the configuration again.
+
+Configuration:
+  log = \"info\"
+  [limits]
+  opens = 8192                    open files together
+  opens_per_uid = 2048            of one user
+  ring_bytes_per_open = 67108864  both rings of one open file
+  ring_bytes_per_uid = 536870912  all rings of one user
+  ring_bytes = 1073741824         all rings
+
+Exit status: 0 after a signal; 1 when it fails; 2 for wrong arguments or configuration; 3 when the name, the directory \
+or the link is in use; 4 when this kernel has no such node; 5 without the rights.";
+
+fn mode(text: &str) -> Result<u32, String> {
+    match u32::from_str_radix(text, 8) {
+        Ok(mode) if mode <= 0o777 => Ok(mode),
+        _ => Err("use an octal number up to 777, as in 0660".into()),
+    }
+}
+
+fn group(text: &str) -> Result<u32, String> {
+    if let Ok(number) = text.parse() {
+        return Ok(number);
+    }
+    match nix::unistd::Group::from_name(text) {
+        Ok(Some(group)) => Ok(group.gid.as_raw()),
+        Ok(None) => Err(format!("no such group; make it with `groupadd --system {text}`")),
+        Err(error) => Err(format!("cannot look it up: {error}")),
+    }
+}
+
+pub fn main(arguments: Arguments) -> ExitCode {
+    let Arguments { node, name, path, link, mode, group, config, threads, log, runtime_dir } = arguments;
+    let default_link = path.is_none().then(|| PathBuf::from("/dev").join(&name));
+    let settings = Settings {
+        node: match node {
+            NodeArgument::Fuse => Kind::Fuse,
+            NodeArgument::Cuse => Kind::Cuse,
+            NodeArgument::Auto => Kind::Auto,
+        },
+        path: path.unwrap_or_else(|| runtime_dir.join(&name)),
+        link: link.or(default_link),
+        name,
+        mode,
+        group,
+        config,
+        threads: usize::from(threads),
+        level: log,
+        runtime: runtime_dir,
+    };
+    match serve::run(&settings) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(failure) => {
+            complain(&failure.cause, &failure.cures);
+            ExitCode::from(failure.code)
+        }
+    }
+}

@@ -1,0 +1,63 @@
+//! The configuration file: limits and log level, read at the start and at SIGHUP.
+
+use std::fs;
+use std::path::Path;
+
+use serde::Deserialize;
+use tracing::level_filters::LevelFilter;
+
+use super::limits::Limits;
+
+/// A whole configuration.
+#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[serde(deny_unknown_fields, default)]
+pub struct Config {
+    /// `error`, `warn`, `info`, `debug` or `trace`; the command line's comes first.
+    pub log: Option<String>,
+    pub limits: Limits,
+}
+
+impl Config {
+    /// Reads a file.
+    ///
+    /// # Errors
+    /// What is wrong, with the file's name and the place in it.
+    pub fn read(path: &Path) -> Result<Config, String> {
+        let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
+        Config::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+    }
+
+    fn parse(text: &str) -> Result<Config, String> {
+        let config: Config = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
+        config.level()?;
+        Ok(config)
+    }
+
+    /// The log level asked for here.
+    ///
+    /// # Errors
+    /// A word that is none.
+    pub fn level(&self) -> Result<Option<LevelFilter>, String> {
+        let Some(word) = &self.log else {
+            return Ok(None);
+        };
+        let level = word.parse().map_err(|_| format!("log = {word:?}: use error, warn, info, debug or trace"))?;
+        Ok(Some(level))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_not_said_has_its_default_and_what_is_unknown_is_refused() {
+        assert_eq!(Config::parse("").unwrap(), Config::default());
+        let config = Config::parse("log = \"debug\"\n[limits]\nopens = 5\n").unwrap();
+        assert_eq!(config.limits, Limits { opens: 5, ..Limits::default() });
+        assert_eq!(config.level().unwrap(), Some(LevelFilter::DEBUG));
+        assert!(Config::parse("[limits]\nopenz = 5\n").unwrap_err().contains("openz"));
+        assert!(Config::parse("log = \"loud\"").unwrap_err().contains("loud"));
+        assert!(Config::parse("[limits]\nopens = -1\n").unwrap_err().contains("opens"));
+    }
+}

@@ -1,0 +1,157 @@
+//! The device as clients see it: what each of their system calls does.
+
+use std::sync::Arc;
+
+use cuse_rs::{
+    Device, Errno, FileHandle, IoctlReply, IoctlRequest, NodeKind, OpenReply, OpenRequest, Opening, PollFlags,
+    PollRequest, ReadReply, ReadRequest, WriteReply, WriteRequest,
+};
+use nlmmap_ring::endpoint::Which;
+
+use super::abi::{self, Words};
+use super::caller::Client;
+use super::file::File;
+use super::limits::{Exceeded, Ledger};
+use super::pool::Pool;
+use super::{log, memory};
+
+/// The device: everything its open files share.
+pub struct Netlink {
+    pub pool: Arc<Pool>,
+    pub ledger: Arc<Ledger>,
+    /// Longer writes may have been cut by the kernel.
+    pub max_write: usize,
+}
+
+/// What an ioctl answers: bytes for its argument.
+type Answer = Result<Vec<u8>, Errno>;
+
+fn input<T: Words>(request: &IoctlRequest<'_>) -> Result<T, Errno> {
+    abi::read(request.data).ok_or(Errno::EINVAL)
+}
+
+fn output<T: Words>(value: &T) -> Answer {
+    Ok(abi::bytes(value).to_vec())
+}
+
+fn nothing(done: Result<(), Errno>) -> Answer {
+    done.map(|()| Vec::new())
+}
+
+impl Netlink {
+    fn opened(&self, request: &OpenRequest, reply: &OpenReply<File>) -> Result<(File, Opening), Errno> {
+        if request.sibling.is_some() {
+            // The same file again, by way of /proc/PID/fd or a bind mount: it would share the other's rings.
+            return Err(Errno::EBUSY);
+        }
+        let client = Client::new(&request.caller).map_err(|(errno, why)| {
+            log::refused_open(&request.caller, &why);
+            errno
+        })?;
+        let ticket = self.ledger.open(client.uid).map_err(|Exceeded(limit)| {
+            log::refused(&client, format_args!("one open more exceeds the limit {limit}"));
+            if limit == "opens" { Errno::ENFILE } else { Errno::EMFILE }
+        })?;
+        let rings = memory::new().map_err(memory::errno)?;
+        let opening = match request.node {
+            NodeKind::Fuse => Opening::new().backing(rings.try_clone()?),
+            NodeKind::Cuse => Opening::new(),
+        };
+        let handle = request.handle.get();
+        Ok((File::new(handle, request.node, client, reply.notifier(), rings, ticket), opening))
+    }
+
+    fn ioctl_answer(&self, request: &IoctlRequest<'_>, file: &File) -> Answer {
+        let caller = &request.caller;
+        match request.cmd {
+            abi::VERSION => output(&match file.node {
+                NodeKind::Fuse => abi::Version { abi: abi::ABI, node: abi::NODE_FUSE, features: abi::F_MAP_NODE },
+                NodeKind::Cuse => abi::Version { abi: abi::ABI, node: abi::NODE_CUSE, features: abi::F_MAP_MEMORY },
+            }),
+            abi::SOCKET => nothing(file.make_socket(caller, &self.pool, &input(request)?)),
+            abi::BIND => nothing(file.bind(caller, &input(request)?)),
+            abi::CONNECT => nothing(file.connect(caller, &input(request)?)),
+            abi::GETSOCKNAME => output(&file.name()?),
+            abi::ADD_MEMBERSHIP => nothing(file.membership(caller, true, input(request)?)),
+            abi::DROP_MEMBERSHIP => nothing(file.membership(caller, false, input(request)?)),
+            abi::SETSOCKOPT => nothing(file.set_option(caller, &input(request)?)),
+            abi::GETSOCKOPT => {
+                let option: abi::SockOpt = input(request)?;
+                output(&abi::SockOpt { value: file.option(&option)?, ..option })
+            }
+            abi::RX_RING => nothing(file.set_ring(caller, Which::Rx, &input(request)?)),
+            abi::TX_RING => nothing(file.set_ring(caller, Which::Tx, &input(request)?)),
+            abi::MAP_INFO => output(&file.map_info()?),
+            abi::MEMORY => nothing(file.use_memory(caller, input(request)?)),
+            abi::KICK => {
+                let mut kick = input(request)?;
+                file.kick(caller, &self.pool, &mut kick)?;
+                output(&kick)
+            }
+            abi::GET_ERROR => output(&file.take_error()?),
+            _ => Err(Errno::ENOTTY),
+        }
+    }
+}
+
+impl Device for Netlink {
+    type File = File;
+
+    fn open(&self, request: &OpenRequest, reply: OpenReply<File>) {
+        let (file, opening) = match self.opened(request, &reply) {
+            Ok(opened) => opened,
+            Err(errno) => return reply.error(errno),
+        };
+        let file = Arc::new(file);
+        // Before the answer: the client's next call may come before this one has returned.
+        self.pool.add(&file);
+        tracing::debug!(
+            handle = file.handle,
+            pid = file.client.pid,
+            uid = file.client.uid,
+            command = file.client.command,
+            "open"
+        );
+        if let Err(error) = reply.opened_with(file.clone(), opening) {
+            tracing::debug!(handle = file.handle, %error, "the client did not get its open file");
+            self.pool.remove(&file);
+            file.close();
+        }
+    }
+
+    fn release(&self, handle: FileHandle, file: Arc<File>) {
+        tracing::debug!(handle = handle.get(), pid = file.client.pid, "closed");
+        self.pool.remove(&file);
+        file.close();
+    }
+
+    fn read(&self, request: &ReadRequest, file: &Arc<File>, reply: ReadReply) {
+        let wait = request.flags & libc::O_NONBLOCK == 0;
+        file.read(&self.pool, reply, request.size as usize, wait);
+    }
+
+    fn write(&self, request: &WriteRequest<'_>, file: &Arc<File>, reply: WriteReply) {
+        if request.data.len() > self.max_write {
+            return reply.error(Errno::EMSGSIZE);
+        }
+        match file.send(&request.caller, &self.pool, request.data) {
+            Ok(_) => {
+                let _ = reply.all_written();
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn ioctl(&self, request: &IoctlRequest<'_>, file: &Arc<File>, reply: IoctlReply) {
+        match self.ioctl_answer(request, file) {
+            Ok(answer) => {
+                let _ = reply.done(0, &answer);
+            }
+            Err(errno) => reply.error(errno),
+        }
+    }
+
+    fn poll(&self, _: &PollRequest, file: &Arc<File>) -> PollFlags {
+        file.ready(&self.pool)
+    }
+}

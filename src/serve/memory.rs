@@ -1,0 +1,116 @@
+//! The file that both rings of an open file lie in: made here (FUSE), or given by the client (CUSE).
+
+use std::ffi::CString;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+
+use cuse_rs::Errno;
+use nix::errno::Errno as Os;
+use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
+use nix::unistd::ftruncate;
+
+/// `PIDFD_THREAD` of Linux 6.9.
+const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
+
+pub fn errno(error: Os) -> Errno {
+    Errno::new(error as i32)
+}
+
+/// An empty memfd that can be sealed.
+pub fn new() -> Result<OwnedFd, Os> {
+    let name = CString::new("nlmmap-rings").unwrap_or_default();
+    memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
+}
+
+/// Makes the file `len` bytes long: what lay behind its first `keep` bytes is zeroes after that. All pages are allocated, so
+/// that the pump cannot run into a full memory later, as a signal.
+pub fn resize(memory: &OwnedFd, keep: usize, len: usize) -> Result<(), Os> {
+    ftruncate(memory, keep as i64)?;
+    ftruncate(memory, len as i64)?;
+    reserve(memory, len)
+}
+
+/// Allocates all pages.
+pub fn reserve(memory: &OwnedFd, len: usize) -> Result<(), Os> {
+    match fallocate(memory, FallocateFlags::empty(), 0, len as i64) {
+        // The ABI's word for it.
+        Err(Os::ENOSPC) => Err(Os::ENOMEM),
+        done => done,
+    }
+}
+
+/// From now on the file keeps its size.
+pub fn seal(memory: &OwnedFd) -> Result<(), Os> {
+    let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
+    fcntl(memory, FcntlArg::F_ADD_SEALS(seals)).map(drop)
+}
+
+/// Takes descriptor `number` of thread `tid`, which waits for our answer, and judges it: a memfd of `len` bytes that the
+/// client can write, and can never make shorter.
+pub fn take(tid: u32, number: i32, len: usize) -> Result<OwnedFd, Errno> {
+    let memory = take_descriptor(tid, number)?;
+    let stat = nix::sys::stat::fstat(&memory).map_err(errno)?;
+    let kind = fstatfs(&memory).map_err(errno)?.filesystem_type();
+    let flags = fcntl(&memory, FcntlArg::F_GETFL).map_err(errno)?;
+    let seals = fcntl(&memory, FcntlArg::F_GET_SEALS).map_err(errno)?;
+    let writable = OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE == OFlag::O_RDWR;
+    let sealed = SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK);
+    if kind != TMPFS_MAGIC || stat.st_size != len as i64 || !sealed {
+        return Err(Errno::EINVAL);
+    }
+    if !writable {
+        return Err(Errno::EACCES);
+    }
+    reserve(&memory, len).map_err(errno)?;
+    Ok(memory)
+}
+
+/// `pidfd_getfd`: the very open file of the client, with its access mode, not a new one with ours.
+fn take_descriptor(tid: u32, number: i32) -> Result<OwnedFd, Errno> {
+    let open = |id: u32, flags: libc::c_uint| {
+        // SAFETY: numbers only.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, id, flags) };
+        // SAFETY: the kernel has just made it, and nobody else owns it.
+        Os::result(fd as i32).map(|fd| unsafe { OwnedFd::from_raw_fd(fd) })
+    };
+    // A thread may have descriptors of its own; kernels before 6.9 know processes only.
+    let process = open(tid, PIDFD_THREAD).or_else(|_| open(tid, 0)).or_else(|_| open(leader(tid)?, 0));
+    let process = process.map_err(errno)?;
+    // SAFETY: numbers only.
+    let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_fd().as_raw_fd(), number, 0) };
+    let fd = Os::result(fd as i32).map_err(errno)?;
+    // SAFETY: as above.
+    Ok(unsafe { OwnedFd::from_raw_fd(fd) })
+}
+
+/// The process of a thread.
+fn leader(tid: u32) -> Result<u32, Os> {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Os::ESRCH)?;
+    let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
+    line.and_then(|pid| pid.trim().parse().ok()).ok_or(Os::ESRCH)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_memory_that_keeps_its_size_is_taken() {
+        let me = nix::unistd::gettid().as_raw().cast_unsigned();
+        let take = |fd: &OwnedFd, len| super::take(me, fd.as_raw_fd(), len).map(drop);
+        let memory = new().unwrap();
+        resize(&memory, 0, 8192).unwrap();
+        assert_eq!(take(&memory, 8192), Err(Errno::EINVAL), "not sealed");
+        seal(&memory).unwrap();
+        assert_eq!(take(&memory, 8192), Ok(()));
+        assert_eq!(take(&memory, 4096), Err(Errno::EINVAL), "another size");
+        let path = format!("/proc/self/fd/{}", memory.as_raw_fd());
+        let reader = OwnedFd::from(std::fs::File::open(path).unwrap());
+        assert_eq!(take(&reader, 8192), Err(Errno::EACCES), "read only");
+        let null = OwnedFd::from(std::fs::File::open("/dev/null").unwrap());
+        assert!(take(&null, 0).is_err());
+        assert_eq!(super::take(me, -1, 8192).err(), Some(Errno::EBADF));
+        assert_eq!(ftruncate(&memory, 0), Err(Os::EPERM));
+    }
+}

@@ -1,0 +1,213 @@
+//! The daemon: a device node whose open files are netlink sockets with rings.
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | [`abi`] | the ioctls, equal to `include/nlmmap.h` |
+//! | [`node`] | the node, and that nothing of it stays behind |
+//! | [`device`] | from requests to open files |
+//! | [`file`] | one open file: socket, rings, waiters |
+//! | [`pool`] | the threads that move messages |
+//! | [`caller`], [`rights`], [`socket`] | nothing happens for a client that it could not do itself |
+//! | [`memory`] | ring memory that nobody can take away |
+//! | [`limits`], [`config`] | how much clients may hold |
+//! | [`stat`], [`log`] | what people see |
+
+mod abi;
+mod caller;
+mod config;
+mod device;
+mod file;
+mod limits;
+mod log;
+mod memory;
+mod node;
+mod pool;
+mod rights;
+mod socket;
+pub mod stat;
+
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::sync::mpsc;
+use std::thread;
+
+use cuse_rs::{Ended, NodeKind};
+use sd_notify::NotifyState;
+use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
+use signal_hook::iterator::Signals;
+use tracing::level_filters::LevelFilter;
+
+use config::Config;
+use device::Netlink;
+use limits::Ledger;
+
+/// Which node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    Fuse,
+    Cuse,
+    Auto,
+}
+
+/// What the command line says.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    pub node: Kind,
+    pub name: String,
+    /// Directory of the ring file.
+    pub path: PathBuf,
+    /// Symbolic link to the ring file.
+    pub link: Option<PathBuf>,
+    pub mode: u32,
+    pub group: Option<u32>,
+    pub config: Option<PathBuf>,
+    pub threads: usize,
+    pub level: Option<LevelFilter>,
+    /// Directory of lock and control socket.
+    pub runtime: PathBuf,
+}
+
+/// Why the daemon does not run: cause, cures, exit status.
+#[derive(Debug)]
+pub struct Failure {
+    pub cause: String,
+    pub cures: Vec<String>,
+    pub code: u8,
+}
+
+impl Failure {
+    fn new(code: u8, cause: impl Into<String>) -> Failure {
+        Failure { cause: cause.into(), cures: Vec::new(), code }
+    }
+
+    fn cure(mut self, cure: &str) -> Failure {
+        self.cures.push(cure.into());
+        self
+    }
+}
+
+/// The control socket of the daemon called `name`.
+pub fn control_socket(runtime: &std::path::Path, name: &str) -> PathBuf {
+    runtime.join(format!("{name}.control"))
+}
+
+enum Event {
+    Signal(i32),
+    Ended(Result<Ended, cuse_rs::Error>),
+}
+
+fn level(settings: &Settings, config: &Config) -> Result<LevelFilter, Failure> {
+    let configured = config.level().map_err(|why| Failure::new(2, why))?;
+    Ok(settings.level.or(configured).unwrap_or(LevelFilter::INFO))
+}
+
+fn read_config(settings: &Settings) -> Result<Config, Failure> {
+    settings.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read).map_err(|why| Failure::new(2, why))
+}
+
+/// Serves until a signal, or until the kernel takes the node away.
+///
+/// # Errors
+/// Why there is no node, or how it ended badly.
+pub fn run(settings: &Settings) -> Result<(), Failure> {
+    let config = read_config(settings)?;
+    let set_level = log::start(level(settings, &config)?);
+    rights::note_own().map_err(|why| Failure::new(5, why))?;
+    socket::note_home().map_err(|error| Failure::new(1, format!("cannot open /proc/self/ns/net: {error}")))?;
+    node::allow_many_descriptors();
+
+    let (name, runtime) = (&settings.name, &settings.runtime);
+    let bad = |what: &str| {
+        let text = format!("cannot {what} in {}", runtime.display());
+        move |error: std::io::Error| Failure::new(1, format!("{text}: {error}"))
+    };
+    if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
+        return Err(Failure::new(2, format!("{name:?} cannot be a name: it is part of paths")));
+    }
+    fs::create_dir_all(runtime).map_err(bad("make files"))?;
+    // Dropped in the reverse order: the lock last.
+    let _lock = node::Lock::take(&runtime.join(format!("{name}.lock")), name)?;
+    let (events, received) = mpsc::channel();
+    // Before the node: a signal from now on ends it in order.
+    let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
+        .map_err(|error| Failure::new(1, format!("cannot receive signals: {error}")))?;
+    let pool = pool::Pool::new().map_err(|error| Failure::new(1, format!("cannot make the thread pool: {error}")))?;
+    let ledger = Ledger::new(config.limits.clone());
+    let device = |kind: NodeKind| {
+        Arc::new(Netlink { pool: pool.clone(), ledger: ledger.clone(), max_write: node::max_write(kind) })
+    };
+    let (session, node) = node::make(settings, device)?;
+    let threads = pool.start(settings.threads);
+    let threads = threads.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
+    let control = stat::Server::start(&control_socket(runtime, name), name, session.device().clone());
+    let control = control.map_err(bad("make the control socket"))?;
+
+    let stop = session.stop_token();
+    let (count, ended) = (settings.threads, events.clone());
+    let serving = thread::Builder::new()
+        .name("session".into())
+        .spawn(move || {
+            let result = session.run(count);
+            // Nobody listens any more only when the process is about to end.
+            let _ = ended.send(Event::Ended(result));
+        })
+        .map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
+    let handle = signals.handle();
+    let relay = thread::Builder::new()
+        .name("signals".into())
+        .spawn(move || {
+            for signal in signals.forever() {
+                let _ = events.send(Event::Signal(signal));
+            }
+        })
+        .map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
+
+    let kind = if node.kind == NodeKind::Fuse { "ring file" } else { "character device" };
+    tracing::info!(path = %node.path.display(), threads = count, "serving a {kind}");
+    // Without systemd there is nobody to tell.
+    let _ = sd_notify::notify(false, &[NotifyState::Ready]);
+
+    let mut outcome = Ok(());
+    for event in &received {
+        match event {
+            Event::Signal(SIGHUP) => reload(settings, &ledger, &set_level),
+            Event::Signal(signal) => {
+                tracing::info!(signal, opens = ledger.held().opens, "ending");
+                let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
+                stop.stop();
+            }
+            Event::Ended(result) => {
+                outcome = match result {
+                    Ok(Ended::Stopped) => Ok(()),
+                    Ok(Ended::Gone) => Err(Failure::new(1, "the kernel has taken the node away")
+                        .cure("somebody has unmounted it or aborted its connection: start the daemon again")),
+                    Err(error) => Err(Failure::new(1, error.to_string())),
+                };
+                break;
+            }
+        }
+    }
+    handle.close();
+    for thread in [serving, relay] {
+        let _ = thread.join();
+    }
+    drop(control);
+    threads.stop();
+    drop(node);
+    outcome
+}
+
+/// Reads the configuration again; one that is wrong changes nothing.
+fn reload(settings: &Settings, ledger: &Ledger, set_level: &log::SetLevel) {
+    let _ = sd_notify::notify(false, &[NotifyState::Reloading]);
+    match read_config(settings).and_then(|config| Ok((level(settings, &config)?, config))) {
+        Ok((level, config)) => {
+            set_level(level);
+            tracing::info!(limits = ?config.limits, "configuration read");
+            ledger.set_limits(config.limits);
+        }
+        Err(failure) => tracing::error!("configuration kept as it was: {}", failure.cause),
+    }
+    let _ = sd_notify::notify(false, &[NotifyState::Ready]);
+}
