@@ -6,7 +6,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::path::Path;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::Ordering;
 use std::thread;
 
 use nix::libc;
@@ -154,24 +154,23 @@ fn poll_sees_what_is_there(node: &Path) {
 /// One thread waits and reads, the other writes, in step: a lost wake-up is a hang.
 fn poll_wakes(node: &Path, rounds: u64) {
     let file = client::open(node);
-    let seen = AtomicU64::new(0);
+    let (tell, told) = std::sync::mpsc::channel();
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let mut reader = &file;
+        scope.spawn(move || {
             for round in 1..=rounds {
-                let mut fds = [PollFd::new(file.as_fd(), PollFlags::POLLIN)];
+                let mut fds = [PollFd::new(reader.as_fd(), PollFlags::POLLIN)];
                 let count = poll(&mut fds, PollTimeout::from(60_000u16)).unwrap();
                 assert_eq!(count, 1, "wake-up {round} of poll was lost");
                 let mut word = [0; 8];
-                (&file).read_exact(&mut word).unwrap();
+                reader.read_exact(&mut word).unwrap();
                 assert_eq!(u64::from_ne_bytes(word), round);
-                seen.store(round, Ordering::Release);
+                tell.send(round).unwrap();
             }
         });
         for round in 1..=rounds {
             (&file).write_all(&round.to_ne_bytes()).unwrap();
-            while seen.load(Ordering::Acquire) < round {
-                thread::yield_now();
-            }
+            assert_eq!(told.recv().unwrap(), round);
         }
     });
 }
@@ -182,29 +181,28 @@ fn epoll_wakes(node: &Path, trigger: EpollFlags, rounds: u64) {
     let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC).unwrap();
     let event = EpollEvent::new(EpollFlags::EPOLLIN | trigger, 1);
     epoll.add(&file, event).unwrap();
-    let seen = AtomicU64::new(0);
+    let (tell, told) = std::sync::mpsc::channel();
     thread::scope(|scope| {
-        scope.spawn(|| {
+        let (mut reader, epoll) = (&file, &epoll);
+        scope.spawn(move || {
             let mut last = 0;
             while last < rounds {
                 let mut events = [EpollEvent::empty()];
                 let count = epoll.wait(&mut events, EpollTimeout::from(60_000u16)).unwrap();
                 assert_eq!(count, 1, "the wake-up after message {last} was lost");
                 let mut word = [0; 8];
-                while (&file).read(&mut word).is_ok_and(|len| len == 8) {
+                while reader.read(&mut word).is_ok_and(|len| len == 8) {
                     last = u64::from_ne_bytes(word);
-                    seen.store(last, Ordering::Release);
+                    tell.send(last).unwrap();
                 }
                 if trigger == EpollFlags::EPOLLONESHOT {
-                    epoll.modify(&file, &mut event.clone()).unwrap();
+                    epoll.modify(reader, &mut event.clone()).unwrap();
                 }
             }
         });
         for round in 1..=rounds {
             (&file).write_all(&round.to_ne_bytes()).unwrap();
-            while seen.load(Ordering::Acquire) < round {
-                thread::yield_now();
-            }
+            assert_eq!(told.recv().unwrap(), round);
         }
     });
 }
@@ -237,7 +235,7 @@ fn interrupt<T>(thread: &thread::ScopedJoinHandle<'_, T>, pthread: libc::pthread
     while !thread.is_finished() {
         assert!(std::time::Instant::now() < end, "the interrupted call never returned");
         nix::sys::pthread::pthread_kill(pthread as _, Signal::SIGUSR1).unwrap();
-        thread::sleep(std::time::Duration::from_micros(50));
+        thread::sleep(std::time::Duration::from_micros(200));
     }
 }
 
