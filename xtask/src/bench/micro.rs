@@ -39,7 +39,7 @@ fn compare(
 
 /// Calls on descriptors that are not ours.
 fn hooks(bench: &Bench) -> Result<String, String> {
-    let count = if bench.quick { 100_000_u64 } else { 2_000_000 };
+    let count = if bench.quick { "100000" } else { "1000000" };
     let mut rows = Vec::new();
     for (call, what) in [
         ("read", "read of /dev/zero"),
@@ -47,20 +47,27 @@ fn hooks(bench: &Bench) -> Result<String, String> {
         ("poll", "poll of a pipe"),
         ("send", "send to a closed socket"),
     ] {
-        let one = |preload| run(&mut client(bench, "hooks", &[call, &count.to_string()], preload));
-        // `best` is the best tenth of a run.
-        let [without, with, more] = compare(bench, one, |s| Some(s.of("best")? * 10.0 / s.of("messages")?))?;
-        let [a, b] = [instructions(bench, call, false)?, instructions(bench, call, true)?];
-        rows.push(vec![
-            what.to_string(),
-            format!("{without:.1}"),
-            format!("{with:.1}"),
-            format!("{more:+.1}"),
-            format!("{a:.0}"),
-            format!("{b:.0}"),
-        ]);
+        let (mut direct, mut more, mut error) = (Vec::new(), Vec::new(), Vec::new());
+        for _ in 0..bench.rounds.max(3) {
+            for preload in [false, true] {
+                let sample = run(&mut client(bench, "hooks", &[call, count], preload))?;
+                let both = sample.of("named").zip(sample.of("direct"));
+                let (named, libc) = both.ok_or("hooks did not print what it measured")?;
+                direct.push(libc);
+                if preload { more.push(named - libc) } else { error.push((named - libc).abs()) }
+            }
+        }
+        let counts = [instructions(bench, call, false)?, instructions(bench, call, true)?];
+        let mut row = vec![what.to_string()];
+        row.push(spread(direct).map_or("-".into(), |[middle, ..]| format!("{middle:.1}")));
+        row.push(
+            spread(more).map_or("-".into(), |[middle, low, high]| format!("{middle:+.1} ({low:+.1}..{high:+.1})")),
+        );
+        row.push(spread(error).map_or("-".into(), |[middle, ..]| format!("{middle:.1}")));
+        row.push(format!("{:+.0}", counts[1] - counts[0]));
+        rows.push(row);
     }
-    let head = ["call", "ns", "ns with the library", "more", "instructions", "with the library"];
+    let head = ["call", "ns", "ns more with the library", "error", "instructions more"];
     Ok(markdown("a hooked call on a descriptor that is not ours (hooks)", &head, &rows))
 }
 
@@ -71,7 +78,7 @@ fn instructions(bench: &Bench, call: &str, preload: bool) -> Result<f64, String>
     for (total, count) in totals.iter_mut().zip([FEW, 3 * FEW]) {
         let mut valgrind = Command::new("valgrind");
         valgrind.args(["--tool=callgrind", "--callgrind-out-file=/dev/null"]).arg(bench.clients.join("hooks"));
-        valgrind.args([call, &count.to_string()]).env_remove("LD_PRELOAD");
+        valgrind.args([call, "0", &count.to_string()]).env_remove("LD_PRELOAD");
         if preload {
             valgrind.env("LD_PRELOAD", &bench.library);
         }
