@@ -9,7 +9,8 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t filled = PTHREAD_COND_INITIALIZER;
 static struct { struct nl_mmap_hdr *frame; uint32_t seq; } jobs[64];
 static unsigned put, taken;
-static unsigned char seen[TOTAL];
+static volatile unsigned char seen[TOTAL];
+static volatile uint32_t *released; /* all messages before this one: the ring may come round so far */
 
 static void *worker(void *arg)
 {
@@ -29,9 +30,15 @@ static void *worker(void *arg)
 			usleep(500 * mine); /* the frame stays SKIP while later ones are released */
 		check_user(payload(h), h->nm_len, seq);
 		CHECK(status_of(h) == NL_MMAP_STATUS_SKIP, "a SKIP frame turned %u under its worker", status_of(h));
-		seen[seq]++;
 		set_status(h, NL_MMAP_STATUS_UNUSED);
+		seen[seq]++;
 	}
+}
+
+static void count_released(void)
+{
+	while (*released < TOTAL && seen[*released])
+		++*released;
 }
 
 static void hand_over(struct nl_mmap_hdr *h, uint32_t seq)
@@ -51,15 +58,15 @@ int main(void)
 	pid_t pid;
 
 	s = ring_open(NETLINK_USERSOCK, GEOM(4096, 16, 1024), NO_RING);
+	released = shared_counter();
 	pid = fork();
 	CHECK_CALL(pid);
 	if (pid == 0) {
 		int fd = plain_open(NETLINK_USERSOCK);
 		for (i = 0; i < TOTAL; i++) {
 			size_t len = 64 + i % 800;
+			await_window(released, i, s.rx.frame_nr); /* a stall is overrun.c's subject */
 			CHECK_CALL(plain_send(fd, msg_user(buf, len, i), len, s.port, 0));
-			if (i % 32 == 31)
-				usleep(4000); /* workers are slower than a burst; a stall is overrun.c's subject */
 		}
 		_exit(0);
 	}
@@ -72,7 +79,8 @@ int main(void)
 			struct pollfd p = { s.fd, POLLIN, 0 };
 			CHECK(now_ms() < end, "message %u did not come, head frame %u has status %u", i, s.rx.pos,
 			      status_of(h));
-			CHECK_CALL(poll(&p, 1, 100));
+			count_released();
+			CHECK_CALL(poll(&p, 1, 5));
 			CHECK(!(p.revents & POLLERR), "overrun at message %u", i);
 		}
 		if (status_of(h) == NL_MMAP_STATUS_COPY) {
@@ -83,6 +91,7 @@ int main(void)
 		set_status(h, NL_MMAP_STATUS_SKIP);
 		advance(&s.rx);
 		hand_over(h, i);
+		count_released();
 	}
 	hand_over(NULL, 0);
 	for (i = 1; i < WORKERS; i++)
