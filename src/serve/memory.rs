@@ -33,6 +33,9 @@ pub fn resize(memory: &OwnedFd, keep: usize, len: usize) -> Result<(), Os> {
 
 /// Allocates all pages.
 pub fn reserve(memory: &OwnedFd, len: usize) -> Result<(), Os> {
+    if len == 0 {
+        return Ok(());
+    }
     match fallocate(memory, FallocateFlags::empty(), 0, len as i64) {
         // The ABI's word for it.
         Err(Os::ENOSPC) => Err(Os::ENOMEM),

@@ -1,0 +1,12 @@
+//! The daemon and its ring file, on the running kernel: `nlmmap serve`, clients in C and Python, `nlmmap stat`.
+//!
+//! `NLMMAP_NODE=cuse` runs the same over a character device, where the kernel has CUSE.
+
+mod support;
+
+#[path = "device/clients.rs"]
+mod clients;
+#[path = "device/daemon.rs"]
+mod daemon;
+#[path = "device/lifecycle.rs"]
+mod lifecycle;

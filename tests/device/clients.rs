@@ -1,0 +1,53 @@
+//! What clients get.
+
+use std::process::Command;
+
+use crate::daemon::{Place, client, passes};
+use crate::support::repository;
+
+#[test]
+fn dumps_come_whole_however_the_client_waits() {
+    let place = Place::new();
+    let daemon = place.start();
+    for wait in ["poll", "level", "edge"] {
+        // A network namespace of its own, with more routes than the ring holds: the daemon has to make the socket there.
+        let program = client("device_dump").get_program().to_owned();
+        let mut command = Command::new("unshare");
+        command.args(["-n", "sh", "-c", "ip link set lo up && for i in $(seq 4000); do echo route add 127.1.$((i / 250)).$((i % 250)) dev lo; done | ip -batch - && exec \"$@\"", "sh"]);
+        command.arg(program).arg(place.node()).arg(wait);
+        let out = passes(&mut command, &daemon);
+        let routes = out.lines().next().and_then(|line| line.split(' ').nth(1)).and_then(|n| n.parse().ok());
+        assert!(routes.is_some_and(|n: u32| n > 4000), "{out}");
+    }
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+#[test]
+fn a_client_without_rings_reads_and_writes_messages() {
+    let place = Place::new();
+    let daemon = place.start();
+    let mut command = Command::new("python3");
+    command.arg(repository().join("tests/clients/device_plain.py")).arg(place.node());
+    passes(&mut command, &daemon);
+    daemon.stop();
+}
+
+#[test]
+fn nobody_gets_more_rights_than_his_own() {
+    let place = Place::new();
+    let daemon = place.start();
+    passes(client("device_rights").arg(place.node()), &daemon);
+    assert!(daemon.log().contains("another user namespace"), "{}", daemon.log());
+    daemon.stop();
+}
+
+#[test]
+fn hostile_clients_hurt_only_themselves() {
+    let place = Place::new();
+    let daemon = place.start();
+    passes(client("device_hostile").arg(place.node()), &daemon);
+    passes(client("device_dump").arg(place.node()).arg("poll"), &daemon);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}

@@ -1,0 +1,210 @@
+//! A daemon of a test's own, and programs that use it.
+
+use std::env;
+use std::fs;
+use std::io::Read;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::support::{compile_file, need_root, repository};
+
+pub const NLMMAP: &str = env!("CARGO_BIN_EXE_nlmmap");
+/// Far more than anything here takes.
+const LIMIT: Duration = Duration::from_secs(60);
+
+pub fn uses_cuse() -> bool {
+    env::var_os("NLMMAP_NODE").is_some_and(|node| node == "cuse")
+}
+
+/// A place for daemons: directories, node name, arguments.
+pub struct Place {
+    pub directory: TempDir,
+    pub name: String,
+    pub args: Vec<String>,
+}
+
+impl Place {
+    pub fn new() -> Place {
+        static NEXT: AtomicU32 = AtomicU32::new(0);
+        need_root();
+        let directory = tempfile::tempdir().expect("a temporary directory");
+        fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
+        let name = format!("nlmmap-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+        Place { directory, name, args: Vec::new() }
+    }
+
+    pub fn path(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Where clients open the node.
+    pub fn node(&self) -> PathBuf {
+        if uses_cuse() { PathBuf::from("/dev").join(&self.name) } else { self.path("node").join(&self.name) }
+    }
+
+    /// `nlmmap serve` in this place.
+    pub fn serve(&self) -> Command {
+        let mut command = Command::new(NLMMAP);
+        command.args(["serve", "--mode", "0666", "--log", "debug", "--node"]);
+        command.arg(if uses_cuse() { "cuse" } else { "fuse" });
+        command.args(["--name", &self.name, "--runtime-dir"]).arg(self.path("run"));
+        command.arg("--path").arg(self.path("node")).args(&self.args);
+        command
+    }
+
+    /// Starts it, and waits until it says that it is ready.
+    pub fn start(&self) -> Daemon<'_> {
+        let notify = self.path("notify");
+        let _ = fs::remove_file(&notify);
+        let socket = UnixDatagram::bind(&notify).expect("a notify socket");
+        socket.set_read_timeout(Some(LIMIT)).expect("a time-out");
+        let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("a log file");
+        let child = self.serve().env("NOTIFY_SOCKET", &notify).stderr(log).spawn().expect("the daemon starts");
+        let daemon = Daemon { place: self, child };
+        let mut text = [0; 256];
+        let len = socket.recv(&mut text).unwrap_or_else(|e| panic!("no READY: {e}\n{}", daemon.log()));
+        assert_eq!(&text[..len], b"READY=1\n".get(..len).unwrap_or_default(), "{}", daemon.log());
+        daemon
+    }
+}
+
+/// A running daemon.
+pub struct Daemon<'a> {
+    pub place: &'a Place,
+    child: Child,
+}
+
+impl Daemon<'_> {
+    pub fn log(&self) -> String {
+        fs::read_to_string(self.place.path("log")).unwrap_or_default()
+    }
+
+    /// The last lines of the log.
+    pub fn tail(&self) -> String {
+        let log = self.log();
+        let lines: Vec<&str> = log.lines().collect();
+        lines.get(lines.len().saturating_sub(20)..).unwrap_or_default().join("\n")
+    }
+
+    pub fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    pub fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(self.child.id() as i32), signal).expect("the daemon runs");
+    }
+
+    pub fn wait(mut self) -> ExitStatus {
+        wait(&mut self.child, &self.place.path("log").display().to_string())
+    }
+
+    /// Ends it by SIGTERM, and checks that it ended well and that nothing of it is left.
+    pub fn stop(self) {
+        let place = self.place;
+        self.signal(Signal::SIGTERM);
+        let log = self.tail();
+        let status = self.wait();
+        assert!(status.success(), "{status}\n{log}");
+        place.is_clean();
+    }
+
+    /// `nlmmap stat --json`
+    pub fn stat(&self) -> Value {
+        let mut command = Command::new(NLMMAP);
+        command.args(["stat", "--json", "--name", &self.place.name, "--runtime-dir"]).arg(self.place.path("run"));
+        let output = command.output().expect("nlmmap stat starts");
+        assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+        serde_json::from_slice(&output.stdout).expect("stat prints JSON")
+    }
+
+    /// Waits until so many files are open: a ring file's `close` returns before the daemon hears of it.
+    pub fn wait_for_opens(&self, opens: u64) -> Value {
+        let until = Instant::now() + LIMIT;
+        loop {
+            let stat = self.stat();
+            if stat["opens"] == opens || Instant::now() > until {
+                assert_eq!(stat["opens"], opens, "{}", self.tail());
+                return stat;
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+}
+
+impl Drop for Daemon<'_> {
+    fn drop(&mut self) {
+        // Only after a failed assertion, or after `wait`.
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+impl Place {
+    /// No node, no mount, no file but those of the test.
+    pub fn is_clean(&self) {
+        let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
+        let here = self.directory.path().display().to_string();
+        assert!(!mounts.contains(&here), "a mount is left");
+        assert!(!self.path("node").exists(), "the mount's directory is left");
+        assert!(!PathBuf::from("/dev").join(&self.name).exists(), "the node is left");
+        let left: Vec<_> = fs::read_dir(self.path("run")).expect("the runtime directory").flatten().collect();
+        assert!(left.is_empty(), "{left:?}");
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        // After a failed test a dead mount may be there.
+        let _ = nix::mount::umount2(&self.path("node"), nix::mount::MntFlags::MNT_DETACH);
+    }
+}
+
+fn wait(child: &mut Child, what: &str) -> ExitStatus {
+    let until = Instant::now() + LIMIT;
+    loop {
+        if let Some(status) = child.try_wait().expect("a child of ours") {
+            return status;
+        }
+        if Instant::now() > until {
+            let _ = child.kill();
+            panic!("{what}: still running after {LIMIT:?}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+/// `tests/clients/NAME.c`, compiled against the header.
+pub fn client(name: &str) -> Command {
+    let include = format!("-I{}", repository().join("include").display());
+    let program = compile_file(&format!("tests/clients/{name}.c"), &["-O1", "-Wall", "-Wextra", "-Werror", &include]);
+    Command::new(program)
+}
+
+/// Runs it, bounded, and gives its output.
+pub fn output(command: &mut Command) -> Output {
+    let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let status = wait(&mut child, &format!("{command:?}"));
+    let mut result = Output { status, stdout: Vec::new(), stderr: Vec::new() };
+    child.stdout.take().expect("a pipe").read_to_end(&mut result.stdout).expect("its output");
+    child.stderr.take().expect("a pipe").read_to_end(&mut result.stderr).expect("its errors");
+    result
+}
+
+/// Runs it, and checks that it held. Gives what it printed.
+#[track_caller]
+pub fn passes(command: &mut Command, daemon: &Daemon<'_>) -> String {
+    let result = output(command);
+    let text = |bytes: &[u8]| String::from_utf8_lossy(bytes).into_owned();
+    let (out, err) = (text(&result.stdout), text(&result.stderr));
+    assert!(result.status.success(), "{command:?}: {}\n{out}{err}\nthe daemon:\n{}", result.status, daemon.tail());
+    out
+}

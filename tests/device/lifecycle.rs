@@ -1,0 +1,228 @@
+//! From the first open to the daemon's end, and what is left behind.
+
+use std::fs::{self, File};
+use std::io::{BufRead, BufReader, Write};
+use std::os::fd::AsRawFd;
+use std::os::unix::process::CommandExt;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::{NLMMAP, Place, client, output, passes, uses_cuse};
+
+nix::ioctl_write_ptr!(make_socket, 0xDA, 1, [u32; 2]);
+nix::ioctl_write_ptr!(bind, 0xDA, 2, [u32; 3]);
+nix::ioctl_write_ptr!(set_rx_ring, 0xDA, 9, [u32; 4]);
+
+/// An open node with a ROUTE socket and a receive ring of 64 KiB.
+fn open(place: &Place) -> File {
+    let file = File::options().read(true).write(true).open(place.node()).expect("the node opens");
+    // SAFETY: the arguments are those of the ioctls.
+    unsafe {
+        make_socket(file.as_raw_fd(), &[libc::SOCK_RAW as u32, 0]).expect("a socket");
+        bind(file.as_raw_fd(), &[libc::AF_NETLINK as u32, 0, 0]).expect("bound");
+        set_rx_ring(file.as_raw_fd(), &[65536, 1, 4096, 16]).expect("a ring");
+    }
+    file
+}
+
+/// How many descriptors a process has, once that no longer falls.
+fn descriptors_at_rest(pid: u32) -> usize {
+    let count = || fs::read_dir(format!("/proc/{pid}/fd")).expect("the daemon's descriptors").count();
+    let mut seen = count();
+    loop {
+        std::thread::sleep(Duration::from_millis(100));
+        let now = count();
+        if now >= seen {
+            return now;
+        }
+        seen = now;
+    }
+}
+
+/// Processor time of a process in clock ticks (hundredths of a second).
+fn ticks(pid: u32) -> u64 {
+    let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its stat");
+    let (_, rest) = stat.rsplit_once(')').expect("a name");
+    rest.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum()
+}
+
+#[test]
+fn many_open_files_are_independent_and_leave_nothing() {
+    let place = Place::new();
+    let daemon = place.start();
+    // Once round, for what the daemon makes at the first use.
+    drop((0..200).map(|_| open(&place)).collect::<Vec<_>>());
+    daemon.wait_for_opens(0);
+    let before = descriptors_at_rest(daemon.pid());
+    let mut files: Vec<File> = (0..200).map(|_| open(&place)).collect();
+    let stat = daemon.wait_for_opens(200);
+    assert_eq!(stat["ring_bytes"], 200 * 65536);
+    assert_eq!(stat["endpoints"].as_array().map(Vec::len), Some(200));
+    let first = &stat["endpoints"][0];
+    assert_eq!((&first["pid"], &first["family"]), (&std::process::id().into(), &0.into()));
+    assert_eq!(first["rx"]["frames"], 16);
+    for file in &mut files {
+        // RTM_GETLINK of loopback, with the acknowledgement of nothing else.
+        let mut request = [32u32, 18 | 1 << 16, 1, 0, 0, 1, 0, 0].map(u32::to_ne_bytes).concat();
+        request[4..8].copy_from_slice(&[18, 0, 1, 0]);
+        file.write_all(&request).expect("sent");
+    }
+    let stat = daemon.stat();
+    for endpoint in stat["endpoints"].as_array().expect("a list") {
+        let came = endpoint["rx_frames"].as_u64().unwrap_or(0) + endpoint["rx_copies"].as_u64().unwrap_or(0);
+        assert_eq!(came, 1, "{endpoint}");
+    }
+    // With everything open and nothing to do, nothing is done.
+    let (start, pause) = (ticks(daemon.pid()), Duration::from_secs(2));
+    std::thread::sleep(pause);
+    let used = ticks(daemon.pid()) - start;
+    assert!(used <= 2, "{used} ticks of processor time in {pause:?} of idleness");
+    drop(files);
+    daemon.wait_for_opens(0);
+    assert_eq!(descriptors_at_rest(daemon.pid()), before, "descriptors of the daemon");
+    daemon.stop();
+}
+
+#[test]
+fn killed_clients_leave_nothing() {
+    let place = Place::new();
+    let daemon = place.start();
+    let children: Vec<_> = (0..20)
+        .map(|i| {
+            let mut command = client("device_dump");
+            command.arg(place.node()).arg("poll").arg("hold").stdout(Stdio::piped());
+            let mut child = command.spawn().expect("a client");
+            if i % 2 == 0 {
+                // This one is killed asleep, with its rings mapped; the others wherever they are.
+                let mut line = String::new();
+                BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line");
+                assert!(line.starts_with("routes"), "{line}");
+            }
+            child
+        })
+        .collect();
+    for mut child in children {
+        child.kill().expect("killed");
+        child.wait().expect("gone");
+    }
+    daemon.wait_for_opens(0);
+    passes(client("device_dump").arg(place.node()).arg("edge"), &daemon);
+    daemon.stop();
+}
+
+#[test]
+fn the_end_by_sigterm_leaves_nothing_with_clients_in_the_middle() {
+    let place = Place::new();
+    let daemon = place.start();
+    let mut held = open(&place);
+    let mut command = client("device_dump");
+    command.arg(place.node()).arg("poll").arg("hold").stdout(Stdio::piped());
+    let mut sleeper = command.spawn().expect("a client");
+    let mut line = String::new();
+    BufReader::new(sleeper.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("a line");
+    daemon.stop();
+    let error = held.write_all(&[0; 16]).expect_err("nobody is there");
+    assert!(matches!(error.raw_os_error(), Some(libc::ENOTCONN | libc::ENODEV | libc::ECONNABORTED)), "{error}");
+    assert!(sleeper.try_wait().expect("a child").is_none(), "a client ended with the daemon");
+    sleeper.kill().expect("killed");
+    sleeper.wait().expect("gone");
+}
+
+#[test]
+fn a_killed_daemon_is_followed_by_the_next() {
+    let place = Place::new();
+    let daemon = place.start();
+    let mut held = open(&place);
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    held.write_all(&[0; 16]).expect_err("nobody is there");
+    // The mount, the directory, the lock and the control socket of the dead one are in the way.
+    let daemon = place.start();
+    passes(client("device_dump").arg(place.node()).arg("poll"), &daemon);
+    held.write_all(&[0; 16]).expect_err("an open file of the dead daemon");
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+}
+
+#[test]
+fn a_second_daemon_of_one_name_is_refused() {
+    let place = Place::new();
+    let daemon = place.start();
+    let second = output(&mut place.serve());
+    let text = String::from_utf8_lossy(&second.stderr).into_owned();
+    assert_eq!(second.status.code(), Some(3), "{text}");
+    assert!(text.contains("served already") && text.contains("cure: stop that daemon"), "{text}");
+    if !uses_cuse() {
+        // Another name, the same directory.
+        let mut third = Command::new(NLMMAP);
+        third.args(["serve", "--node", "fuse", "--name", "other", "--runtime-dir"]).arg(place.path("run2"));
+        third.arg("--path").arg(place.path("node"));
+        let third = output(&mut third);
+        let text = String::from_utf8_lossy(&third.stderr).into_owned();
+        assert_eq!(third.status.code(), Some(3), "{text}");
+        assert!(text.contains("is served already"), "{text}");
+    }
+    passes(client("device_dump").arg(place.node()).arg("poll"), &daemon);
+    daemon.stop();
+}
+
+#[test]
+fn limits_hold_and_are_read_again() {
+    let mut place = Place::new();
+    let config = place.path("config.toml");
+    fs::write(&config, "[limits]\nopens = 2\nring_bytes_per_open = 65536\n").expect("a configuration");
+    place.args = vec!["--config".into(), config.display().to_string()];
+    let daemon = place.start();
+    let again = || File::options().read(true).write(true).open(place.node());
+    let held = [open(&place), open(&place)];
+    assert_eq!(again().expect_err("too many").raw_os_error(), Some(libc::ENFILE));
+    // SAFETY: the argument is that of the ioctl.
+    let more = unsafe { set_tx_ring(held[0].as_raw_fd(), &[4096, 1, 4096, 1]) };
+    assert_eq!(more, Err(nix::errno::Errno::ENOMEM));
+    assert!(daemon.log().contains("ring_bytes_per_open"), "{}", daemon.log());
+
+    fs::write(&config, "[limits]\nopens = \"many\"\n").expect("a configuration");
+    daemon.signal(Signal::SIGHUP);
+    wait_for(|| daemon.log().contains("configuration kept as it was"), || daemon.log());
+    assert!(again().is_err(), "the limits of before hold");
+
+    fs::write(&config, "[limits]\nopens = 3\n").expect("a configuration");
+    daemon.signal(Signal::SIGHUP);
+    wait_for(|| daemon.log().contains("configuration read"), || daemon.log());
+    let third = again().expect("one more");
+    drop((held, third));
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+nix::ioctl_write_ptr!(set_tx_ring, 0xDA, 10, [u32; 4]);
+
+#[track_caller]
+fn wait_for(mut done: impl FnMut() -> bool, log: impl Fn() -> String) {
+    let until = Instant::now() + Duration::from_secs(20);
+    while !done() {
+        assert!(Instant::now() < until, "{}", log());
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+#[test]
+fn wrong_arguments_and_configurations_say_what_is_wrong() {
+    let mut place = Place::new();
+    let config = place.path("config.toml");
+    fs::write(&config, "[limits]\nopenz = 2\n").expect("a configuration");
+    place.args = vec!["--config".into(), config.display().to_string()];
+    let refused = output(&mut place.serve());
+    assert_eq!(refused.status.code(), Some(2));
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("openz"));
+    place.args = vec!["--mode".into(), "999".into()];
+    assert_eq!(output(&mut place.serve()).status.code(), Some(2));
+    place.args.clear();
+    let mut unprivileged = place.serve();
+    unprivileged.uid(65534).gid(65534);
+    let refused = output(&mut unprivileged);
+    assert_eq!(refused.status.code(), Some(5), "{}", String::from_utf8_lossy(&refused.stderr));
+    assert!(refused.stdout.is_empty());
+}
