@@ -1,9 +1,9 @@
 //! The tables in `docs/performance.md`, between two marks; what is written around them stays.
 
 use super::measure::Bench;
+use super::said;
 use crate::cargo;
 use std::fs;
-use std::process::Command;
 
 const BEGIN: &str = "<!-- measured: written by cargo xtask bench --write -->\n";
 const END: &str = "<!-- end of what was measured -->\n";
@@ -13,12 +13,6 @@ fn replace(page: &str, text: &str) -> Option<String> {
     let (before, rest) = page.split_once(BEGIN)?;
     let (_, after) = rest.split_once(END)?;
     Some(format!("{before}{BEGIN}{text}{END}{after}"))
-}
-
-/// What a program prints, in one line.
-fn said(program: &str, args: &[&str]) -> Result<String, String> {
-    let output = Command::new(program).args(args).output().map_err(|e| format!("{program}: {e}"))?;
-    Ok(String::from_utf8_lossy(&output.stdout).trim().to_string())
 }
 
 /// The machine in a few words.
