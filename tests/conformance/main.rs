@@ -40,7 +40,7 @@ fn answers(mode: Mode) -> Lines {
     // kernel had delivered by then, here a thread does (docs/compat.md), so the probe waits a
     // little after each send.
     command
-        .env("PROBE_SETTLE_MS", "5")
+        .env("PROBE_SETTLE_MS", "20")
         .env("LD_PRELOAD", preload())
         .env_remove("NLMMAP_LOG")
         .env_remove("NLMMAP_STRICT");

@@ -27,8 +27,9 @@ use syscalls::Sysno;
 
 /// How long a client that has been calling is trusted to call again, in milliseconds.
 const TICK: i32 = 2;
-/// Longest sleep between two looks at frames that a client without calls still holds, in milliseconds.
-const LONGEST: i32 = 64;
+/// Longest sleep between two looks at frames that a client without calls still holds, in milliseconds. The looks become rarer
+/// the longer it holds them.
+const LONGEST: i32 = 1 << 20;
 
 /// A sender that is still at it after so many looks may sleep in its send: the thread goes on without it.
 const PATIENCE: u32 = 8;
@@ -330,9 +331,7 @@ extern "C" fn main(_: usize) -> usize {
         };
         if next == Next::Soon && soon == 0 {
             // The first looks are close together: a client that works through its frames is about to be done.
-            let nap = [0u64, 50_000];
-            // SAFETY: the time is a local.
-            let _ = unsafe { sys::call(Sysno::nanosleep, [nap.as_ptr() as usize, 0, 0, 0, 0, 0]) };
+            sys::nap(50_000);
             soon = 1;
         }
     }

@@ -176,6 +176,18 @@ impl Local {
         self.users.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
     }
 
+    /// Claims it for the only thread that is at work with it, which is the caller's, waiting a few milliseconds for others (the
+    /// backing thread looks in for a moment now and then).
+    pub fn claim_alone(&self) -> bool {
+        for _ in 0..50 {
+            if self.users.compare_exchange(1, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+                return true;
+            }
+            sys::nap(100_000);
+        }
+        false
+    }
+
     /// Ends a claim, with `users` of them at work from now on.
     pub fn unclaim(&self, users: u32) {
         self.users.fetch_sub(CLAIMED - users, Ordering::AcqRel);

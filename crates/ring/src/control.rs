@@ -109,6 +109,8 @@ pub struct Control {
     pub store_place: AtomicU64,
     /// Store: offset behind the last record.
     pub store_end: AtomicU64,
+    /// Store: offset behind the last message that was given a frame past others that wait for one.
+    pub store_passed: AtomicU64,
     /// Store: most bytes used since it was last empty.
     pub store_high: AtomicU64,
     /// Who has the rings mapped.

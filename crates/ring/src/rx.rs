@@ -67,8 +67,8 @@ pub(crate) enum Step {
     Stop,
 }
 
-/// Ticks of the processor's clock, about 1.5 ms: a client that releases nothing for so long is behind.
-const PATIENCE: u64 = 1 << 22;
+/// Ticks of the processor's clock, about 3 ms: a client that releases nothing for so long is behind.
+const PATIENCE: u64 = 1 << 23;
 
 /// More frames than this are not filled in one go, so that a flood cannot keep the lock.
 const MOST: u32 = 4096;
@@ -151,7 +151,9 @@ impl<S: Socket> Pump<'_, S> {
                 control.error.store(error as u32, Relaxed);
             }
             let queued = self.sock.queued().unwrap_or(0);
-            if queued > control.told_bytes.swap(queued, Relaxed) && !control.has(flag::DUMPING) {
+            if queued > control.told_bytes.swap(queued, Relaxed)
+                && control.flags.load(Relaxed) & (flag::DUMP | flag::DUMPING) == 0
+            {
                 self.tell();
             }
         }
@@ -159,14 +161,15 @@ impl<S: Socket> Pump<'_, S> {
     }
 
     /// Whether the client is at work with what it has: it has just been given frames, or has released some since the last run.
-    /// The backing thread, which may run at any moment of a client's walk, gives it [`PATIENCE`] more.
+    /// But for a client that sends although its ring is full, it is given [`PATIENCE`] more: a pump may run at any moment of a
+    /// walk, or while worker threads hold the frames.
     fn keeps_up(&self) -> bool {
         let now = sys::ticks();
         if self.filled.get() || self.released.get() {
             self.control.kept_up_at.store(now, Relaxed);
             return true;
         }
-        self.context == Context::Background && now.wrapping_sub(self.control.kept_up_at.load(Relaxed)) < PATIENCE
+        self.context != Context::Send && now.wrapping_sub(self.control.kept_up_at.load(Relaxed)) < PATIENCE
     }
 
     /// Tells of a message that finds the ring full. One from another process congests the socket: its senders wait from now on.

@@ -75,7 +75,18 @@ unsafe impl Socket for Fd {
 
     unsafe fn recv(&self, msg: &mut MsgHdr, flags: u32) -> Result<usize> {
         // SAFETY: the caller's duty.
-        unsafe { sys::call(Sysno::recvmsg, [self.0 as usize, &raw mut *msg as usize, flags as usize, 0, 0, 0]) }
+        match unsafe { sys::call(Sysno::recvmsg, [self.0 as usize, &raw mut *msg as usize, flags as usize, 0, 0, 0]) } {
+            // A sandbox may know only the batched form.
+            Err(Errno::PERM | Errno::NOSYS | Errno::ACCES) => {
+                let mut one = MMsgHdr { hdr: *msg, len: 0 };
+                let args = [self.0 as usize, &raw mut one as usize, 1, flags as usize, 0, 0];
+                // SAFETY: as above.
+                unsafe { sys::call(Sysno::recvmmsg, args) }?;
+                *msg = one.hdr;
+                Ok(one.len as usize)
+            }
+            result => result,
+        }
     }
 
     unsafe fn send_batch(&self, msgs: &mut [MMsgHdr], flags: u32) -> Result<usize> {

@@ -130,6 +130,9 @@ impl<'a> Store<'a> {
         let pushed = unsafe { self.append(meta, parts, Kind::Copy) };
         if pushed {
             add(&self.control.copies, 1);
+            if self.unplaced() > 0 {
+                self.control.store_passed.store(self.control.store_end.load(Relaxed), Relaxed);
+            }
         }
         pushed
     }
@@ -200,12 +203,22 @@ impl<'a> Store<'a> {
         let c = self.control;
         let off = c.store_place.load(Relaxed);
         let r = self.record(off);
-        self.set_kind(off, if copy { Kind::Copy } else { Kind::Dead });
+        // Messages that have passed it have their frames before it, so `recv` gives them before it: it goes behind them.
+        let moved = copy && c.store_passed.load(Relaxed) > off && {
+            let bytes = self.bytes(off, &r);
+            // SAFETY: a record's bytes; what is appended lies behind every record.
+            unsafe { self.append(&r.meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)], Kind::Copy) }
+        };
+        if moved {
+            c.store_passed.store(c.store_end.load(Relaxed), Relaxed);
+        }
+        self.set_kind(off, if copy && !moved { Kind::Copy } else { Kind::Dead });
         c.store_place.store(off + u64::from(r.span), Relaxed);
         add(&c.unplaced, -1);
         if copy {
             add(&c.copies, 1);
-        } else {
+        }
+        if !copy || moved {
             self.reclaim();
         }
     }
@@ -250,13 +263,16 @@ impl<'a> Store<'a> {
         c.store_tail.store(off, Relaxed);
         if off >= end {
             // Empty: begin anew at 0, so that a quiet endpoint keeps touching the same page.
-            for word in [&c.store_tail, &c.store_place, &c.store_end] {
+            for word in [&c.store_tail, &c.store_place, &c.store_end, &c.store_passed] {
                 word.store(0, Relaxed);
             }
             if c.store_high.swap(0, Relaxed) > KEEP {
                 // SAFETY: the store is empty, nobody reads it; shared anonymous memory gives its pages back (MADV_REMOVE) and
-                // reads as zeroes again.
-                let _ = unsafe { sys::advise(self.base, self.cap as usize, linux_raw_sys::general::MADV_REMOVE) };
+                // reads as zeroes again. KEEP is whole pages and less than the capacity of any store that got beyond it.
+                let _ = unsafe {
+                    let from = self.base.add(KEEP as usize);
+                    sys::advise(from, (self.cap - KEEP) as usize, linux_raw_sys::general::MADV_REMOVE)
+                };
             }
         } else if c.store_place.load(Relaxed) < off {
             c.store_place.store(off, Relaxed);

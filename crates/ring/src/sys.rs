@@ -367,6 +367,13 @@ pub fn gettid() -> u32 {
     unsafe { call(Sysno::gettid, [0; 6]) }.unwrap_or(0) as u32
 }
 
+/// Sleeps for `nanos` (less than a second), or until a signal.
+pub fn nap(nanos: u64) {
+    let time = [0u64, nanos];
+    // SAFETY: one timespec, a local.
+    let _ = unsafe { call(Sysno::nanosleep, [time.as_ptr() as usize, 0, 0, 0, 0, 0]) };
+}
+
 /// The processor's time stamp: cheap, and good for "about a millisecond ago".
 #[inline]
 pub fn ticks() -> u64 {

@@ -152,19 +152,20 @@ fn change(local: &'static Local, fd: i32, which: Which, req: &nl_mmap_req) -> Re
         return Err(Errno::INVAL);
     }
     // Another thread may be inside a call on this socket: its ring stays until that is over.
-    if local.users.load(Relaxed) > 1 {
+    if !local.claim_alone() {
         info!("fd {fd}: another thread is inside a call on this socket: busy");
         return Err(Errno::BUSY);
     }
     if local.endpoint.ring(which).is_some() {
         local.endpoint.move_descriptors(fdtable::release_private);
-        // SAFETY: this thread is the only user.
+        // SAFETY: claimed: this thread is the only user.
         unsafe { local.endpoint.drop_ring(which) };
         if which == Which::Rx {
             drain(fd);
         }
         local.endpoint.move_descriptors(fdtable::keep_private);
     }
+    local.unclaim(1);
     Ok(())
 }
 

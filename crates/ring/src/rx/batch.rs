@@ -191,9 +191,14 @@ impl<S: Socket> Pump<'_, S> {
         let room = self.ring.geometry().room();
         let pos = self.ahead();
         let waiting = self.endpoint.store(self.control).unplaced() > 0 && self.control.has(flag::DUMPING);
-        let fits = bytes.len() <= room as usize && !is_copied(meta, false, room);
-        if waiting && fits && self.ring.status(pos) == status::UNUSED {
-            self.fill(pos, meta, bytes);
+        if waiting && self.ring.status(pos) == status::UNUSED {
+            // Placed at once, whatever its size: nothing that comes later may pass it.
+            if bytes.len() <= room as usize && !is_copied(meta, false, room) {
+                self.fill(pos, meta, bytes);
+            } else {
+                // SAFETY: a slice is readable, and not in the store.
+                unsafe { self.copy(pos, meta, bytes.as_ptr(), bytes.len()) };
+            }
         } else if waiting {
             self.stash(meta, bytes);
         } else {
