@@ -363,7 +363,8 @@ fn fired(local: &'static Local) {
         // A client that has never waited by a call of ours is not expected to begin now.
         let next = if local.endpoint.unseen.load(Ordering::Relaxed) { DRIVING } else { ACTIVE };
         if duty.state.compare_exchange(ARMED, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            duty.seen.store(duty.waits.load(Ordering::Relaxed), Ordering::Relaxed);
+            // Judged after a tick, not at once.
+            duty.seen.store(duty.waits.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
             if next == DRIVING {
                 watch(local, EPOLLIN | EPOLLET);
             }

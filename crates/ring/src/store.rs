@@ -20,8 +20,8 @@ const ALIGN: u64 = 64;
 pub const CAPACITY: usize = 16 << 20;
 /// With this much in the store, further messages wait in the socket.
 pub const SOFT_LIMIT: u64 = 1 << 20;
-/// An empty store that has used more than this gives its pages back.
-const KEEP: u64 = 64 << 10;
+/// An empty store gives back the pages beyond this: a stream of copies goes through the same ones again and again.
+const KEEP: u64 = SOFT_LIMIT;
 
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 #[repr(u32)]
