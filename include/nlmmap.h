@@ -22,6 +22,7 @@
 #include <linux/ioctl.h>
 #include <linux/netlink.h>
 #include <linux/types.h>
+#include <stddef.h>
 
 #ifdef __cplusplus
 extern "C" {
@@ -94,6 +95,28 @@ struct nlmmap_kick {
 #define NLMMAP_KICK _IOWR(NLMMAP_MAGIC, 0x0d, struct nlmmap_kick)
 /* As getsockopt(SO_ERROR): takes the pending error. */
 #define NLMMAP_GET_ERROR _IOR(NLMMAP_MAGIC, 0x0e, __s32)
+
+/*
+ * The library (-lnlmmap): from a path to mapped rings in four calls, the same on either node. Each gives -1 with errno
+ * when it fails.
+ */
+
+/* Where the rings are: NULL and 0 for one that is not set. Unmap with munmap(rx ? rx : tx, rx_len + tx_len). */
+struct nlmmap_map {
+	void *rx;
+	void *tx;
+	size_t rx_len;
+	size_t tx_len;
+};
+
+/* Opens a node, NULL for /dev/nlmmap. ENOTTY: something else; EPROTO: another version. */
+int nlmmap_open(const char *path);
+/* Makes the netlink socket and binds it to a free port id and to groups (a mask of 1 to 32). */
+int nlmmap_socket(int fd, int type, int protocol, __u32 groups);
+/* Sets the rings; NULL for none. */
+int nlmmap_rings(int fd, const struct nl_mmap_req *rx, const struct nl_mmap_req *tx);
+/* Maps them. */
+int nlmmap_map(int fd, struct nlmmap_map *map);
 
 #ifdef __cplusplus
 }

@@ -8,5 +8,7 @@ mod support;
 mod clients;
 #[path = "device/daemon.rs"]
 mod daemon;
+#[path = "device/library.rs"]
+mod library;
 #[path = "device/lifecycle.rs"]
 mod lifecycle;
