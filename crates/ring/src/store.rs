@@ -13,7 +13,7 @@
 use crate::abi::FrameHdr;
 use crate::control::Control;
 use crate::sys;
-use core::sync::atomic::{AtomicU32, AtomicU64, Ordering::Relaxed};
+use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 const ALIGN: u64 = 64;
 /// Bytes of store, mostly never touched.
@@ -170,8 +170,8 @@ impl<'a> Store<'a> {
         unsafe { self.at(off).cast::<Record>().write(*record) };
     }
 
-    fn find(&self, word: &AtomicU64, kind: Kind) -> Option<(u64, Record)> {
-        let (mut off, end) = (word.load(Relaxed), self.control.store_end.load(Relaxed));
+    fn find(&self, from: u64, kind: Kind) -> Option<(u64, Record)> {
+        let (mut off, end) = (from, self.control.store_end.load(Relaxed));
         while off < end {
             let r = self.record(off);
             if r.kind == kind as u32 {
@@ -193,9 +193,21 @@ impl<'a> Store<'a> {
         if self.unplaced() == 0 {
             return None;
         }
-        let (off, r) = self.find(&self.control.store_place, Kind::Unplaced)?;
+        let (off, r) = self.find(self.control.store_place.load(Relaxed), Kind::Unplaced)?;
         self.control.store_place.store(off, Relaxed);
         Some((r.meta, self.bytes(off, &r)))
+    }
+
+    /// Whether `f` holds for any message that waits for a frame.
+    pub fn any_unplaced(&self, f: impl Fn(&Meta, &[u8]) -> bool) -> bool {
+        let mut from = self.control.store_place.load(Relaxed);
+        while let Some((off, r)) = self.find(from, Kind::Unplaced) {
+            if f(&r.meta, self.bytes(off, &r)) {
+                return true;
+            }
+            from = off + u64::from(r.span);
+        }
+        false
     }
 
     /// The message of [`Self::first_unplaced`] has its frame: it stays for `recv` (`COPY`), or is done with (`VALID`).
@@ -228,13 +240,13 @@ impl<'a> Store<'a> {
         if self.control.copies.load(Relaxed) == 0 {
             return None;
         }
-        let (off, r) = self.find(&self.control.store_tail, Kind::Copy)?;
+        let (off, r) = self.find(self.control.store_tail.load(Relaxed), Kind::Copy)?;
         Some((r.meta, self.bytes(off, &r)))
     }
 
     /// The client has received the message of [`Self::first_copy`].
     pub fn received(&self) {
-        if let Some((off, _)) = self.find(&self.control.store_tail, Kind::Copy) {
+        if let Some((off, _)) = self.find(self.control.store_tail.load(Relaxed), Kind::Copy) {
             self.set_kind(off, Kind::Dead);
             add(&self.control.copies, -1);
             self.reclaim();

@@ -191,7 +191,11 @@ impl<S: Socket> Pump<'_, S> {
         let room = self.ring.geometry().room();
         let pos = self.ahead();
         let waiting = self.endpoint.store(self.control).unplaced() > 0 && self.control.has(flag::DUMPING);
-        if waiting && self.ring.status(pos) == status::UNUSED {
+        // Dump parts are all it may pass.
+        let may_pass = waiting
+            && self.ring.status(pos) == status::UNUSED
+            && !self.endpoint.store(self.control).any_unplaced(|meta, bytes| !is_dump_part(meta, bytes));
+        if may_pass {
             // Placed at once, whatever its size: nothing that comes later may pass it.
             if bytes.len() <= room as usize && !is_copied(meta, false, room) {
                 self.fill(pos, meta, bytes);

@@ -121,10 +121,10 @@ impl Bench {
         Ok(Received { len, bytes, flags: msg.flags, portid: name.portid, groups: name.groups, control })
     }
 
-    /// The whole first `COPY` message.
-    pub fn receive_whole(&self) -> Result<Vec<u8>> {
-        let got = self.receive(&[512 << 10], 0, 0)?;
-        assert_eq!((got.len, got.flags & 0x20), (got.bytes.len(), 0));
+    /// The whole first `COPY` message, whose frame says `len`.
+    pub fn receive_whole(&self, len: usize) -> Result<Vec<u8>> {
+        let got = self.receive(&[len + 1], 0, 0)?;
+        assert_eq!(got.len, len, "nm_len of a COPY frame");
         Ok(got.bytes)
     }
 

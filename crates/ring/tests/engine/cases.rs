@@ -1,10 +1,13 @@
 //! Single cases: defects that the models have found, and promises that need no search.
 
-use crate::bench::{Bench, set_status, status_of};
-use crate::message::{Class, datagram};
+use crate::bench::{Bench, set_status, status_of, word};
+use crate::dump::Dump;
+use crate::message::{Class, datagram, header};
 use nlmmap_ring::abi::{nl_mmap_req, status};
 use nlmmap_ring::geometry::Geometry;
 use nlmmap_ring::rx::Context;
+use nlmmap_ring::tx;
+use std::sync::atomic::Ordering::Relaxed;
 
 /// A ring of frames of 512 bytes.
 pub fn ring(frames: u32) -> Geometry {
@@ -30,4 +33,48 @@ fn a_frame_released_in_time_is_not_passed_over() {
         bench.service(Context::Wait);
         assert_eq!(status_of(bench.rx(), 0), status::VALID, "strict: {strict}");
     }
+}
+
+/// What passed a dump part on its way to a frame is received before it as well: `nm_len` of each frame is its own message's.
+#[test]
+fn recv_keeps_the_order_of_frames() {
+    let tiny = nl_mmap_req { nm_block_size: 4096, nm_block_nr: 1, nm_frame_size: 24, nm_frame_nr: 170 };
+    for strict in [false, true] {
+        let bench = Bench::new(Some(Geometry::check(&tiny, 4096, 1 << 20).unwrap()), None, strict);
+        tx::note_request(bench.control(), &header(20, 26, 0x301));
+        bench.mock.start_dump(Dump::new(&[881, 45, 2825]));
+        bench.service(Context::Send);
+        bench.mock.arrive(datagram(Class::Ack, 1, 36));
+        bench.service(Context::Send);
+        bench.service(Context::Wait);
+        let mut pos = 0;
+        while status_of(bench.rx(), pos) == status::COPY {
+            let len = word(bench.rx(), pos, 1).load(Relaxed) as usize;
+            bench.receive_whole(len).unwrap();
+            set_status(bench.rx(), pos, status::UNUSED);
+            bench.service(Context::Wait);
+            pos += 1;
+        }
+        assert!(pos >= 3, "strict: {strict}");
+        assert_eq!(bench.control().copies.load(Relaxed), 0);
+    }
+}
+
+/// Messages that pass a dump do not pass each other, whatever their sizes.
+#[test]
+fn small_messages_do_not_pass_large_ones() {
+    let small = nl_mmap_req { nm_block_size: 4096, nm_block_nr: 1, nm_frame_size: 40, nm_frame_nr: 102 };
+    let bench = Bench::new(Some(Geometry::check(&small, 4096, 1 << 20).unwrap()), None, false);
+    tx::note_request(bench.control(), &header(20, 26, 0x301));
+    bench.mock.start_dump(Dump::new(&[100; 300]));
+    bench.service(Context::Wait);
+    bench.mock.arrive(datagram(Class::Ack, 1, 36));
+    bench.mock.arrive(datagram(Class::Reply, 2, 16));
+    bench.service(Context::Send);
+    let lens: Vec<u32> = (0..102)
+        .filter(|pos| status_of(bench.rx(), *pos) != status::UNUSED)
+        .map(|pos| word(bench.rx(), pos, 1).load(Relaxed))
+        .filter(|len| matches!(len, 36 | 16))
+        .collect();
+    assert_eq!(lens, [36, 16]);
 }

@@ -5,6 +5,7 @@
 //! | [`mock`], [`dump`], [`message`] | the kernel's half, and what it sends |
 //! | [`bench`] | the endpoint, and the client's half |
 //! | [`reference`], [`exact`] | every word that a client sees is the model's, after each of any moves |
+//! | [`stream`] | nothing lost, nothing twice, in order, dumps and doorbells included |
 //! | [`cases`] | single cases, and regressions |
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -15,6 +16,7 @@ mod exact;
 mod message;
 mod mock;
 mod reference;
+mod stream;
 
 use proptest::test_runner::Config;
 
@@ -24,7 +26,7 @@ fn config(cases: u32) -> Config {
     Config {
         cases: if cfg!(miri) { (cases / 100).max(2) } else { asked.unwrap_or(cases) },
         failure_persistence: None,
-        max_shrink_iters: 20_000,
+        max_shrink_iters: 2_000,
         ..Config::default()
     }
 }
