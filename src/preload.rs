@@ -28,10 +28,7 @@ pub struct Library {
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say it")]
 pub enum LibraryError {
-    #[error(
-        "the preload library {FILE_NAME} is not there (looked in {})",
-        list(looked)
-    )]
+    #[error("the preload library {FILE_NAME} is not there (looked in {})", list(looked))]
     Missing { looked: Vec<PathBuf> },
     #[error("the preload library {} (from {PATH_VARIABLE}): {source}", path.display())]
     Named { path: PathBuf, source: io::Error },
@@ -48,16 +45,12 @@ impl LibraryError {
     pub fn cures(&self) -> Vec<String> {
         let cure = match self {
             LibraryError::Missing { .. } => {
-                format!(
-                    "build it beside this program (cargo build --release), or set {PATH_VARIABLE} to its path"
-                )
+                format!("build it beside this program (cargo build --release), or set {PATH_VARIABLE} to its path")
             }
             LibraryError::Named { .. } | LibraryError::Foreign { .. } => {
                 format!("set {PATH_VARIABLE} to the path of {FILE_NAME}, or unset it")
             }
-            LibraryError::Version { .. } => {
-                "build or install both from the same release".to_owned()
-            }
+            LibraryError::Version { .. } => "build or install both from the same release".to_owned(),
             LibraryError::Path { .. } => {
                 format!("copy it to a path without them, and set {PATH_VARIABLE} to that")
             }
@@ -72,10 +65,7 @@ pub fn find() -> Result<Library, LibraryError> {
         let named = PathBuf::from(path);
         return match named.canonicalize() {
             Ok(path) => recognize(path),
-            Err(source) => Err(LibraryError::Named {
-                path: named,
-                source,
-            }),
+            Err(source) => Err(LibraryError::Named { path: named, source }),
         };
     }
     let looked = places();
@@ -91,10 +81,7 @@ pub fn with_others(library: &Path, others: Option<&OsStr>) -> OsString {
     let others = others.unwrap_or_default().as_bytes();
     let is_separator = |b: &u8| matches!(b, b':' | b' ');
     let mut value = OsString::new();
-    for other in others
-        .split(is_separator)
-        .filter(|o| !o.is_empty() && *o != library.as_os_str().as_bytes())
-    {
+    for other in others.split(is_separator).filter(|o| !o.is_empty() && *o != library.as_os_str().as_bytes()) {
         value.push(OsStr::from_bytes(other));
         value.push(":");
     }
@@ -103,48 +90,27 @@ pub fn with_others(library: &Path, others: Option<&OsStr>) -> OsString {
 }
 
 fn places() -> Vec<PathBuf> {
-    let Some(dir) = env::current_exe()
-        .ok()
-        .and_then(|exe| Some(exe.parent()?.to_owned()))
-    else {
+    let Some(dir) = env::current_exe().ok().and_then(|exe| Some(exe.parent()?.to_owned())) else {
         return Vec::new();
     };
-    let installed = dir
-        .parent()
-        .unwrap_or(Path::new("/"))
-        .join("lib/nlmmap")
-        .join(FILE_NAME);
+    let installed = dir.parent().unwrap_or(Path::new("/")).join("lib/nlmmap").join(FILE_NAME);
     vec![dir.join(FILE_NAME), installed]
 }
 
 fn recognize(path: PathBuf) -> Result<Library, LibraryError> {
-    if path
-        .as_os_str()
-        .as_bytes()
-        .iter()
-        .any(|b| *b == b':' || b.is_ascii_whitespace())
-    {
+    if path.as_os_str().as_bytes().iter().any(|b| *b == b':' || b.is_ascii_whitespace()) {
         return Err(LibraryError::Path { path });
     }
     let facts = match elf::read(&path) {
         Ok(facts) => facts,
         Err(error) => {
-            return Err(LibraryError::Foreign {
-                path,
-                why: error.to_string(),
-            });
+            return Err(LibraryError::Foreign { path, why: error.to_string() });
         }
     };
     match facts.preload_abi {
-        Some(ABI) => Ok(Library {
-            path,
-            machine: facts.machine,
-        }),
+        Some(ABI) => Ok(Library { path, machine: facts.machine }),
         Some(found) => Err(LibraryError::Version { path, found }),
-        None => Err(LibraryError::Foreign {
-            path,
-            why: "it does not export nlmmap_preload_abi".to_owned(),
-        }),
+        None => Err(LibraryError::Foreign { path, why: "it does not export nlmmap_preload_abi".to_owned() }),
     }
 }
 

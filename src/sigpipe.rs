@@ -16,19 +16,14 @@ extern "C" fn keep() {
     // SAFETY: all-zero bytes are a valid `sigaction`; the call only writes to it.
     let ignored = unsafe {
         let mut old: libc::sigaction = std::mem::zeroed();
-        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut old) == 0
-            && old.sa_sigaction == libc::SIG_IGN
+        libc::sigaction(libc::SIGPIPE, std::ptr::null(), &mut old) == 0 && old.sa_sigaction == libc::SIG_IGN
     };
     WAS_IGNORED.store(ignored, Ordering::Relaxed);
 }
 
 /// Puts the disposition back that this process was started with. An exec leaves only these two.
 pub fn restore() {
-    let was = if WAS_IGNORED.load(Ordering::Relaxed) {
-        libc::SIG_IGN
-    } else {
-        libc::SIG_DFL
-    };
+    let was = if WAS_IGNORED.load(Ordering::Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL };
     // SAFETY: no handler is installed, only one of the two fixed dispositions.
     unsafe { libc::signal(libc::SIGPIPE, was) };
 }

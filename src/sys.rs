@@ -8,13 +8,7 @@ use nix::errno::Errno;
 /// A netlink socket of family `protocol`.
 pub fn netlink(protocol: i32) -> Result<OwnedFd, Errno> {
     // SAFETY: no pointers are passed.
-    let fd = Errno::result(unsafe {
-        libc::socket(
-            libc::AF_NETLINK,
-            libc::SOCK_RAW | libc::SOCK_CLOEXEC,
-            protocol,
-        )
-    })?;
+    let fd = Errno::result(unsafe { libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, protocol) })?;
     // SAFETY: the call just made it, and nobody else owns it.
     Ok(unsafe { OwnedFd::from_raw_fd(fd) })
 }
@@ -44,20 +38,11 @@ pub fn kernel_ring() -> Result<(), Errno> {
 pub fn acknowledged(protocol: i32, kind: u16, body: &[u8]) -> Result<(), Errno> {
     let socket = netlink(protocol)?;
     let fd = socket.as_raw_fd();
-    let timeout = libc::timeval {
-        tv_sec: 2,
-        tv_usec: 0,
-    };
+    let timeout = libc::timeval { tv_sec: 2, tv_usec: 0 };
     // SAFETY: the pointer and the length are those of `timeout`.
     Errno::result(unsafe {
         let len = size_of_val(&timeout) as libc::socklen_t;
-        libc::setsockopt(
-            fd,
-            libc::SOL_SOCKET,
-            libc::SO_RCVTIMEO,
-            (&raw const timeout).cast(),
-            len,
-        )
+        libc::setsockopt(fd, libc::SOL_SOCKET, libc::SO_RCVTIMEO, (&raw const timeout).cast(), len)
     })?;
     let flags = (libc::NLM_F_REQUEST | libc::NLM_F_ACK) as u16;
     let mut message = ((16 + body.len()) as u32).to_ne_bytes().to_vec();
@@ -69,16 +54,11 @@ pub fn acknowledged(protocol: i32, kind: u16, body: &[u8]) -> Result<(), Errno> 
     let mut answer = [0u8; 8192];
     loop {
         // SAFETY: the pointer and the length are those of `answer`.
-        let got =
-            Errno::result(unsafe { libc::recv(fd, answer.as_mut_ptr().cast(), answer.len(), 0) })?;
+        let got = Errno::result(unsafe { libc::recv(fd, answer.as_mut_ptr().cast(), answer.len(), 0) })?;
         // An error message: header of 16 bytes, type 2, then the negative errno.
         if got >= 20 && u16::from_ne_bytes([answer[4], answer[5]]) == libc::NLMSG_ERROR as u16 {
             let errno = i32::from_ne_bytes([answer[16], answer[17], answer[18], answer[19]]);
-            return if errno == 0 {
-                Ok(())
-            } else {
-                Err(Errno::from_raw(-errno))
-            };
+            return if errno == 0 { Ok(()) } else { Err(Errno::from_raw(-errno)) };
         }
     }
 }
@@ -88,34 +68,18 @@ pub fn memory_object() -> Result<(), (&'static str, Errno)> {
     const LEN: usize = 65536;
     let step = |name: &'static str| move |e: Errno| (name, e);
     // SAFETY: the name is terminated.
-    let fd = unsafe {
-        libc::memfd_create(
-            c"nlmmap-doctor".as_ptr(),
-            libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING,
-        )
-    };
+    let fd = unsafe { libc::memfd_create(c"nlmmap-doctor".as_ptr(), libc::MFD_CLOEXEC | libc::MFD_ALLOW_SEALING) };
     let fd = Errno::result(fd).map_err(step("memfd_create"))?;
     // SAFETY: the call just made it, and nobody else owns it.
     let fd = unsafe { OwnedFd::from_raw_fd(fd) };
     // SAFETY: no pointers are passed.
-    Errno::result(unsafe { libc::ftruncate(fd.as_raw_fd(), LEN as libc::off_t) })
-        .map_err(step("ftruncate"))?;
+    Errno::result(unsafe { libc::ftruncate(fd.as_raw_fd(), LEN as libc::off_t) }).map_err(step("ftruncate"))?;
     let seals = libc::F_SEAL_SHRINK | libc::F_SEAL_GROW | libc::F_SEAL_SEAL;
     // SAFETY: no pointers are passed.
-    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) })
-        .map_err(step("F_ADD_SEALS"))?;
+    Errno::result(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_ADD_SEALS, seals) }).map_err(step("F_ADD_SEALS"))?;
     let access = libc::PROT_READ | libc::PROT_WRITE;
     // SAFETY: a new mapping at an address of the kernel's choice.
-    let first = unsafe {
-        libc::mmap(
-            std::ptr::null_mut(),
-            LEN,
-            access,
-            libc::MAP_SHARED,
-            fd.as_raw_fd(),
-            0,
-        )
-    };
+    let first = unsafe { libc::mmap(std::ptr::null_mut(), LEN, access, libc::MAP_SHARED, fd.as_raw_fd(), 0) };
     if first == libc::MAP_FAILED {
         return Err(("mmap", Errno::last()));
     }
@@ -141,11 +105,7 @@ pub fn try_unshare(flags: i32) -> Result<(), Errno> {
     if child == 0 {
         // SAFETY: no pointers are passed; `_exit` runs no code of this process.
         unsafe {
-            let code = if libc::unshare(flags) == 0 {
-                0
-            } else {
-                Errno::last_raw()
-            };
+            let code = if libc::unshare(flags) == 0 { 0 } else { Errno::last_raw() };
             libc::_exit(code);
         }
     }

@@ -58,10 +58,7 @@ struct Missing {
 
 impl Missing {
     fn new(cause: impl Into<String>, cure: impl Into<String>) -> Missing {
-        Missing {
-            cause: cause.into(),
-            cure: cure.into(),
-        }
+        Missing { cause: cause.into(), cure: cure.into() }
     }
 }
 
@@ -90,10 +87,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
                 ExitCode::from(3)
             }
             None => {
-                super::complain(
-                    &format!("the demo failed: {error:#}"),
-                    &["nlmmap doctor".to_owned()],
-                );
+                super::complain(&format!("the demo failed: {error:#}"), &["nlmmap doctor".to_owned()]);
                 ExitCode::FAILURE
             }
         },
@@ -107,17 +101,12 @@ fn play(arguments: &Arguments, library: Library) -> anyhow::Result<Outcome> {
     };
     let dir = match (&arguments.keep, &temporary) {
         (Some(dir), _) => {
-            std::fs::create_dir_all(dir)
-                .with_context(|| format!("cannot make {}", dir.display()))?;
+            std::fs::create_dir_all(dir).with_context(|| format!("cannot make {}", dir.display()))?;
             dir.canonicalize()?
         }
         (None, temporary) => temporary.iter().map(|t| t.path().to_owned()).collect(),
     };
-    let stage = Stage {
-        dir,
-        library,
-        nlmmap: std::env::current_exe().context("no path to this program")?,
-    };
+    let stage = Stage { dir, library, nlmmap: std::env::current_exe().context("no path to this program")? };
     clients::compile(&stage)?;
     dump::refused(&stage)?;
     dump::served(&stage)?;

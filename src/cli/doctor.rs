@@ -61,14 +61,7 @@ pub struct Check {
 
 impl Check {
     fn new(group: &'static str, name: &'static str, state: State, why: impl Into<String>) -> Check {
-        Check {
-            group,
-            name,
-            state,
-            why: why.into(),
-            cure: None,
-            needed: false,
-        }
+        Check { group, name, state, why: why.into(), cure: None, needed: false }
     }
 
     fn cure(mut self, cure: impl Into<String>) -> Check {
@@ -96,9 +89,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     let report = report();
     let mut out = io::stdout().lock();
     let written = match arguments.json {
-        true => serde_json::to_writer_pretty(&mut out, &report)
-            .map_err(io::Error::from)
-            .and_then(|()| writeln!(out)),
+        true => serde_json::to_writer_pretty(&mut out, &report).map_err(io::Error::from).and_then(|()| writeln!(out)),
         false => show(&mut out, &report),
     };
     match written {
@@ -132,11 +123,7 @@ fn report() -> Report {
 }
 
 fn show(out: &mut impl Write, report: &Report) -> io::Result<()> {
-    writeln!(
-        out,
-        "nlmmap {} on Linux {} ({})",
-        report.version, report.kernel, report.machine
-    )?;
+    writeln!(out, "nlmmap {} on Linux {} ({})", report.version, report.kernel, report.machine)?;
     let mut group = "";
     for check in &report.checks {
         if check.group != group {
@@ -156,9 +143,6 @@ fn show(out: &mut impl Write, report: &Report) -> io::Result<()> {
     writeln!(out)?;
     match report.works {
         true => writeln!(out, "`nlmmap run` works here"),
-        false => writeln!(
-            out,
-            "`nlmmap run` does not work here: see the lines with `no` above"
-        ),
+        false => writeln!(out, "`nlmmap run` does not work here: see the lines with `no` above"),
     }
 }

@@ -41,12 +41,7 @@ pub struct Arguments {
     check: bool,
 
     /// The program, and its arguments
-    #[arg(
-        required = true,
-        trailing_var_arg = true,
-        allow_hyphen_values = true,
-        value_name = "CMD"
-    )]
+    #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
 }
 
@@ -109,18 +104,10 @@ pub fn main(arguments: Arguments) -> ExitCode {
 }
 
 fn prepare(name: &OsStr) -> Result<(Library, Program), Failure> {
-    let path = search::find(name).map_err(|why| Refusal::NotRunnable {
-        path: name.into(),
-        why,
-    })?;
+    let path = search::find(name).map_err(|why| Refusal::NotRunnable { path: name.into(), why })?;
     let library = preload::find().map_err(|e| Failure(e.to_string(), e.cures(), 126))?;
-    let caller = secure::Caller::current().map_err(|e| {
-        Failure(
-            format!("cannot read /proc/self: {e}"),
-            vec!["mount /proc".to_owned()],
-            126,
-        )
-    })?;
+    let caller = secure::Caller::current()
+        .map_err(|e| Failure(format!("cannot read /proc/self: {e}"), vec!["mount /proc".to_owned()], 126))?;
     let program = program::judge(&path, library.machine, &caller)?;
     Ok((library, program))
 }
@@ -130,11 +117,7 @@ fn describe(library: &Library, program: &Program) -> ExitCode {
     for script in &program.scripts {
         println!("  script   {}", script.display());
     }
-    println!(
-        "  program  {} ({})",
-        program.entered.display(),
-        program.machine
-    );
+    println!("  program  {} ({})", program.entered.display(), program.machine);
     if let Some(linker) = &program.linker {
         println!("  linker   {}", linker.display());
     }
@@ -148,20 +131,15 @@ fn describe(library: &Library, program: &Program) -> ExitCode {
 fn become_program(arguments: &Arguments, library: &Library, program: &Program) -> Failure {
     let environment = environment(arguments, &library.path);
     let error = execute(program, &arguments.command, &environment);
-    let cause = format!(
-        "{}: cannot be started: {}",
-        program.path.display(),
-        io::Error::from(error)
-    );
+    let cause = format!("{}: cannot be started: {}", program.path.display(), io::Error::from(error));
     let cures = match error {
         Errno::E2BIG => vec!["pass fewer or shorter arguments".to_owned()],
         Errno::EACCES | Errno::EPERM => {
             vec!["look for a noexec mount, or a security policy that forbids it".to_owned()]
         }
-        Errno::ENOEXEC => vec![
-            "this kernel does not run such programs (32-bit support may be switched off)"
-                .to_owned(),
-        ],
+        Errno::ENOEXEC => {
+            vec!["this kernel does not run such programs (32-bit support may be switched off)".to_owned()]
+        }
         _ => Vec::new(),
     };
     let code = if error == Errno::ENOENT { 127 } else { 126 };
@@ -171,10 +149,7 @@ fn become_program(arguments: &Arguments, library: &Library, program: &Program) -
 /// What the program finds in its environment: ours, with the library and its settings put in.
 fn environment(arguments: &Arguments, library: &Path) -> Vec<(OsString, OsString)> {
     let others = env::var_os("LD_PRELOAD");
-    let mut set = vec![(
-        "LD_PRELOAD",
-        preload::with_others(library, others.as_deref()),
-    )];
+    let mut set = vec![("LD_PRELOAD", preload::with_others(library, others.as_deref()))];
     if arguments.strict {
         set.push(("NLMMAP_STRICT", "1".into()));
     }
@@ -182,32 +157,21 @@ fn environment(arguments: &Arguments, library: &Path) -> Vec<(OsString, OsString
         set.push(("NLMMAP_LOG", level.name().into()));
     }
     let kept = env::vars_os().filter(|(name, _)| set.iter().all(|(new, _)| name != new));
-    kept.chain(
-        set.iter()
-            .map(|(name, value)| ((*name).into(), value.clone())),
-    )
-    .collect()
+    kept.chain(set.iter().map(|(name, value)| ((*name).into(), value.clone()))).collect()
 }
 
 /// `execve`, and a shell for a script without a `#!` line, as `execvp` does it. Gives the error when it comes back.
 fn execute(program: &Program, command: &[OsString], environment: &[(OsString, OsString)]) -> Errno {
     let c_string = |bytes: &OsStr| CString::new(bytes.as_bytes()).map_err(|_| Errno::EINVAL);
     let all = || -> Result<_, Errno> {
-        let words = command
-            .iter()
-            .map(|word| c_string(word))
-            .collect::<Result<Vec<_>, _>>()?;
+        let words = command.iter().map(|word| c_string(word)).collect::<Result<Vec<_>, _>>()?;
         let settings = environment.iter().map(|(name, value)| {
             let mut setting = name.clone().into_vec();
             setting.push(b'=');
             setting.extend_from_slice(value.as_bytes());
             CString::new(setting).map_err(|_| Errno::EINVAL)
         });
-        Ok((
-            c_string(program.path.as_os_str())?,
-            words,
-            settings.collect::<Result<Vec<_>, _>>()?,
-        ))
+        Ok((c_string(program.path.as_os_str())?, words, settings.collect::<Result<Vec<_>, _>>()?))
     };
     let (file, mut words, settings) = match all() {
         Ok(all) => all,

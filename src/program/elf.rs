@@ -94,21 +94,14 @@ pub fn machine(head: &[u8]) -> Option<Machine> {
     if !is_elf(head) {
         return None;
     }
-    let (class, data) = (
-        elf::FileClass(*head.get(4)?),
-        elf::DataEncoding(*head.get(5)?),
-    );
+    let (class, data) = (elf::FileClass(*head.get(4)?), elf::DataEncoding(*head.get(5)?));
     let bytes = [*head.get(18)?, *head.get(19)?];
     let machine = match data {
         elf::ELFDATA2LSB => u16::from_le_bytes(bytes),
         elf::ELFDATA2MSB => u16::from_be_bytes(bytes),
         _ => return None,
     };
-    Some(Machine {
-        class,
-        data,
-        machine: elf::Machine(machine),
-    })
+    Some(Machine { class, data, machine: elf::Machine(machine) })
 }
 
 /// Reads the facts of the file at `path`.
@@ -127,22 +120,12 @@ pub fn read(path: &Path) -> Result<Facts, ReadError> {
     }
 }
 
-fn facts<H: FileHeader<Endian = Endianness>>(
-    cache: &ReadCache<File>,
-    head: &[u8],
-) -> Result<Facts, ReadError> {
+fn facts<H: FileHeader<Endian = Endianness>>(cache: &ReadCache<File>, head: &[u8]) -> Result<Facts, ReadError> {
     let header = H::parse(cache)?;
     let endian = header.endian()?;
     let machine = machine(head).ok_or(ReadError::NotElf)?;
-    let mut facts = Facts {
-        machine,
-        interpreter: None,
-        pie: false,
-        dynamic: false,
-        linker: false,
-        go: false,
-        preload_abi: None,
-    };
+    let mut facts =
+        Facts { machine, interpreter: None, pie: false, dynamic: false, linker: false, go: false, preload_abi: None };
     for segment in header.program_headers(endian, cache)? {
         if let Some(name) = segment.interpreter(endian, cache)? {
             facts.interpreter = Some(OsString::from_vec(name.to_vec()));

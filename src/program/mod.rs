@@ -30,40 +30,25 @@ pub struct Program {
     pub note: Option<&'static str>,
 }
 
-const NOTE_GO: &str = "a go program: netlink calls made through C (cgo) are served, those of go's own syscall package are not seen";
+const NOTE_GO: &str =
+    "a go program: netlink calls made through C (cgo) are served, those of go's own syscall package are not seen";
 const NOTE_LINKER: &str = "a dynamic linker: the program that it is told to load is not judged";
 
 /// Judges the program at `path` for a library made for `library`, run by `caller`.
-pub fn judge(
-    path: &Path,
-    library: elf::Machine,
-    caller: &secure::Caller,
-) -> Result<Program, Refusal> {
+pub fn judge(path: &Path, library: elf::Machine, caller: &secure::Caller) -> Result<Program, Refusal> {
     let mut scripts = Vec::new();
     let mut entered = path.to_owned();
     loop {
         search::runnable(&entered).map_err(|why| match scripts.last() {
-            Some(script) => Refusal::Interpreter {
-                script: PathBuf::clone(script),
-                path: entered.clone(),
-                why,
-            },
-            None => Refusal::NotRunnable {
-                path: entered.clone(),
-                why,
-            },
+            Some(script) => Refusal::Interpreter { script: PathBuf::clone(script), path: entered.clone(), why },
+            None => Refusal::NotRunnable { path: entered.clone(), why },
         })?;
-        let head = head(&entered).map_err(|source| Refusal::Unreadable {
-            path: entered.clone(),
-            source,
-        })?;
+        let head = head(&entered).map_err(|source| Refusal::Unreadable { path: entered.clone(), source })?;
         if elf::is_elf(&head) {
             break;
         }
         if scripts.len() == script::DEPTH_MAX {
-            return Err(Refusal::ScriptsTooDeep {
-                path: path.to_owned(),
-            });
+            return Err(Refusal::ScriptsTooDeep { path: path.to_owned() });
         }
         let next = interpreter(&entered, &head)?;
         scripts.push(std::mem::replace(&mut entered, next));
@@ -84,32 +69,18 @@ fn judge_elf(
     caller: &secure::Caller,
 ) -> Result<(elf::Facts, Option<&'static str>), Refusal> {
     let here = || path.to_owned();
-    let head = head(path).map_err(|source| Refusal::Unreadable {
-        path: here(),
-        source,
-    })?;
+    let head = head(path).map_err(|source| Refusal::Unreadable { path: here(), source })?;
     match elf::machine(&head) {
         Some(machine) if machine != library => {
-            return Err(Refusal::Machine {
-                path: here(),
-                machine,
-                library,
-            });
+            return Err(Refusal::Machine { path: here(), machine, library });
         }
         _ => {}
     }
-    let facts = elf::read(path).map_err(|source| Refusal::Damaged {
-        path: here(),
-        source,
-    })?;
+    let facts = elf::read(path).map_err(|source| Refusal::Damaged { path: here(), source })?;
     let note = match &facts.interpreter {
         Some(linker) => {
             let linker = PathBuf::from(linker);
-            search::runnable(&linker).map_err(|why| Refusal::NoLinker {
-                path: here(),
-                linker,
-                why,
-            })?;
+            search::runnable(&linker).map_err(|why| Refusal::NoLinker { path: here(), linker, why })?;
             facts.go.then_some(NOTE_GO)
         }
         None if facts.go => return Err(Refusal::StaticGo { path: here() }),
@@ -117,15 +88,9 @@ fn judge_elf(
         None if facts.preload_abi.is_some() => return Err(Refusal::SharedObject { path: here() }),
         None => return Err(Refusal::Static { path: here() }),
     };
-    let grants = secure::grants(path).map_err(|source| Refusal::Unreadable {
-        path: here(),
-        source,
-    })?;
+    let grants = secure::grants(path).map_err(|source| Refusal::Unreadable { path: here(), source })?;
     match secure::judge(caller, &grants) {
-        Some(reason) => Err(Refusal::Secure {
-            path: here(),
-            reason,
-        }),
+        Some(reason) => Err(Refusal::Secure { path: here(), reason }),
         None => Ok((facts, note)),
     }
 }
@@ -138,19 +103,13 @@ fn interpreter(path: &Path, head: &[u8]) -> Result<PathBuf, Refusal> {
             Some(target) => Ok(target),
             None => Ok(line.interpreter),
         },
-        None if script::looks_like_text(head) && !head.starts_with(b"#!") => {
-            Ok(script::default_shell().to_owned())
-        }
-        None => Err(Refusal::NotAProgram {
-            path: path.to_owned(),
-        }),
+        None if script::looks_like_text(head) && !head.starts_with(b"#!") => Ok(script::default_shell().to_owned()),
+        None => Err(Refusal::NotAProgram { path: path.to_owned() }),
     }
 }
 
 fn head(path: &Path) -> io::Result<Vec<u8>> {
     let mut head = Vec::new();
-    File::open(path)?
-        .take(script::LINE_MAX as u64)
-        .read_to_end(&mut head)?;
+    File::open(path)?.take(script::LINE_MAX as u64).read_to_end(&mut head)?;
     Ok(head)
 }

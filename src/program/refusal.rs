@@ -17,11 +17,7 @@ pub enum Refusal {
     #[error("{}: {why}", path.display())]
     NotRunnable { path: PathBuf, why: NotRunnable },
     #[error("{}: its interpreter {}: {why}", script.display(), path.display())]
-    Interpreter {
-        script: PathBuf,
-        path: PathBuf,
-        why: NotRunnable,
-    },
+    Interpreter { script: PathBuf, path: PathBuf, why: NotRunnable },
     #[error("{}: cannot be read, so nobody can tell whether it can be entered: {source}", path.display())]
     Unreadable { path: PathBuf, source: io::Error },
     #[error("{}: neither an ELF program nor a script", path.display())]
@@ -31,11 +27,7 @@ pub enum Refusal {
     #[error("{}: a script of scripts, deeper than the kernel follows", path.display())]
     ScriptsTooDeep { path: PathBuf },
     #[error("{}: made for {machine}, and the preload library for {library}", path.display())]
-    Machine {
-        path: PathBuf,
-        machine: Machine,
-        library: Machine,
-    },
+    Machine { path: PathBuf, machine: Machine, library: Machine },
     #[error("{}: statically linked: no dynamic linker runs that would load the preload library", path.display())]
     Static { path: PathBuf },
     #[error("{}: a statically linked go program: it calls the kernel without a C library", path.display())]
@@ -43,11 +35,7 @@ pub enum Refusal {
     #[error("{}: the preload library itself, not a program", path.display())]
     SharedObject { path: PathBuf },
     #[error("{}: its dynamic linker {}: {why}", path.display(), linker.display())]
-    NoLinker {
-        path: PathBuf,
-        linker: PathBuf,
-        why: NotRunnable,
-    },
+    NoLinker { path: PathBuf, linker: PathBuf, why: NotRunnable },
     #[error("{}: {}: the dynamic linker drops LD_PRELOAD for it", path.display(), reason_text(reason))]
     Secure { path: PathBuf, reason: Reason },
 }
@@ -57,28 +45,21 @@ impl Refusal {
     pub fn cures(&self) -> Vec<String> {
         let own = |cures: &[&str]| cures.iter().map(|&c| c.to_owned()).collect();
         match self {
-            Refusal::NotRunnable { path, why } | Refusal::Interpreter { path, why, .. } => {
-                match why {
-                    NotRunnable::Missing => own(&["check the name, or install the program"]),
-                    NotRunnable::Denied => vec![format!("chmod +x {}", path.display())],
-                    NotRunnable::NotAFile => own(&["name a program"]),
-                    NotRunnable::Other(_) => Vec::new(),
-                }
-            }
+            Refusal::NotRunnable { path, why } | Refusal::Interpreter { path, why, .. } => match why {
+                NotRunnable::Missing => own(&["check the name, or install the program"]),
+                NotRunnable::Denied => vec![format!("chmod +x {}", path.display())],
+                NotRunnable::NotAFile => own(&["name a program"]),
+                NotRunnable::Other(_) => Vec::new(),
+            },
             Refusal::Unreadable { .. } => own(&["run nlmmap as a user who may read it"]),
             Refusal::NotAProgram { .. } => own(&["give it a `#!` line that names its interpreter"]),
             Refusal::Damaged { .. } => own(&["build or install the program again"]),
-            Refusal::ScriptsTooDeep { .. } => {
-                own(&["let one of its `#!` lines name a program that is no script"])
-            }
+            Refusal::ScriptsTooDeep { .. } => own(&["let one of its `#!` lines name a program that is no script"]),
             Refusal::Machine { library, .. } => vec![
                 format!("use a build of the program for {library}"),
-                "or set NLMMAP_PRELOAD to a preload library built for the program's machine"
-                    .to_owned(),
+                "or set NLMMAP_PRELOAD to a preload library built for the program's machine".to_owned(),
             ],
-            Refusal::Static { .. } => {
-                own(&["link the program dynamically (without -static)", DEVICE])
-            }
+            Refusal::Static { .. } => own(&["link the program dynamically (without -static)", DEVICE]),
             Refusal::StaticGo { .. } => own(&[
                 "build it with cgo (CGO_ENABLED=1) and make its netlink calls through C, \
                  since those of go's syscall package pass by every preload",
@@ -94,14 +75,11 @@ impl Refusal {
                 vec![package]
             }
             Refusal::Secure { reason, .. } => match reason {
-                Reason::Setuid(0) => own(&[
-                    "run the whole as root, who gains nothing by it: sudo nlmmap run -- ...",
-                    DEVICE,
-                ]),
+                Reason::Setuid(0) => {
+                    own(&["run the whole as root, who gains nothing by it: sudo nlmmap run -- ...", DEVICE])
+                }
                 Reason::Setuid(uid) => vec![
-                    format!(
-                        "run the whole as user {uid}, who gains nothing by it: sudo -u '#{uid}' nlmmap run -- ..."
-                    ),
+                    format!("run the whole as user {uid}, who gains nothing by it: sudo -u '#{uid}' nlmmap run -- ..."),
                     DEVICE.to_owned(),
                 ],
                 Reason::Setgid(gid) => vec![
@@ -114,9 +92,7 @@ impl Refusal {
                      (setpriv --inh-caps --ambient-caps)",
                     DEVICE,
                 ]),
-                Reason::Caller => own(&[
-                    "start nlmmap with equal real and effective ids (not from a set-id program)",
-                ]),
+                Reason::Caller => own(&["start nlmmap with equal real and effective ids (not from a set-id program)"]),
             },
         }
     }
@@ -124,10 +100,7 @@ impl Refusal {
     /// The exit status that `env`, `nice` and the shell give: 127 not found, 126 found and not run.
     pub fn exit_code(&self) -> u8 {
         match self {
-            Refusal::NotRunnable {
-                why: NotRunnable::Missing,
-                ..
-            } => 127,
+            Refusal::NotRunnable { why: NotRunnable::Missing, .. } => 127,
             _ => 126,
         }
     }

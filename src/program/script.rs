@@ -47,9 +47,7 @@ pub fn env_target(line: &Line) -> Option<&OsStr> {
         return None;
     }
     let words = line.argument.as_ref()?.as_bytes();
-    let split = words
-        .strip_prefix(b"-S")
-        .or_else(|| words.strip_prefix(b"--split-string="));
+    let split = words.strip_prefix(b"-S").or_else(|| words.strip_prefix(b"--split-string="));
     match split {
         // Assignments and options may come before the name.
         Some(words) => words
@@ -87,19 +85,13 @@ mod tests {
     use super::*;
 
     fn line(interpreter: &str, argument: Option<&str>) -> Option<Line> {
-        Some(Line {
-            interpreter: interpreter.into(),
-            argument: argument.map(OsString::from),
-        })
+        Some(Line { interpreter: interpreter.into(), argument: argument.map(OsString::from) })
     }
 
     #[test]
     fn lines_are_read_as_the_kernel_reads_them() {
         assert_eq!(parse(b"#!/bin/sh\necho"), line("/bin/sh", None));
-        assert_eq!(
-            parse(b"#! \t/bin/sh -e  -u \n"),
-            line("/bin/sh", Some("-e  -u"))
-        );
+        assert_eq!(parse(b"#! \t/bin/sh -e  -u \n"), line("/bin/sh", Some("-e  -u")));
         assert_eq!(parse(b"#!/bin/sh"), line("/bin/sh", None));
         assert_eq!(parse(b"#!\n"), None);
         assert_eq!(parse(b"#!   \n/bin/sh"), None);
@@ -120,14 +112,8 @@ mod tests {
             let line = parse(text.as_bytes()).unwrap();
             env_target(&line).map(|t| t.to_str().unwrap().to_owned())
         };
-        assert_eq!(
-            target("#!/usr/bin/env python3\n").as_deref(),
-            Some("python3")
-        );
-        assert_eq!(
-            target("#!/usr/bin/env -S A=1 perl -w\n").as_deref(),
-            Some("perl")
-        );
+        assert_eq!(target("#!/usr/bin/env python3\n").as_deref(), Some("python3"));
+        assert_eq!(target("#!/usr/bin/env -S A=1 perl -w\n").as_deref(), Some("perl"));
         assert_eq!(target("#!/usr/bin/env -i\n"), None);
         assert_eq!(target("#!/usr/bin/env\n"), None);
         assert_eq!(target("#!/bin/sh env\n"), None);

@@ -41,13 +41,7 @@ pub fn runnable(path: &Path) -> Result<(), NotRunnable> {
         Ok(_) => {}
         Err(e) => return Err(reason(e)),
     }
-    faccessat(
-        nix::fcntl::AT_FDCWD,
-        path,
-        AccessFlags::X_OK,
-        AtFlags::AT_EACCESS,
-    )
-    .map_err(|e| reason(e.into()))
+    faccessat(nix::fcntl::AT_FDCWD, path, AccessFlags::X_OK, AtFlags::AT_EACCESS).map_err(|e| reason(e.into()))
 }
 
 /// Looks `name` up in `PATH`, unless it holds a slash.
@@ -64,11 +58,7 @@ pub fn find(name: &OsStr) -> Result<PathBuf, NotRunnable> {
     let mut worst = NotRunnable::Missing;
     for dir in env::split_paths(&dirs) {
         // An empty entry means the working directory.
-        let path = if dir.as_os_str().is_empty() {
-            Path::new(".").join(name)
-        } else {
-            dir.join(name)
-        };
+        let path = if dir.as_os_str().is_empty() { Path::new(".").join(name) } else { dir.join(name) };
         match runnable(&path) {
             Ok(()) => return Ok(path),
             Err(NotRunnable::Denied) => worst = NotRunnable::Denied,

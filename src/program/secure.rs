@@ -31,9 +31,7 @@ impl Caller {
     /// This process.
     pub fn current() -> io::Result<Caller> {
         let status = fs::read_to_string("/proc/self/status")?;
-        let no_new_privs = status
-            .lines()
-            .any(|l| l.split_whitespace().eq(["NoNewPrivs:", "1"]));
+        let no_new_privs = status.lines().any(|l| l.split_whitespace().eq(["NoNewPrivs:", "1"]));
         let (u, g) = (nix::unistd::getresuid()?, nix::unistd::getresgid()?);
         Ok(Caller {
             uid: (u.real.as_raw(), u.effective.as_raw()),
@@ -85,9 +83,7 @@ pub fn grants(path: &Path) -> io::Result<Grants> {
 
 /// Judges an exec of a file with `grants` by `caller`.
 pub fn judge(caller: &Caller, grants: &Grants) -> Option<Reason> {
-    let taken = |id: Option<u32>, map: &[(u32, u32)]| {
-        id.filter(|&id| !caller.no_new_privs && mapped(map, id))
-    };
+    let taken = |id: Option<u32>, map: &[(u32, u32)]| id.filter(|&id| !caller.no_new_privs && mapped(map, id));
     let setuid = taken(grants.setuid, &caller.uids);
     let setgid = taken(grants.setgid, &caller.gids);
     if let Some(uid) = setuid.filter(|&uid| uid != caller.uid.0) {
@@ -96,9 +92,7 @@ pub fn judge(caller: &Caller, grants: &Grants) -> Option<Reason> {
     if let Some(gid) = setgid.filter(|&gid| gid != caller.gid.0) {
         return Some(Reason::Setgid(gid));
     }
-    if setuid.unwrap_or(caller.uid.1) != caller.uid.0
-        || setgid.unwrap_or(caller.gid.1) != caller.gid.0
-    {
+    if setuid.unwrap_or(caller.uid.1) != caller.uid.0 || setgid.unwrap_or(caller.gid.1) != caller.gid.0 {
         return Some(Reason::Caller);
     }
     // Root has them all anyway; no_new_privs keeps the capabilities away and still counts as secure.
@@ -110,11 +104,7 @@ fn gives_capabilities(attribute: &[u8]) -> bool {
     const REVISION: u32 = 0xff00_0000;
     const REVISION_3: u32 = 0x0300_0000;
     const EFFECTIVE: u32 = 1;
-    let word = |i: usize| {
-        attribute
-            .get(i * 4..i * 4 + 4)
-            .map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]))
-    };
+    let word = |i: usize| attribute.get(i * 4..i * 4 + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
     // The kernel shows revision 3 only for a root that is not ours; ours looks like revision 2.
     if attribute.is_empty() || word(0) & REVISION == REVISION_3 {
         return false;
@@ -127,12 +117,7 @@ fn capability_attribute(path: &Path) -> io::Result<Vec<u8>> {
     let mut value = vec![0u8; 64];
     // SAFETY: both strings are terminated and live over the call, and the buffer's true length is given.
     let got = unsafe {
-        libc::getxattr(
-            path.as_ptr(),
-            c"security.capability".as_ptr(),
-            value.as_mut_ptr().cast(),
-            value.len(),
-        )
+        libc::getxattr(path.as_ptr(), c"security.capability".as_ptr(), value.as_mut_ptr().cast(), value.len())
     };
     match usize::try_from(got) {
         Ok(len) => {
@@ -147,9 +132,7 @@ fn capability_attribute(path: &Path) -> io::Result<Vec<u8>> {
 }
 
 fn mapped(ranges: &[(u32, u32)], id: u32) -> bool {
-    ranges
-        .iter()
-        .any(|&(first, count)| id.checked_sub(first).is_some_and(|off| off < count))
+    ranges.iter().any(|&(first, count)| id.checked_sub(first).is_some_and(|off| off < count))
 }
 
 /// Reads `/proc/PID/uid_map`: first id inside, first outside, count.
@@ -168,69 +151,36 @@ mod tests {
 
     fn caller(uid: u32) -> Caller {
         let all = ranges("         0          0 4294967295\n");
-        Caller {
-            uid: (uid, uid),
-            gid: (uid, uid),
-            no_new_privs: false,
-            uids: all.clone(),
-            gids: all,
-        }
+        Caller { uid: (uid, uid), gid: (uid, uid), no_new_privs: false, uids: all.clone(), gids: all }
     }
 
     #[test]
     fn set_id_bits_matter_only_when_they_change_the_caller() {
-        let root = Grants {
-            setuid: Some(0),
-            ..Grants::default()
-        };
+        let root = Grants { setuid: Some(0), ..Grants::default() };
         assert_eq!(judge(&caller(1000), &root), Some(Reason::Setuid(0)));
         assert_eq!(judge(&caller(0), &root), None);
-        let mail = Grants {
-            setgid: Some(8),
-            ..Grants::default()
-        };
+        let mail = Grants { setgid: Some(8), ..Grants::default() };
         assert_eq!(judge(&caller(0), &mail), Some(Reason::Setgid(8)));
         assert_eq!(judge(&caller(8), &mail), None);
     }
 
     #[test]
     fn set_id_bits_do_nothing_without_new_privileges_or_a_mapping() {
-        let root = Grants {
-            setuid: Some(0),
-            ..Grants::default()
-        };
-        assert_eq!(
-            judge(
-                &Caller {
-                    no_new_privs: true,
-                    ..caller(1000)
-                },
-                &root
-            ),
-            None
-        );
-        let inside = Caller {
-            uids: ranges("1000 1000 1\n"),
-            ..caller(1000)
-        };
+        let root = Grants { setuid: Some(0), ..Grants::default() };
+        assert_eq!(judge(&Caller { no_new_privs: true, ..caller(1000) }, &root), None);
+        let inside = Caller { uids: ranges("1000 1000 1\n"), ..caller(1000) };
         assert_eq!(judge(&inside, &root), None);
     }
 
     #[test]
     fn a_caller_with_foreign_effective_ids_is_secure_for_every_program() {
-        let borrowed = Caller {
-            uid: (1000, 0),
-            ..caller(1000)
-        };
+        let borrowed = Caller { uid: (1000, 0), ..caller(1000) };
         assert_eq!(judge(&borrowed, &Grants::default()), Some(Reason::Caller));
     }
 
     #[test]
     fn file_capabilities_matter_to_all_but_root() {
-        let caps = Grants {
-            capabilities: true,
-            ..Grants::default()
-        };
+        let caps = Grants { capabilities: true, ..Grants::default() };
         assert_eq!(judge(&caller(1000), &caps), Some(Reason::Capabilities));
         assert_eq!(judge(&caller(0), &caps), None);
     }
@@ -238,22 +188,13 @@ mod tests {
     #[test]
     fn capability_attributes_are_parsed() {
         // setcap cap_net_raw+ep: revision 2, effective, permitted bit 13
-        let ep = [
-            1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        ];
+        let ep = [1, 0, 0, 2, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         assert!(gives_capabilities(&ep));
         // inheritable only: nothing is given by the exec itself
-        let i = [
-            0, 0, 0, 2, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0,
-        ];
+        let i = [0, 0, 0, 2, 0, 0, 0, 0, 0, 0x20, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
         assert!(!gives_capabilities(&i));
         assert!(!gives_capabilities(&[]));
-        let foreign = [
-            &[1, 0, 0, 3, 0, 0x20, 0, 0][..],
-            &[0; 12],
-            &1000u32.to_le_bytes(),
-        ]
-        .concat();
+        let foreign = [&[1, 0, 0, 3, 0, 0x20, 0, 0][..], &[0; 12], &1000u32.to_le_bytes()].concat();
         assert!(!gives_capabilities(&foreign));
     }
 }

@@ -22,10 +22,7 @@ pub fn compile(stage: &Stage) -> anyhow::Result<()> {
     for (name, source) in SOURCES {
         let file = format!("{name}.c");
         fs::write(stage.dir.join(&file), source).with_context(|| format!("cannot write {file}"))?;
-        say(format_args!(
-            "   $ {} -O2 -Wall -o {name} {file}",
-            compiler.to_string_lossy()
-        ));
+        say(format_args!("   $ {} -O2 -Wall -o {name} {file}", compiler.to_string_lossy()));
         let output = Command::new(&compiler)
             .args(["-O2", "-Wall", "-o", name, &file])
             .current_dir(&stage.dir)
@@ -48,39 +45,22 @@ pub fn compile(stage: &Stage) -> anyhow::Result<()> {
 
 fn compiler() -> Result<OsString, Missing> {
     let asked = env::var_os("CC").filter(|c| !c.is_empty());
-    let names = asked.map_or_else(
-        || vec!["cc".into(), "gcc".into(), "clang".into()],
-        |c| vec![c],
-    );
-    names
-        .into_iter()
-        .find(|name| search::find(name).is_ok())
-        .ok_or_else(|| {
-            Missing::new(
-                "there is no C compiler (cc, gcc, clang, or what CC names)",
-                "apt install gcc libc6-dev",
-            )
-        })
+    let names = asked.map_or_else(|| vec!["cc".into(), "gcc".into(), "clang".into()], |c| vec![c]);
+    names.into_iter().find(|name| search::find(name).is_ok()).ok_or_else(|| {
+        Missing::new("there is no C compiler (cc, gcc, clang, or what CC names)", "apt install gcc libc6-dev")
+    })
 }
 
 /// A client on the bare kernel: without this library, should it come from the environment.
 pub fn bare(stage: &Stage, name: &str) -> anyhow::Result<Output> {
-    Command::new(stage.dir.join(name))
-        .env_remove("LD_PRELOAD")
-        .output()
-        .with_context(|| format!("cannot start {name}"))
+    Command::new(stage.dir.join(name)).env_remove("LD_PRELOAD").output().with_context(|| format!("cannot start {name}"))
 }
 
 /// A client under `nlmmap run`, with the library's summary switched on.
 pub fn served(stage: &Stage, name: &str) -> Command {
     let mut command = Command::new(&stage.nlmmap);
-    command
-        .args(["run", "--log", "info", "--"])
-        .arg(stage.dir.join(name));
+    command.args(["run", "--log", "info", "--"]).arg(stage.dir.join(name));
     // The library that was found is the one that is used, and no setting from outside changes the show.
-    command
-        .env("NLMMAP_PRELOAD", &stage.library.path)
-        .env_remove("LD_PRELOAD")
-        .env_remove("NLMMAP_STRICT");
+    command.env("NLMMAP_PRELOAD", &stage.library.path).env_remove("LD_PRELOAD").env_remove("NLMMAP_STRICT");
     command
 }

@@ -21,10 +21,7 @@ pub fn refused(stage: &Stage) -> anyhow::Result<()> {
             let text = String::from_utf8_lossy(&output.stderr).into_owned();
             // Kernels up to 4.5 have the rings for CAP_NET_ADMIN only.
             if !text.contains("not permitted") {
-                bail!(
-                    "the client failed on the bare kernel in another way than expected: {}",
-                    output.status
-                );
+                bail!("the client failed on the bare kernel in another way than expected: {}", output.status);
             }
             say("   refused: this kernel has netlink rings for CAP_NET_ADMIN only");
         }
@@ -43,9 +40,7 @@ pub fn served(stage: &Stage) -> anyhow::Result<()> {
     if !output.status.success() {
         bail!("the client failed under nlmmap: {}", output.status);
     }
-    let Some(summary) = summary else {
-        bail!("the library did not say what went through the rings")
-    };
+    let Some(summary) = summary else { bail!("the library did not say what went through the rings") };
     summary.show();
     // Two dumps are two requests; each has at least one frame of answers.
     summary.check(2, 2)?;
@@ -72,18 +67,13 @@ fn count_calls(stage: &Stage) {
         say("   strace could not trace here, so nothing is counted from outside");
         return;
     }
-    const NETWORK: [&str; 8] = [
-        "sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg", "poll", "ppoll",
-    ];
+    const NETWORK: [&str; 8] = ["sendto", "sendmsg", "sendmmsg", "recvfrom", "recvmsg", "recvmmsg", "poll", "ppoll"];
     let counts: Vec<_> = table_counts(&text)
         .into_iter()
         .filter(|(name, _)| NETWORK.contains(&name.as_str()))
         .map(|(name, calls)| format!("{calls} {name}"))
         .collect();
-    say(format_args!(
-        "   strace counts, for the program and the library together: {}",
-        counts.join(", ")
-    ));
+    say(format_args!("   strace counts, for the program and the library together: {}", counts.join(", ")));
 }
 
 /// Reads strace's table: percentage, seconds, microseconds a call, calls, perhaps errors, name.

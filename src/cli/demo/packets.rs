@@ -30,10 +30,7 @@ pub fn judged(stage: &Stage) -> anyhow::Result<()> {
     say(format_args!("   in a network namespace of its own{inside}"));
     sys::loopback_up().context("cannot set the loopback interface up")?;
     let rule = format!("-I INPUT -i lo -p udp --dport {PORT} -j NFQUEUE --queue-num {QUEUE}");
-    say(format_args!(
-        "   $ {} {rule}",
-        iptables.file_name().unwrap_or_default().to_string_lossy()
-    ));
+    say(format_args!("   $ {} {rule}", iptables.file_name().unwrap_or_default().to_string_lossy()));
     add_rule(stage, &iptables, &rule)?;
 
     let total = PACKETS + 1;
@@ -62,9 +59,7 @@ pub fn judged(stage: &Stage) -> anyhow::Result<()> {
         arrived.len()
     ));
     say(format_args!("   the kernel {kernel}"));
-    let Some(summary) = summary else {
-        bail!("the library did not say what went through the rings")
-    };
+    let Some(summary) = summary else { bail!("the library did not say what went through the rings") };
     summary.show();
     // Each packet is a message and a verdict; two requests and their acks come before.
     summary.check(1, u64::from(total) + 2)
@@ -92,12 +87,8 @@ fn enter_namespace() -> anyhow::Result<&'static str> {
     }
     let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
     unshare(CloneFlags::CLONE_NEWUSER | CloneFlags::CLONE_NEWNET).map_err(|e| {
-        let cure =
-            "run the demo as root, or allow user namespaces (sysctl user.max_user_namespaces)";
-        Missing::new(
-            format!("no network namespace can be made: {}", e.desc()),
-            cure,
-        )
+        let cure = "run the demo as root, or allow user namespaces (sysctl user.max_user_namespaces)";
+        Missing::new(format!("no network namespace can be made: {}", e.desc()), cure)
     })?;
     // A map of groups is allowed only after setgroups is given up (user_namespaces(7)).
     fs::write("/proc/self/setgroups", "deny").context("cannot give up setgroups")?;
@@ -135,9 +126,7 @@ fn traffic() -> anyhow::Result<(Vec<u32>, String)> {
             sender.send(&payload(number))?;
         }
         for _ in numbers.filter(|n| n % 2 == 0) {
-            arrived.push(
-                receive(&receiver, &mut buffer).context("an accepted packet did not arrive")?,
-            );
+            arrived.push(receive(&receiver, &mut buffer).context("an accepted packet did not arrive")?);
         }
     }
     let kernel = kernel_counts()?;
@@ -149,29 +138,19 @@ fn traffic() -> anyhow::Result<(Vec<u32>, String)> {
         "other packets arrived than were accepted: {arrived:?}"
     );
     receiver.set_read_timeout(Some(Duration::from_millis(100)))?;
-    ensure!(
-        receive(&receiver, &mut buffer).is_err(),
-        "a packet arrived that was not accepted"
-    );
+    ensure!(receive(&receiver, &mut buffer).is_err(), "a packet arrived that was not accepted");
     Ok((arrived, kernel))
 }
 
 /// A decimal number, then blanks up to a length of its own.
 fn payload(number: u32) -> Vec<u8> {
-    format!(
-        "{number:<width$}",
-        width = 8 + (number as usize * 37) % 1400
-    )
-    .into_bytes()
+    format!("{number:<width$}", width = 8 + (number as usize * 37) % 1400).into_bytes()
 }
 
 fn receive(receiver: &UdpSocket, buffer: &mut [u8]) -> anyhow::Result<u32> {
     let len = receiver.recv(buffer)?;
     let number = std::str::from_utf8(&buffer[..len])?.trim_end().parse()?;
-    ensure!(
-        buffer[..len] == payload(number),
-        "packet {number} arrived with other bytes than were sent"
-    );
+    ensure!(buffer[..len] == payload(number), "packet {number} arrived with other bytes than were sent");
     Ok(number)
 }
 
@@ -190,8 +169,7 @@ fn kernel_counts() -> anyhow::Result<String> {
         .map(|l| l.split_whitespace().collect::<Vec<_>>())
         .find(|w| w.first() == Some(&QUEUE))
         .context("the kernel does not show the queue")?;
-    let count =
-        |at: usize| -> anyhow::Result<u32> { Ok(words.get(at).context("a short line")?.parse()?) };
+    let count = |at: usize| -> anyhow::Result<u32> { Ok(words.get(at).context("a short line")?.parse()?) };
     let (queue_full, socket_full, packets) = (count(5)?, count(6)?, count(7)?);
     ensure!(packets == PACKETS, "the kernel queued {packets} packets");
     ensure!(
@@ -204,22 +182,14 @@ fn kernel_counts() -> anyhow::Result<String> {
 }
 
 /// Lets the client end, or ends it, and gives the rest of what it wrote.
-fn finish(
-    mut client: Child,
-    mut output: impl Read,
-    failed: bool,
-) -> anyhow::Result<(String, String)> {
+fn finish(mut client: Child, mut output: impl Read, failed: bool) -> anyhow::Result<(String, String)> {
     if failed {
         // It may have ended already, and is waited for below.
         let _ = client.kill();
     }
     let (mut printed, mut errors) = (String::new(), String::new());
     output.read_to_string(&mut printed)?;
-    client
-        .stderr
-        .take()
-        .context("no pipe from the client")?
-        .read_to_string(&mut errors)?;
+    client.stderr.take().context("no pipe from the client")?.read_to_string(&mut errors)?;
     let status = client.wait()?;
     if !failed && !status.success() {
         quote(&errors);

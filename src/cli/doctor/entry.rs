@@ -38,12 +38,7 @@ pub fn checks() -> Vec<Check> {
             return vec![check.cure(error.cures().join("; "))];
         }
     };
-    let text = format!(
-        "{} ({}, abi {})",
-        library.path.display(),
-        library.machine,
-        preload::ABI
-    );
+    let text = format!("{} ({}, abi {})", library.path.display(), library.machine, preload::ABI);
     let found = Check::new(GROUP, "library", State::Ok, text).needed();
     let (glibc, musl) = match system_program(&library) {
         // The C library of the system's own programs is the one that has to work.
@@ -57,33 +52,22 @@ pub fn checks() -> Vec<Check> {
 /// `cat`, and whether musl is its C library.
 fn system_program(library: &Library) -> Result<(PathBuf, bool), Check> {
     let no = |why: String| Check::new(GROUP, GLIBC, State::Maybe, why);
-    let cat = search::find("cat".as_ref())
-        .map_err(|why| no(format!("no program to try with: cat: {why}")))?;
-    let caller =
-        secure::Caller::current().map_err(|e| no(format!("cannot read /proc/self: {e}")))?;
+    let cat = search::find("cat".as_ref()).map_err(|why| no(format!("no program to try with: cat: {why}")))?;
+    let caller = secure::Caller::current().map_err(|e| no(format!("cannot read /proc/self: {e}")))?;
     let program = program::judge(&cat, library.machine, &caller)
         .map_err(|refusal| no(format!("not tried: {refusal}")).cure(refusal.cures().join("; ")))?;
-    let musl = program
-        .linker
-        .is_some_and(|linker| linker.to_string_lossy().contains("ld-musl"));
+    let musl = program.linker.is_some_and(|linker| linker.to_string_lossy().contains("ld-musl"));
     Ok((program.path, musl))
 }
 
 fn no_glibc() -> Check {
-    Check::new(
-        GROUP,
-        GLIBC,
-        State::Maybe,
-        "not tried: the programs here use musl",
-    )
+    Check::new(GROUP, GLIBC, State::Maybe, "not tried: the programs here use musl")
 }
 
 /// Runs `program /proc/self/maps` with the library, and looks for the library in what it prints.
 fn tried(name: &'static str, library: &Library, program: &Path) -> Check {
     let mut command = Command::new(program);
-    command
-        .arg("/proc/self/maps")
-        .env("LD_PRELOAD", &library.path);
+    command.arg("/proc/self/maps").env("LD_PRELOAD", &library.path);
     let fail = |why: String| {
         Check::new(GROUP, name, State::No, format!("{}: {why}", program.display()))
             .cure("build the library again from the same release (cargo build --release), and report it if that does not help")
@@ -93,24 +77,13 @@ fn tried(name: &'static str, library: &Library, program: &Path) -> Check {
         Err(why) => return fail(why),
     };
     let errors = String::from_utf8_lossy(&output.stderr);
-    let entered = String::from_utf8_lossy(&output.stdout).lines().any(|line| {
-        line.split_whitespace()
-            .nth(5)
-            .is_some_and(|path| Path::new(path) == library.path)
-    });
+    let entered = String::from_utf8_lossy(&output.stdout)
+        .lines()
+        .any(|line| line.split_whitespace().nth(5).is_some_and(|path| Path::new(path) == library.path));
     match (entered, output.status.success(), errors.trim()) {
-        (true, true, "") => Check::new(
-            GROUP,
-            name,
-            State::Ok,
-            format!("{} was entered and ran", program.display()),
-        ),
+        (true, true, "") => Check::new(GROUP, name, State::Ok, format!("{} was entered and ran", program.display())),
         (true, true, text) => fail(format!("was entered, with complaints: {text}")),
-        (_, false, text) => fail(
-            format!("ended with {} {text}", output.status)
-                .trim_end()
-                .to_owned(),
-        ),
+        (_, false, text) => fail(format!("ended with {} {text}", output.status).trim_end().to_owned()),
         (false, true, "") => fail("ran without the library".to_owned()),
         (false, true, text) => fail(text.to_owned()),
     }
@@ -120,45 +93,29 @@ fn tried(name: &'static str, library: &Library, program: &Path) -> Check {
 fn musl(library: &Library) -> Check {
     let maybe = |why: &str, cure: &str| Check::new(GROUP, MUSL, State::Maybe, why).cure(cure);
     let Some(linker) = musl_linker(library) else {
-        return Check::new(
-            GROUP,
-            MUSL,
-            State::Maybe,
-            "not tried: musl is not installed, so no program here needs it",
-        );
+        return Check::new(GROUP, MUSL, State::Maybe, "not tried: musl is not installed, so no program here needs it");
     };
     let Ok(compiler) = search::find("musl-gcc".as_ref()) else {
         return maybe(
-            &format!(
-                "not tried: {} is there, and no program that uses it",
-                linker.display()
-            ),
+            &format!("not tried: {} is there, and no program that uses it", linker.display()),
             "install musl's compiler to have one made (apt install musl-tools)",
         );
     };
     let Ok(dir) = tempfile::tempdir() else {
-        return maybe(
-            "not tried: no room for temporary files",
-            "set TMPDIR to a directory that can be written",
-        );
+        return maybe("not tried: no room for temporary files", "set TMPDIR to a directory that can be written");
     };
     let (source, program) = (dir.path().join("maps.c"), dir.path().join("maps"));
-    let made = fs::write(&source, MAPS_C)
-        .map_err(|e| e.to_string())
-        .and_then(|()| {
-            let output = run(Command::new(compiler).arg("-o").arg(&program).arg(&source))?;
-            match output.status.success() {
-                true => Ok(()),
-                false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
-            }
-        });
+    let made = fs::write(&source, MAPS_C).map_err(|e| e.to_string()).and_then(|()| {
+        let output = run(Command::new(compiler).arg("-o").arg(&program).arg(&source))?;
+        match output.status.success() {
+            true => Ok(()),
+            false => Err(String::from_utf8_lossy(&output.stderr).trim().to_owned()),
+        }
+    });
     match made {
         Ok(()) => {
             let mut check = tried(MUSL, library, &program);
-            check.why = check.why.replace(
-                &program.display().to_string(),
-                "a program made with musl-gcc",
-            );
+            check.why = check.why.replace(&program.display().to_string(), "a program made with musl-gcc");
             check
         }
         Err(why) => maybe(&format!("not tried: musl-gcc: {why}"), "repair musl-gcc"),
@@ -167,31 +124,18 @@ fn musl(library: &Library) -> Check {
 
 fn musl_linker(library: &Library) -> Option<PathBuf> {
     let entries = fs::read_dir("/lib").ok()?;
-    let mut linkers = entries
-        .filter_map(Result::ok)
-        .map(|e| e.path())
-        .filter(|path| {
-            let name = path
-                .file_name()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned();
-            name.starts_with("ld-musl-")
-                && elf::read(path).is_ok_and(|facts| facts.machine == library.machine)
-        });
+    let mut linkers = entries.filter_map(Result::ok).map(|e| e.path()).filter(|path| {
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        name.starts_with("ld-musl-") && elf::read(path).is_ok_and(|facts| facts.machine == library.machine)
+    });
     linkers.next()
 }
 
 /// Runs a command that is done in a moment, and ends it when it is not: a library can hang a program's start.
 fn run(command: &mut Command) -> Result<Output, String> {
     const PATIENCE: Duration = Duration::from_secs(10);
-    command
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
-    let mut child = command
-        .spawn()
-        .map_err(|e| format!("cannot be started: {e}"))?;
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().map_err(|e| format!("cannot be started: {e}"))?;
     let start = Instant::now();
     let status = loop {
         match child.try_wait() {
@@ -207,22 +151,8 @@ fn run(command: &mut Command) -> Result<Output, String> {
     };
     // What these commands print fits a pipe, so they end without being read from.
     let (mut stdout, mut stderr) = (Vec::new(), Vec::new());
-    let read = |from: Option<&mut dyn Read>, to: &mut Vec<u8>| {
-        from.map_or(Ok(0), |from| from.read_to_end(to))
-    };
-    read(
-        child.stdout.as_mut().map(|o| o as &mut dyn Read),
-        &mut stdout,
-    )
-    .map_err(|e| e.to_string())?;
-    read(
-        child.stderr.as_mut().map(|o| o as &mut dyn Read),
-        &mut stderr,
-    )
-    .map_err(|e| e.to_string())?;
-    Ok(Output {
-        status,
-        stdout,
-        stderr,
-    })
+    let read = |from: Option<&mut dyn Read>, to: &mut Vec<u8>| from.map_or(Ok(0), |from| from.read_to_end(to));
+    read(child.stdout.as_mut().map(|o| o as &mut dyn Read), &mut stdout).map_err(|e| e.to_string())?;
+    read(child.stderr.as_mut().map(|o| o as &mut dyn Read), &mut stderr).map_err(|e| e.to_string())?;
+    Ok(Output { status, stdout, stderr })
 }

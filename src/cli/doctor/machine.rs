@@ -19,21 +19,14 @@ impl System {
     /// Asks the kernel.
     pub fn read() -> System {
         let (release, machine) = match nix::sys::utsname::uname() {
-            Ok(names) => (
-                names.release().to_string_lossy().into_owned(),
-                names.machine().to_string_lossy().into_owned(),
-            ),
+            Ok(names) => {
+                (names.release().to_string_lossy().into_owned(), names.machine().to_string_lossy().into_owned())
+            }
             Err(_) => Default::default(),
         };
-        let mut numbers = release
-            .split(|c: char| !c.is_ascii_digit())
-            .map(|n| n.parse().unwrap_or(0));
+        let mut numbers = release.split(|c: char| !c.is_ascii_digit()).map(|n| n.parse().unwrap_or(0));
         let version = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(0));
-        System {
-            release,
-            machine,
-            version,
-        }
+        System { release, machine, version }
     }
 }
 
@@ -56,24 +49,15 @@ pub fn kernel(system: &System) -> Check {
 pub fn kernel_rings() -> Check {
     let check = |state, why: &str| Check::new("kernel", "own rings", state, why);
     match sys::kernel_ring() {
-        Ok(()) => check(
-            State::Ok,
-            "the kernel has netlink rings itself: programs need no nlmmap here",
-        ),
-        Err(Errno::ENOPROTOOPT) => check(
-            State::No,
-            "the kernel refuses netlink rings (ENOPROTOOPT), as all do since 4.6",
-        )
-        .cure("nlmmap run -- PROGRAM"),
-        Err(Errno::EPERM) => check(
-            State::Maybe,
-            "the kernel has netlink rings itself, for CAP_NET_ADMIN only (EPERM)",
-        ),
-        Err(error) => check(
-            State::No,
-            &format!("the kernel refuses netlink rings: {error}"),
-        )
-        .cure("nlmmap run -- PROGRAM"),
+        Ok(()) => check(State::Ok, "the kernel has netlink rings itself: programs need no nlmmap here"),
+        Err(Errno::ENOPROTOOPT) => {
+            check(State::No, "the kernel refuses netlink rings (ENOPROTOOPT), as all do since 4.6")
+                .cure("nlmmap run -- PROGRAM")
+        }
+        Err(Errno::EPERM) => check(State::Maybe, "the kernel has netlink rings itself, for CAP_NET_ADMIN only (EPERM)"),
+        Err(error) => {
+            check(State::No, &format!("the kernel refuses netlink rings: {error}")).cure("nlmmap run -- PROGRAM")
+        }
     }
 }
 
@@ -81,13 +65,9 @@ pub fn kernel_rings() -> Check {
 pub fn memory() -> Check {
     let check = |state, why: String| Check::new("preload", "ring memory", state, why).needed();
     match sys::memory_object() {
-        Ok(()) => check(
-            State::Ok,
-            "a sealed memfd can be made and mapped".to_owned(),
-        ),
-        Err((call, error)) => check(State::No, format!("{call}: {error}")).cure(
-            "allow memfd_create, mmap and mremap in the seccomp filter, or raise the memory limit",
-        ),
+        Ok(()) => check(State::Ok, "a sealed memfd can be made and mapped".to_owned()),
+        Err((call, error)) => check(State::No, format!("{call}: {error}"))
+            .cure("allow memfd_create, mmap and mremap in the seccomp filter, or raise the memory limit"),
     }
 }
 
@@ -110,25 +90,16 @@ pub fn permissions() -> Vec<Check> {
     // PROC_USER_INIT_INO of linux/proc_ns.h
     let initial = fs::read_link("/proc/self/ns/user").map(|l| l == Path::new("user:[4026531837]"));
     let space = match initial {
-        Ok(true) => Check::new(
-            "permissions",
-            "user namespace",
-            State::Ok,
-            "the initial one",
-        ),
+        Ok(true) => Check::new("permissions", "user namespace", State::Ok, "the initial one"),
         Ok(false) => Check::new(
             "permissions",
             "user namespace",
             State::Maybe,
             "not the initial one: capabilities count only for network namespaces made inside; --strict refuses rings",
         ),
-        Err(e) => Check::new(
-            "permissions",
-            "user namespace",
-            State::Maybe,
-            format!("unknown: {e}"),
-        )
-        .cure("mount /proc"),
+        Err(e) => {
+            Check::new("permissions", "user namespace", State::Maybe, format!("unknown: {e}")).cure("mount /proc")
+        }
     };
     vec![admin, space]
 }
@@ -141,37 +112,20 @@ pub fn devices(system: &System) -> Vec<Check> {
         match OpenOptions::new().read(true).write(true).open(path) {
             Ok(_) => check(State::Ok, format!("{path} can be opened")),
             Err(e) => match e.raw_os_error() {
-                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => {
-                    check(State::No, format!("{path}: {e}")).cure(format!(
-                        "modprobe {module}, or a kernel with CONFIG_{}",
-                        module.to_uppercase()
-                    ))
-                }
-                _ => check(State::No, format!("{path}: {e}"))
-                    .cure("run as root, or give access to the node"),
+                Some(libc::ENOENT | libc::ENODEV | libc::ENXIO) => check(State::No, format!("{path}: {e}"))
+                    .cure(format!("modprobe {module}, or a kernel with CONFIG_{}", module.to_uppercase())),
+                _ => check(State::No, format!("{path}: {e}")).cure("run as root, or give access to the node"),
             },
         }
     };
     let mapped = match system.version >= (6, 9) {
-        true => Check::new(
-            GROUP,
-            "fuse ring file",
-            State::Ok,
-            "Linux 6.9 or newer: a node's mmap can be the ring memory",
-        ),
-        false => Check::new(
-            GROUP,
-            "fuse ring file",
-            State::No,
-            "needs FUSE passthrough, new in Linux 6.9",
-        )
-        .cure("a newer kernel; the cuse device needs none"),
+        true => {
+            Check::new(GROUP, "fuse ring file", State::Ok, "Linux 6.9 or newer: a node's mmap can be the ring memory")
+        }
+        false => Check::new(GROUP, "fuse ring file", State::No, "needs FUSE passthrough, new in Linux 6.9")
+            .cure("a newer kernel; the cuse device needs none"),
     };
-    vec![
-        node("fuse", "/dev/fuse", "fuse"),
-        mapped,
-        node("cuse", "/dev/cuse", "cuse"),
-    ]
+    vec![node("fuse", "/dev/fuse", "fuse"), mapped, node("cuse", "/dev/cuse", "cuse")]
 }
 
 /// Filters and policies that may stand between.
@@ -179,27 +133,19 @@ pub fn sandbox() -> Vec<Check> {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let seccomp = match field(&status, "Seccomp:") {
         Some("0") => Check::new("sandbox", "seccomp", State::Ok, "no filter"),
-        Some(_) => Check::new(
-            "sandbox",
-            "seccomp",
-            State::Maybe,
-            "a filter is active; the lines above were tried under it",
-        ),
+        Some(_) => {
+            Check::new("sandbox", "seccomp", State::Maybe, "a filter is active; the lines above were tried under it")
+        }
         None => Check::new("sandbox", "seccomp", State::Ok, "not in this kernel"),
     };
-    let yama = match fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope")
-        .as_deref()
-        .map(str::trim)
-    {
+    let yama = match fs::read_to_string("/proc/sys/kernel/yama/ptrace_scope").as_deref().map(str::trim) {
         Err(_) => Check::new("sandbox", "yama", State::Ok, "not in this kernel"),
         Ok("0") => Check::new("sandbox", "yama", State::Ok, "ptrace_scope 0"),
         Ok(scope) => Check::new(
             "sandbox",
             "yama",
             State::Maybe,
-            format!(
-                "ptrace_scope {scope}: no matter to `nlmmap run`; debuggers and strace -p are limited"
-            ),
+            format!("ptrace_scope {scope}: no matter to `nlmmap run`; debuggers and strace -p are limited"),
         ),
     };
     let privileges = match field(&status, "NoNewPrivs:") {
@@ -215,8 +161,5 @@ pub fn sandbox() -> Vec<Check> {
 }
 
 fn field<'s>(status: &'s str, name: &str) -> Option<&'s str> {
-    status
-        .lines()
-        .find_map(|line| line.strip_prefix(name))
-        .map(str::trim)
+    status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
 }

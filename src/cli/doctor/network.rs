@@ -10,43 +10,23 @@ pub fn families() -> Vec<Check> {
     const FAMILIES: [(&str, i32, &str); 10] = [
         ("ROUTE", libc::NETLINK_ROUTE, "CONFIG_NET"),
         ("USERSOCK", libc::NETLINK_USERSOCK, "CONFIG_NET"),
-        (
-            "SOCK_DIAG",
-            libc::NETLINK_SOCK_DIAG,
-            "CONFIG_INET_DIAG (modprobe inet_diag)",
-        ),
-        (
-            "NETFILTER",
-            libc::NETLINK_NETFILTER,
-            "CONFIG_NETFILTER_NETLINK (modprobe nfnetlink)",
-        ),
+        ("SOCK_DIAG", libc::NETLINK_SOCK_DIAG, "CONFIG_INET_DIAG (modprobe inet_diag)"),
+        ("NETFILTER", libc::NETLINK_NETFILTER, "CONFIG_NETFILTER_NETLINK (modprobe nfnetlink)"),
         ("KOBJECT_UEVENT", libc::NETLINK_KOBJECT_UEVENT, "CONFIG_NET"),
         ("GENERIC", libc::NETLINK_GENERIC, "CONFIG_NET"),
-        (
-            "XFRM",
-            libc::NETLINK_XFRM,
-            "CONFIG_XFRM_USER (modprobe xfrm_user)",
-        ),
+        ("XFRM", libc::NETLINK_XFRM, "CONFIG_XFRM_USER (modprobe xfrm_user)"),
         ("AUDIT", libc::NETLINK_AUDIT, "CONFIG_AUDIT"),
         ("CONNECTOR", libc::NETLINK_CONNECTOR, "CONFIG_CONNECTOR"),
-        (
-            "CRYPTO",
-            libc::NETLINK_CRYPTO,
-            "CONFIG_CRYPTO_USER (modprobe crypto_user)",
-        ),
+        ("CRYPTO", libc::NETLINK_CRYPTO, "CONFIG_CRYPTO_USER (modprobe crypto_user)"),
     ];
     let check = |(name, protocol, option): (&'static str, i32, &str)| match sys::netlink(protocol) {
         Ok(_) => Check::new("families", name, State::Ok, "a socket can be made"),
-        Err(Errno::EPROTONOSUPPORT) => Check::new(
-            "families",
-            name,
-            State::No,
-            "this kernel does not have it (EPROTONOSUPPORT)",
-        )
-        .cure(format!("a kernel with {option}, for programs that use it")),
-        Err(error) => Check::new("families", name, State::No, format!("socket: {error}")).cure(
-            "allow AF_NETLINK sockets (a seccomp filter or RestrictAddressFamilies forbids them)",
-        ),
+        Err(Errno::EPROTONOSUPPORT) => {
+            Check::new("families", name, State::No, "this kernel does not have it (EPROTONOSUPPORT)")
+                .cure(format!("a kernel with {option}, for programs that use it"))
+        }
+        Err(error) => Check::new("families", name, State::No, format!("socket: {error}"))
+            .cure("allow AF_NETLINK sockets (a seccomp filter or RestrictAddressFamilies forbids them)"),
     };
     let mut checks: Vec<_> = FAMILIES.map(check).into();
     // Without the first of them there is no netlink at all.
@@ -66,20 +46,11 @@ pub fn netfilter() -> Vec<Check> {
         let check = |state, why: String| Check::new("netfilter", name, state, why);
         match sys::acknowledged(libc::NETLINK_NETFILTER, kind, body) {
             answer if answer == expected => check(State::Ok, "the kernel answers".to_owned()),
-            Err(Errno::EPERM) => check(
-                State::Maybe,
-                "cannot be asked without CAP_NET_ADMIN (EPERM)".to_owned(),
-            )
-            .cure("sudo nlmmap doctor"),
-            Ok(()) => check(
-                State::Maybe,
-                "the kernel answers in an unknown way".to_owned(),
-            ),
-            Err(error) => check(
-                State::No,
-                format!("the kernel does not have it ({error:?})"),
-            )
-            .cure(format!("a kernel with {option}, for programs that use it")),
+            Err(Errno::EPERM) => check(State::Maybe, "cannot be asked without CAP_NET_ADMIN (EPERM)".to_owned())
+                .cure("sudo nlmmap doctor"),
+            Ok(()) => check(State::Maybe, "the kernel answers in an unknown way".to_owned()),
+            Err(error) => check(State::No, format!("the kernel does not have it ({error:?})"))
+                .cure(format!("a kernel with {option}, for programs that use it")),
         }
     };
     let (queue, log, conntrack) = (
@@ -102,7 +73,8 @@ pub fn namespaces() -> Check {
     }
     match sys::try_unshare(libc::CLONE_NEWUSER | libc::CLONE_NEWNET) {
         Ok(()) => check(State::Ok, "can be made, inside a user namespace"),
-        Err(error) => check(State::No, &format!("cannot be made ({error:?})"))
-            .cure("run as root, or allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)"),
+        Err(error) => check(State::No, &format!("cannot be made ({error:?})")).cure(
+            "run as root, or allow user namespaces (sysctl user.max_user_namespaces, kernel.unprivileged_userns_clone)",
+        ),
     }
 }
