@@ -6,6 +6,7 @@
 use std::fs::{self, File};
 use std::io;
 use std::os::unix::fs::MetadataExt;
+use std::sync::OnceLock;
 
 use cuse_rs::{Caller, Errno};
 
@@ -72,8 +73,17 @@ fn capabilities(tid: u32) -> u64 {
 }
 
 fn same_user_namespace(tid: u32) -> io::Result<bool> {
-    let (its, ours) = (fs::metadata(format!("/proc/{tid}/ns/user"))?, fs::metadata("/proc/self/ns/user")?);
-    Ok((its.dev(), its.ino()) == (ours.dev(), ours.ino()))
+    /// The daemon's own: while it lives there, no other has these numbers.
+    static OURS: OnceLock<(u64, u64)> = OnceLock::new();
+    let numbers = |path: &str| fs::metadata(path).map(|there| (there.dev(), there.ino()));
+    let ours = match OURS.get() {
+        Some(ours) => *ours,
+        None => {
+            let ours = numbers("/proc/self/ns/user")?;
+            *OURS.get_or_init(|| ours)
+        }
+    };
+    Ok(numbers(&format!("/proc/{tid}/ns/user"))? == ours)
 }
 
 /// Whether a thread acts for others; unsure means yes.

@@ -1,6 +1,7 @@
 /* device_hostile NODE: everything a client should not do. It must cost nobody anything but itself. */
 #include "device.h"
 #include <pthread.h>
+#include <sched.h>
 #include <signal.h>
 #include <sys/wait.h>
 
@@ -113,8 +114,13 @@ static void *scribble(void *arg)
 {
 	struct device *d = arg;
 	unsigned *words = (unsigned *)d->rings;
-	while (!stop)
-		words[rnd() % ((d->rx_len + d->tx_len) / 4)] = rnd() % 2 ? rnd() % 6 : rnd();
+	unsigned i;
+	while (!stop) {
+		for (i = 0; i < 256; i++)
+			words[rnd() % ((d->rx_len + d->tx_len) / 4)] = rnd() % 2 ? rnd() % 6 : rnd();
+		/* On one processor the others want to run as well. */
+		sched_yield();
+	}
 	return NULL;
 }
 
