@@ -108,7 +108,8 @@ impl<S: Socket> Pump<'_, S> {
             let (meta, len) = self.message(i);
             let here = pos;
             pos = self.ring.geometry().next(pos);
-            in_place &= len <= room;
+            // Where frames are larger than anything that is taken whole, what is cut ends with the frame.
+            in_place &= len <= room && meta.truncated == 0;
             if in_place && !is_copied(&meta, false, room as u32) {
                 self.publish(here, &meta.hdr, status::VALID);
             } else if in_place {

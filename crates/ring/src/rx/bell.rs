@@ -5,7 +5,7 @@
 //! socket sends itself a few bytes, which are swallowed when there is nothing left to read (readiness.md).
 
 use super::{Pump, Step};
-use crate::abi::NLMSG_NOOP;
+use crate::abi::{NLMSG_HDRLEN, NLMSG_NOOP};
 use crate::control::flag;
 use crate::errno::Errno;
 use crate::socket::Socket;
@@ -106,8 +106,10 @@ impl<S: Socket> Pump<'_, S> {
 
     /// Whether a message of this origin and length can be the doorbell.
     pub(super) fn may_be_bell(&self, meta: &Meta, len: usize) -> bool {
-        // A socket filter of the client's may cut it.
-        len <= LEN && self.control.has(flag::BELL) && meta.portid == self.control.portid.load(Relaxed)
+        // A socket filter of the client's may cut it; what is left must hold some of the secret.
+        (NLMSG_HDRLEN..=LEN).contains(&len)
+            && self.control.has(flag::BELL)
+            && meta.portid == self.control.portid.load(Relaxed)
     }
 
     /// Whether a message just received is the doorbell, which is swallowed by that.

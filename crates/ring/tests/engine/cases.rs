@@ -1,6 +1,6 @@
 //! Single cases: defects that the models have found, and promises that need no search.
 
-use crate::bench::{Bench, set_status, status_of, word};
+use crate::bench::{Bench, compose, set_status, status_of, word};
 use crate::dump::Dump;
 use crate::message::{Class, datagram, header};
 use nlmmap_ring::abi::{nl_mmap_req, status};
@@ -77,4 +77,56 @@ fn small_messages_do_not_pass_large_ones() {
         .filter(|len| matches!(len, 36 | 16))
         .collect();
     assert_eq!(lens, [36, 16]);
+}
+
+/// Replies that are queued when a kick returns are in the ring by then, as many as it has frames for.
+#[test]
+fn replies_are_in_the_ring_when_the_kick_returns() {
+    for strict in [false, true] {
+        let bench = Bench::new(Some(ring(64)), Some(ring(64)), strict);
+        bench.mock.acks.set(true);
+        (0..64).for_each(|pos| compose(bench.tx(), pos, &header(16, 16, 5), 16));
+        assert_eq!(bench.kick(None, 0), Ok(64 * 16));
+        let valid = (0..64).filter(|pos| status_of(bench.rx(), *pos) == status::VALID).count();
+        assert_eq!(valid, 64, "strict: {strict}");
+    }
+}
+
+/// A message that is longer than any the engine takes whole is lost aloud, never shown cut.
+#[test]
+fn what_is_too_large_is_told() {
+    let huge = nl_mmap_req { nm_block_size: 1 << 20, nm_block_nr: 1, nm_frame_size: 1 << 19, nm_frame_nr: 2 };
+    for geometry in [ring(8), Geometry::check(&huge, 4096, 1 << 21).unwrap()] {
+        let bench = Bench::new(Some(geometry), None, false);
+        bench.mock.arrive(datagram(Class::Reply, 1, 600 << 10));
+        bench.mock.arrive(datagram(Class::Reply, 2, 40));
+        bench.service(Context::Wait);
+        assert_eq!(word(bench.rx(), 0, 1).load(Relaxed), 40);
+        assert_eq!(bench.control().take_error(), 105);
+        assert_eq!(bench.control().counters.overruns.load(Relaxed), 1);
+    }
+}
+
+/// What the socket sends to itself is a message like any other while a doorbell hangs in it.
+#[test]
+fn only_the_doorbell_is_swallowed() {
+    for len in [0, 1, 8, 31, 32] {
+        let bench = Bench::new(Some(ring(8)), None, false);
+        bench.bind(4711);
+        bench.endpoint.unseen.store(true, Relaxed);
+        bench.mock.arrive(datagram(Class::Ack, 1, 36));
+        bench.service(Context::Wait);
+        assert!(bench.mock.is_readable(), "the doorbell has been rung");
+        let mut own = datagram(Class::Peer(4711), 2, len);
+        // As the doorbell begins, and just before it.
+        own.bytes.iter_mut().zip([32, 0, 0, 0, 1, 0, 0, 0]).for_each(|(to, from)| *to = from);
+        bench.mock.queue.borrow_mut().push_front(own);
+        bench.service(Context::Wait);
+        assert_eq!(status_of(bench.rx(), 1), status::COPY, "{len} bytes");
+        assert_eq!(bench.receive_whole(len).map(|b| b.len()), Ok(len));
+        (0..2).for_each(|pos| set_status(bench.rx(), pos, status::UNUSED));
+        bench.service(Context::Wait);
+        assert_eq!(status_of(bench.rx(), 2), status::UNUSED, "{len} bytes: the doorbell shows");
+        assert!(!bench.mock.is_readable());
+    }
 }

@@ -100,7 +100,12 @@ impl Both {
                 self.bench.service(context);
                 self.model.service(context == Context::Wait);
             }
-            Op::Receive(vectors, flags, room) => self.receive(&vectors, flags, room),
+            Op::Receive(vectors, flags, room) => {
+                // In default mode it is free to pump or not.
+                self.settle();
+                self.receive(&vectors, flags, room);
+                self.settle();
+            }
             Op::TakeError => {
                 let error = self.bench.control().take_error();
                 if self.model.strict {
@@ -141,6 +146,13 @@ impl Both {
             Op::Interrupted => self.bench.mock.faults.borrow_mut().push_back(Errno::INTR),
         }
         self.compare();
+    }
+
+    fn settle(&mut self) {
+        if !self.model.strict {
+            self.bench.service(Context::Send);
+            self.model.service(false);
+        }
     }
 
     fn receive(&mut self, vectors: &[usize], flags: u32, room: usize) {

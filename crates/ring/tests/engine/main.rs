@@ -6,6 +6,8 @@
 //! | [`bench`] | the endpoint, and the client's half |
 //! | [`reference`], [`exact`] | every word that a client sees is the model's, after each of any moves |
 //! | [`stream`] | nothing lost, nothing twice, in order, dumps and doorbells included |
+//! | [`kick`] | what leaves by the TX ring, and what it answers |
+//! | [`hostile`] | a client that writes anything anywhere at any time |
 //! | [`cases`] | single cases, and regressions |
 #![allow(clippy::unwrap_used, reason = "tests")]
 
@@ -13,6 +15,8 @@ mod bench;
 mod cases;
 mod dump;
 mod exact;
+mod hostile;
+mod kick;
 mod message;
 mod mock;
 mod reference;

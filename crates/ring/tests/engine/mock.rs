@@ -13,7 +13,7 @@ use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::socket::Socket;
 use nlmmap_ring::sys::{IoVec, MMsgHdr, MSG_DONTWAIT, MSG_PEEK, MSG_TRUNC, MsgHdr, SockaddrNl};
 use std::cell::{Cell, RefCell};
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::ops::Range;
 
 /// A byte that no message holds.
@@ -63,7 +63,8 @@ pub struct Mock {
     pub receive_room: Cell<u32>,
     /// Whether that limit holds.
     pub is_limited: Cell<bool>,
-    pub outcomes: RefCell<VecDeque<Outcome>>,
+    /// What becomes of a message, by its bytes.
+    pub fates: RefCell<HashMap<Vec<u8>, Outcome>>,
     pub sent: RefCell<Vec<Sent>>,
     /// Whether the kernel acknowledges what is sent to it.
     pub acks: Cell<bool>,
@@ -180,16 +181,9 @@ impl Mock {
         if name.is_some_and(|(portid, _)| portid != 0 && portid == self.portid.get()) {
             return self.ring_itself(bytes);
         }
-        let outcome = self.outcomes.borrow_mut().pop_front().unwrap_or(Outcome::Sent);
-        match outcome {
-            Outcome::Sleeps if flags & MSG_DONTWAIT != 0 => {
-                self.outcomes.borrow_mut().push_front(outcome);
-                return Err(Errno::AGAIN);
-            }
-            Outcome::TooLarge if !self.send_room.get() => {
-                self.outcomes.borrow_mut().push_front(outcome);
-                return Err(Errno::MSGSIZE);
-            }
+        match self.fates.borrow().get(&bytes).copied().unwrap_or(Outcome::Sent) {
+            Outcome::Sleeps if flags & MSG_DONTWAIT != 0 => return Err(Errno::AGAIN),
+            Outcome::TooLarge if !self.send_room.get() => return Err(Errno::MSGSIZE),
             Outcome::Fails(error) => return Err(error),
             _ => {}
         }
