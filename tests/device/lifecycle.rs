@@ -226,3 +226,58 @@ fn wrong_arguments_and_configurations_say_what_is_wrong() {
     assert_eq!(refused.status.code(), Some(5), "{}", String::from_utf8_lossy(&refused.stderr));
     assert!(refused.stdout.is_empty());
 }
+
+#[test]
+fn an_unmounted_ring_file_ends_its_daemon() {
+    if uses_cuse() {
+        return;
+    }
+    let place = Place::new();
+    let daemon = place.start();
+    nix::mount::umount2(&place.path("node"), nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
+    assert_eq!(daemon.wait().code(), Some(1));
+    let log = fs::read_to_string(place.path("log")).expect("a log");
+    assert!(log.contains("the kernel has taken the node away") && log.contains("cure: "), "{log}");
+    place.is_clean();
+}
+
+#[test]
+fn a_flooded_client_that_never_reads_delays_nobody() {
+    let place = Place::new();
+    let daemon = place.start();
+    // A member of every link event, with a ring that is full at once and never released.
+    let victim = File::options().read(true).write(true).open(place.node()).expect("the node opens");
+    // SAFETY: the arguments are those of the ioctls.
+    unsafe {
+        make_socket(victim.as_raw_fd(), &[libc::SOCK_RAW as u32, libc::NETLINK_USERSOCK as u32]).expect("a socket");
+        bind(victim.as_raw_fd(), &[libc::AF_NETLINK as u32, 0, 1 << 4]).expect("bound");
+        set_rx_ring(victim.as_raw_fd(), &[4096, 1, 1024, 4]).expect("a ring");
+    }
+    let stop = std::sync::Arc::new(std::sync::atomic::AtomicBool::new(false));
+    let ended = stop.clone();
+    let flood = std::thread::spawn(move || {
+        use nix::sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType};
+        use nix::sys::socket::{sendto, socket};
+        let kind = SockProtocol::NetlinkUserSock;
+        let sock = socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, kind).expect("a socket");
+        let group = NetlinkAddr::new(0, 1 << 4);
+        let mut sent = 0u64;
+        while !ended.load(std::sync::atomic::Ordering::Relaxed) {
+            // ECONNREFUSED is the unicast part, to a kernel that does not listen; ENOBUFS the victim's loss.
+            let _ = sendto(std::os::fd::AsRawFd::as_raw_fd(&sock), &[0; 64], &group, MsgFlags::MSG_DONTWAIT);
+            sent += 1;
+        }
+        sent
+    });
+    for wait in ["poll", "level", "edge"] {
+        passes(client("device_dump").arg(place.node()).arg(wait), &daemon);
+    }
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    assert!(flood.join().expect("the flood") > 1000);
+    let stat = daemon.stat();
+    let endpoint = &stat["endpoints"][0];
+    assert_eq!(endpoint["occupied"], 4, "{endpoint}");
+    drop(victim);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
