@@ -160,7 +160,7 @@ impl Client {
             assert!(len <= ring.geometry().room() as usize);
             payload(ring, self.at, len)
         } else {
-            let bytes = loop {
+            loop {
                 match self.bench.receive_whole(len) {
                     Err(Errno::NOBUFS) => {
                         self.errors += 1;
@@ -168,8 +168,7 @@ impl Client {
                     }
                     other => break other.unwrap(),
                 }
-            };
-            bytes
+            }
         };
         if is_part(&bytes) {
             assert_border(&bytes);
