@@ -86,6 +86,11 @@ pub fn is_adopted(fd: i32) -> bool {
     })
 }
 
+/// Whether a descriptor leads to this very endpoint.
+pub fn leads_to(fd: i32, local: &Local) -> bool {
+    slot(fd).is_some_and(|s| core::ptr::eq(s.load(Ordering::SeqCst), local))
+}
+
 /// Whether a descriptor is our own.
 #[inline]
 pub fn is_private(fd: i32) -> bool {
@@ -112,7 +117,7 @@ pub fn remove(fd: i32) -> Option<&'static Local> {
     let old = slot.load(Ordering::Acquire);
     if old.is_null()
         || old == PRIVATE
-        || slot.compare_exchange(old, null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_err()
+        || slot.compare_exchange(old, null_mut(), Ordering::SeqCst, Ordering::Relaxed).is_err()
     {
         return None;
     }

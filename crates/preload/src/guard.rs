@@ -69,6 +69,9 @@ pub struct Duty {
     useless: AtomicU32,
     /// Messages moved when the driving thread last looked.
     moved: AtomicU64,
+    /// The descriptor the thread is working with plus one: it must not be closed meanwhile, or its number may be another
+    /// socket's by the time the thread receives.
+    using: AtomicI32,
     /// Looks in a row that the thread has left to a sender.
     passed: AtomicU32,
 }
@@ -89,6 +92,7 @@ impl Duty {
         self.fd.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
         self.sending.store(0, Ordering::Relaxed);
+        self.using.store(0, Ordering::Relaxed);
     }
 }
 
@@ -252,6 +256,14 @@ pub fn closing(local: &Local, fd: i32) {
         if local.fds.load(Ordering::Relaxed) > 0 || local.orphan.load(Ordering::Relaxed) >= 0 {
             arm(local);
         }
+    }
+}
+
+/// Waits until the thread does not work with a descriptor that does not lead to the endpoint any more, so that it may be
+/// closed. A pump is short, and never sleeps.
+pub fn quiesce(local: &Local, fd: i32) {
+    while local.duty.using.load(Ordering::SeqCst) == fd + 1 {
+        sys::nap(10_000);
     }
 }
 
@@ -423,8 +435,11 @@ fn drive(local: &'static Local) -> Next {
     }
     let mut next = Next::Quiet;
     let fd = local.any_fd();
+    // First the claim, then the look whether the number still leads here; `quiesce` does it the other way round.
+    local.duty.using.store(fd + 1, Ordering::SeqCst);
     if local.live.load(Ordering::Acquire)
         && fd >= 0
+        && local.is_reached_by(fd)
         && sys::cookie(fd).ok() == Some(local.cookie.load(Ordering::Relaxed))
     {
         let before = moved(local);
@@ -441,6 +456,7 @@ fn drive(local: &'static Local) -> Next {
             next = Next::Soon;
         }
     }
+    local.duty.using.store(0, Ordering::SeqCst);
     local.leave();
     next
 }

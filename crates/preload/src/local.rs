@@ -134,9 +134,10 @@ impl Local {
                 control.note_mapping(process::pid(), -1);
                 drop(held);
             }
-            let orphan = self.orphan.swap(-1, Ordering::Relaxed);
+            let orphan = self.orphan.swap(-1, Ordering::SeqCst);
             if orphan >= 0 {
                 guard::forget(self);
+                guard::quiesce(self, orphan);
                 fdtable::close_private(orphan);
             }
         }
@@ -147,6 +148,11 @@ impl Local {
     pub fn any_fd(&self) -> i32 {
         let orphan = self.orphan.load(Ordering::Relaxed);
         if orphan >= 0 { orphan } else { fdtable::find(self) }
+    }
+
+    /// Whether a descriptor leads to this socket, as a number of the client's or as our own.
+    pub fn is_reached_by(&self, fd: i32) -> bool {
+        self.orphan.load(Ordering::SeqCst) == fd || fdtable::leads_to(fd, self)
     }
 
     /// Begins work with it. `false`: it is being made or buried, and not to be touched.

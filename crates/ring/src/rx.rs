@@ -129,7 +129,8 @@ impl<S: Socket> Pump<'_, S> {
             if step == Step::Stop {
                 break;
             }
-            let filled = self.control.rx_head.load(Relaxed).wrapping_sub(before) % self.ring.frame_nr();
+            let frame_nr = self.ring.frame_nr();
+            let filled = (self.control.rx_head.load(Relaxed) % frame_nr + frame_nr - before % frame_nr) % frame_nr;
             budget = budget.saturating_sub(filled.max(1));
         }
         if self.filled.get() {

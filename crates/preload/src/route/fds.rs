@@ -34,6 +34,7 @@ fn part(fd: c_int) -> Option<&'static Local> {
     super::epoll::closing(local, fd);
     fdtable::remove(fd);
     guard::closing(local, fd);
+    guard::quiesce(local, fd);
     Some(local)
 }
 

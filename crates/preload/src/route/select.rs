@@ -114,7 +114,7 @@ unsafe fn select_any(
         let (mut got, mut result, mut blocked) = (asked, 0, false);
         if ready {
             init::test_cancel();
-            asked.each(nr, |fd, _| got.0.iter_mut().for_each(|s| s.put(fd, false)));
+            // The others', and what has come to those of ours that memory has nothing for, without sleeping.
             result = call(&mut got, Limit::new(Some(0)), None);
         } else {
             asked.each(nr, |fd, local| {

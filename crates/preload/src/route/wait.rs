@@ -243,12 +243,12 @@ unsafe fn poll_any(
             });
         }
         if ready > 0 {
-            if ours == nr {
+            if ours == nr && ready == nr {
                 set_errno(saved);
                 init::test_cancel();
                 return ready as c_int;
             }
-            // The others' state, without sleeping.
+            // The state of the others, without sleeping; and of ours that memory has nothing for: a message may have come to them.
             if call(fds, zero, None) < 0 {
                 return -1;
             }
