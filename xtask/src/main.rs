@@ -2,6 +2,7 @@
 
 mod bench;
 mod cargo;
+mod model;
 mod test;
 mod tools;
 mod vm;
@@ -15,6 +16,8 @@ usage: cargo xtask COMMAND
   test [ARGS]             install with apt what the tests need, then run all of them; ARGS go to `cargo test`
   conformance [--update]  compare with the answers of Linux 3.10.108 and 4.5.0; --update rewrites differences.txt
   bench ...               measure the ring client beside plain socket loops
+  loom                    run the engine's models: every order of a few threads' steps (part of `test`)
+  miri, asan              run the engine's tests in the interpreter, or under the address sanitizer (nightly toolchain)
   vm ...                  run tests in virtual machines with other kernels";
 
 fn main() -> ExitCode {
@@ -29,6 +32,9 @@ fn main() -> ExitCode {
         ("test", rest) => test::all(rest),
         ("conformance", []) => test::conformance(false),
         ("conformance", [update]) if update == "--update" => test::conformance(true),
+        ("loom", []) => model::loom(|_| {}),
+        ("miri", []) => model::miri(),
+        ("asan", []) => model::asan(),
         ("vm", rest) => return vm::main(rest),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");

@@ -1,6 +1,6 @@
 //! All tests, with what they need; and the runners' own closing lines once more at the end.
 
-use crate::{cargo, tools};
+use crate::{cargo, model, tools};
 
 /// Installs the tools, builds the preload library, runs `cargo test` over the workspace.
 pub fn all(args: &[String]) -> Result<bool, String> {
@@ -12,11 +12,15 @@ pub fn all(args: &[String]) -> Result<bool, String> {
     let mut command = vec!["test", "--workspace", "--no-fail-fast"];
     command.extend(args.iter().map(String::as_str));
     let mut closing = Vec::new();
-    let passed = cargo::watch(&command, &[], |line| {
+    let mut note = |line: &str| {
         if line.starts_with("test result:") || line.ends_with("... FAILED") {
             closing.push(line.to_string());
         }
-    })?;
+    };
+    let mut passed = cargo::watch(&command, &[], &mut note)?;
+    if args.is_empty() {
+        passed &= model::loom(&mut note)?;
+    }
     println!("\n{} test runners ended so:", closing.iter().filter(|line| line.starts_with("test result:")).count());
     for line in &closing {
         println!("{line}");
