@@ -14,10 +14,12 @@ use syscalls::Sysno;
 
 /// Descriptors beyond this cannot carry rings (`ENOMEM` at `setsockopt`, never later).
 pub const MOST: usize = 65_536;
-/// Time stamp ticks between two looks at a cookie: about a millisecond.
-const CHECK_EVERY: u64 = 1 << 21;
+/// Time stamp ticks between two looks at a cookie, as a power of two: about a millisecond.
+const CHECK_EVERY: u32 = 21;
 
 static TABLE: [AtomicPtr<Local>; MOST] = [const { AtomicPtr::new(null_mut()) }; MOST];
+/// When each number's cookie was last compared, 0 for never. By number: what one of a socket's numbers is says nothing of another.
+static CHECKED: [AtomicU32; MOST] = [const { AtomicU32::new(0) }; MOST];
 static ALL: AtomicPtr<Local> = AtomicPtr::new(null_mut());
 static LIVE: AtomicU32 = AtomicU32::new(0);
 
@@ -26,6 +28,10 @@ const PRIVATE: *mut Local = core::ptr::dangling_mut::<Local>();
 
 fn slot(fd: i32) -> Option<&'static AtomicPtr<Local>> {
     TABLE.get(fd as u32 as usize)
+}
+
+fn checked(fd: i32) -> Option<&'static AtomicU32> {
+    CHECKED.get(fd as u32 as usize)
 }
 
 /// How many descriptors lead to endpoints, and how many are our own.
@@ -46,6 +52,7 @@ pub fn enter(fd: i32) -> Option<&'static Local> {
 #[cold]
 fn enter_slow(fd: i32, slot: &'static AtomicPtr<Local>) -> Option<&'static Local> {
     process::pid();
+    let checked = checked(fd)?;
     loop {
         let at = slot.load(Ordering::Acquire);
         if at.is_null() || at == PRIVATE {
@@ -62,16 +69,16 @@ fn enter_slow(fd: i32, slot: &'static AtomicPtr<Local>) -> Option<&'static Local
             local.leave();
             continue;
         }
-        // SAFETY: reads a counter of the processor.
-        let now = unsafe { core::arch::x86_64::_rdtsc() };
-        if now.wrapping_sub(local.checked.load(Ordering::Relaxed)) > CHECK_EVERY {
+        // Never 0.
+        let now = (sys::ticks() >> CHECK_EVERY) as u32 | 1;
+        if checked.load(Ordering::Relaxed) != now {
             if sys::cookie(fd).ok() != Some(local.cookie.load(Ordering::Relaxed)) {
                 info!("fd {fd} was closed without a call we see: no longer a ring socket");
                 remove(fd);
                 local.leave();
                 return None;
             }
-            local.checked.store(now, Ordering::Relaxed);
+            checked.store(now, Ordering::Relaxed);
         }
         return Some(local);
     }
@@ -99,7 +106,8 @@ pub fn is_private(fd: i32) -> bool {
 
 /// Leads `fd` to `local`, and whatever it led to away.
 pub fn insert(fd: i32, local: &'static Local) -> bool {
-    let Some(slot) = slot(fd) else { return false };
+    let (Some(slot), Some(checked)) = (slot(fd), checked(fd)) else { return false };
+    checked.store(0, Ordering::Relaxed);
     local.fds.fetch_add(1, Ordering::AcqRel);
     let old = slot.swap(core::ptr::from_ref(local).cast_mut(), Ordering::AcqRel);
     if old.is_null() {
@@ -262,3 +270,6 @@ pub fn after_fork(pid: u32) {
 pub fn check(fd: i32) -> Result<()> {
     slot(fd).map(|_| ()).ok_or(Errno::NOMEM)
 }
+
+#[cfg(test)]
+mod tests;

@@ -61,8 +61,6 @@ pub struct Local {
     pub fds: AtomicU32,
     /// The socket's `SO_COOKIE`.
     pub cookie: AtomicU64,
-    /// When the cookie was last compared (time stamp counter).
-    pub checked: AtomicU64,
     /// A duplicate that keeps the socket while the client has closed its own but still maps the rings, or -1.
     pub orphan: AtomicI32,
     /// Where the rings are mapped.

@@ -194,8 +194,6 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
     }
     local.endpoint.move_descriptors(fdtable::keep_private);
     local.cookie.store(cookie, Relaxed);
-    // SAFETY: reads a counter of the processor.
-    local.checked.store(unsafe { core::arch::x86_64::_rdtsc() }, Relaxed);
     note_options(local, fd);
     if which == Which::Rx {
         begin_receiving(local, fd, &geometry);

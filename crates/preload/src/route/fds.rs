@@ -13,7 +13,7 @@ use syscalls::Sysno;
 
 const F_DUPFD: c_int = 0;
 const F_DUPFD_CLOEXEC: c_int = 1030;
-const CLOSE_RANGE_CLOEXEC: c_int = 4;
+const CLOSE_RANGE_UNSHARE: c_int = 2;
 
 /// Takes `fd` out of the table before it is closed, so that another thread may get the number at once. The socket of
 /// rings that stay mapped is kept by a duplicate of our own.
@@ -39,14 +39,16 @@ fn part(fd: c_int) -> Option<&'static Local> {
 }
 
 pub unsafe fn close(fd: c_int) -> c_int {
-    if fdtable::live() > 0 {
-        if fdtable::is_private(fd) && !process::is_vfork_child() {
-            // The client never opened it: to the client this number is not open.
-            next::set_errno(Errno::BADF);
-            return -1;
-        }
-        super::epoll::closing_instance(fd);
+    if fdtable::live() == 0 {
+        // SAFETY: handed on as it came.
+        return unsafe { next::close(fd) };
     }
+    if fdtable::is_private(fd) && !process::is_vfork_child() {
+        // The client never opened it: to the client this number is not open.
+        next::set_errno(Errno::BADF);
+        return -1;
+    }
+    super::epoll::closing_instance(fd);
     let parted = part(fd);
     // SAFETY: handed on as it came.
     let result = unsafe { next::close(fd) };
@@ -61,7 +63,9 @@ pub unsafe fn close(fd: c_int) -> c_int {
 
 /// Closes `first..=last` but for our own descriptors, which the client cannot know of.
 pub unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
-    if fdtable::live() == 0 || flags & CLOSE_RANGE_CLOEXEC != 0 || process::is_vfork_child() {
+    // Nothing is closed with CLOSE_RANGE_CLOEXEC, nor when the kernel refuses the request.
+    let closes = first <= last && flags & !CLOSE_RANGE_UNSHARE == 0;
+    if fdtable::live() == 0 || !closes || process::is_vfork_child() {
         // SAFETY: handed on as it came.
         return unsafe { next::close_range(first, last, flags) };
     }

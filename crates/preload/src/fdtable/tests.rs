@@ -1,0 +1,271 @@
+//! The table beside a model: any sequence of calls by which numbers come, go and change hands, on real sockets.
+//!
+//! Calls of the client's go through the routes, as its hooks would; calls behind the library's back go to the kernel. The hooks
+//! themselves are not exported here, so nothing else in this process passes through them.
+#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing, reason = "tests")]
+
+use super::{MOST, all, enter, is_adopted, is_private, live};
+use crate::route;
+use nlmmap_ring::abi::{NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK, nl_mmap_req};
+use nlmmap_ring::errno::{Errno, Result};
+use nlmmap_ring::sys;
+use proptest::prelude::*;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::atomic::Ordering::Relaxed;
+use syscalls::Sysno;
+
+/// Numbers that nothing else in this process has.
+const FIRST: i32 = 600;
+const LAST: i32 = 615;
+
+#[derive(Clone, Debug)]
+enum Op {
+    /// A netlink socket at a free number.
+    Socket(i32),
+    /// Something else at a free number.
+    Plain(i32),
+    /// Sets a ring: whether the transmit one.
+    Adopt(i32, bool),
+    Dup(i32),
+    /// `F_DUPFD` from this number on; close-on-exec or not.
+    DupFrom(i32, i32, bool),
+    Dup2(i32, i32),
+    Dup3(i32, i32),
+    Close(i32),
+    /// With flags.
+    CloseRange(i32, i32, i32),
+    /// Closed where the library does not see it.
+    CloseBehind(i32),
+    /// Replaced where the library does not see it.
+    ReplaceBehind(i32, i32),
+}
+
+fn op() -> impl Strategy<Value = Op> {
+    let fd = || FIRST..=LAST;
+    prop_oneof![
+        4 => fd().prop_map(Op::Socket),
+        1 => fd().prop_map(Op::Plain),
+        5 => (fd(), any::<bool>()).prop_map(|(f, tx)| Op::Adopt(f, tx)),
+        1 => fd().prop_map(Op::Dup),
+        2 => (fd(), fd(), any::<bool>()).prop_map(|(f, from, c)| Op::DupFrom(f, from, c)),
+        3 => (fd(), fd()).prop_map(|(f, to)| Op::Dup2(f, to)),
+        1 => (fd(), fd()).prop_map(|(f, to)| Op::Dup3(f, to)),
+        3 => fd().prop_map(Op::Close),
+        1 => (fd(), fd(), prop_oneof![3 => Just(0), 1 => Just(4), 1 => Just(8)]).prop_map(|(a, b, f)| Op::CloseRange(a, b, f)),
+        1 => fd().prop_map(Op::CloseBehind),
+        1 => (fd(), fd()).prop_map(|(f, to)| Op::ReplaceBehind(f, to)),
+    ]
+}
+
+fn call(nr: Sysno, args: [i32; 3]) -> Result<i32> {
+    let [a, b, c] = args.map(|n| n as usize);
+    // SAFETY: numbers only.
+    unsafe { sys::call(nr, [a, b, c, 0, 0, 0]) }.map(|n| n as i32)
+}
+
+/// What a number is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Plain,
+    /// By its cookie.
+    Netlink(u64),
+}
+
+#[derive(Default)]
+struct Model {
+    open: BTreeMap<i32, Kind>,
+    /// Cookies of sockets with rings: receive, transmit.
+    rings: BTreeMap<u64, [bool; 2]>,
+}
+
+impl Model {
+    fn adopted(&self, fd: i32) -> Option<u64> {
+        match self.open.get(&fd) {
+            Some(Kind::Netlink(cookie)) if self.rings.contains_key(cookie) => Some(*cookie),
+            _ => None,
+        }
+    }
+
+    /// Rings end with the last number of their socket.
+    fn forget_closed(&mut self) {
+        let open: BTreeSet<u64> =
+            self.open.values().filter_map(|k| if let Kind::Netlink(c) = k { Some(*c) } else { None }).collect();
+        self.rings.retain(|cookie, _| open.contains(cookie));
+    }
+
+    /// Puts a descriptor made here at a free number, by the kernel alone.
+    fn put(&mut self, fd: i32, made: i32, kind: Kind) {
+        assert_eq!(call(Sysno::dup3, [made, fd, 0]), Ok(fd));
+        sys::close(made);
+        self.open.insert(fd, kind);
+    }
+
+    fn duplicate(&mut self, fd: i32, new: i32) {
+        match self.open.get(&fd).copied() {
+            Some(kind) => {
+                assert!(new >= 0);
+                self.open.insert(new, kind);
+            }
+            None => assert_eq!(new, -1),
+        }
+    }
+
+    fn apply(&mut self, op: &Op) {
+        match *op {
+            Op::Socket(fd) if !self.open.contains_key(&fd) => {
+                // AF_NETLINK, SOCK_RAW, NETLINK_USERSOCK
+                let made = call(Sysno::socket, [16, 3, 2]).unwrap();
+                self.put(fd, made, Kind::Netlink(sys::cookie(made).unwrap()));
+            }
+            Op::Plain(fd) if !self.open.contains_key(&fd) => {
+                let made = call(Sysno::epoll_create1, [0, 0, 0]).unwrap();
+                self.put(fd, made, Kind::Plain);
+            }
+            Op::Socket(_) | Op::Plain(_) => {}
+            Op::Adopt(fd, tx) => self.adopt(fd, tx),
+            Op::Dup(fd) => {
+                // SAFETY: takes a number.
+                let new = unsafe { route::dup(fd) };
+                self.duplicate(fd, new);
+            }
+            Op::DupFrom(fd, from, cloexec) => {
+                let cmd = if cloexec { 1030 } else { 0 };
+                // SAFETY: takes numbers.
+                let new = unsafe { route::fcntl(fd, cmd, from as u64) };
+                assert!(new == -1 || new >= from);
+                self.duplicate(fd, new);
+            }
+            Op::Dup2(fd, to) => {
+                // SAFETY: takes numbers.
+                let new = unsafe { route::dup2(fd, to) };
+                assert!(new == to || new == -1);
+                self.duplicate(fd, new);
+            }
+            Op::Dup3(fd, to) => {
+                // SAFETY: takes numbers.
+                let new = unsafe { route::dup3(fd, to, 0o2_000_000) };
+                if fd != to {
+                    self.duplicate(fd, new);
+                } else {
+                    assert_eq!(new, -1);
+                }
+            }
+            Op::Close(fd) => {
+                // SAFETY: takes a number.
+                let result = unsafe { route::close(fd) };
+                assert_eq!(result == 0, self.open.remove(&fd).is_some());
+            }
+            Op::CloseRange(first, last, flags) => {
+                // SAFETY: takes numbers.
+                let result = unsafe { route::close_range(first as u32, last as u32, flags) };
+                // CLOSE_RANGE_CLOEXEC (4) closes nothing now, 8 is no flag.
+                assert_eq!(result == 0, first <= last && flags != 8, "{first}..={last}");
+                if flags == 0 {
+                    self.open.retain(|fd, _| !(first..=last).contains(fd));
+                }
+            }
+            Op::CloseBehind(fd) => {
+                if self.open.remove(&fd).is_some() {
+                    sys::close(fd);
+                    forget_looks();
+                }
+            }
+            Op::ReplaceBehind(fd, to) => {
+                if fd != to && self.open.contains_key(&fd) {
+                    assert_eq!(call(Sysno::dup3, [fd, to, 0]), Ok(to));
+                    let kind = self.open[&fd];
+                    // A duplicate that the library did not see made is not ours until its socket is asked for a ring.
+                    self.open.insert(to, kind);
+                    forget_looks();
+                    if self.adopted(to).is_some() {
+                        self.show(to);
+                    }
+                }
+            }
+        }
+        self.forget_closed();
+    }
+
+    /// Asks for a ring by a number that the library may not know: it joins the endpoint of its socket.
+    fn show(&mut self, fd: i32) {
+        assert_eq!(set_ring(fd, false, 0, 1), Err(Errno::INVAL));
+    }
+
+    fn adopt(&mut self, fd: i32, tx: bool) {
+        let answer = set_ring(fd, tx, 1, 8);
+        let want = match self.open.get(&fd) {
+            None => Err(Errno::BADF),
+            // The kernel's own answers for what is no netlink socket.
+            Some(Kind::Plain) => Err(Errno::NOTSOCK),
+            Some(Kind::Netlink(cookie)) => {
+                let rings = self.rings.entry(*cookie).or_default();
+                if std::mem::replace(&mut rings[usize::from(tx)], true) { Err(Errno::BUSY) } else { Ok(()) }
+            }
+        };
+        assert_eq!(answer, want, "ring of {fd}");
+    }
+
+    fn compare(&self) {
+        let numbers: BTreeSet<i32> = (FIRST..=LAST).chain(self.open.keys().copied()).collect();
+        for fd in numbers {
+            let found = enter(fd).map(|local| {
+                let cookie = local.cookie.load(Relaxed);
+                local.leave();
+                cookie
+            });
+            assert_eq!(found, self.adopted(fd), "the endpoint of {fd}");
+            assert_eq!(is_adopted(fd), found.is_some());
+            assert_eq!(call(Sysno::fcntl, [fd, 1, 0]).is_ok(), self.open.contains_key(&fd), "whether {fd} is open");
+        }
+        let mut alive: BTreeMap<u64, u32> = BTreeMap::new();
+        for local in all().filter(|l| l.live.load(Relaxed)) {
+            assert_eq!(local.users.load(Relaxed), 0, "nobody is at work");
+            assert!(alive.insert(local.cookie.load(Relaxed), local.fds.load(Relaxed)).is_none());
+        }
+        let mut want: BTreeMap<u64, u32> = BTreeMap::new();
+        self.open.keys().filter_map(|fd| self.adopted(*fd)).for_each(|c| *want.entry(c).or_default() += 1);
+        assert_eq!(alive, want, "descriptors of each endpoint");
+    }
+}
+
+/// One ring of frames of 512 bytes, or a request that is refused after the socket has been looked up.
+fn set_ring(fd: i32, tx: bool, blocks: u32, frames: u32) -> Result<()> {
+    let mut req = nl_mmap_req { nm_block_size: 4096, nm_block_nr: blocks, nm_frame_size: 512, nm_frame_nr: frames };
+    let name = if tx { NETLINK_TX_RING } else { NETLINK_RX_RING };
+    // SAFETY: the request is a local.
+    let result = unsafe { route::setsockopt(fd, SOL_NETLINK, name, (&raw mut req).cast(), 16) };
+    if result == 0 { Ok(()) } else { Err(crate::next::errno()) }
+}
+
+/// The next way in looks at each number's cookie again, as it does once a millisecond.
+fn forget_looks() {
+    super::CHECKED.iter().for_each(|checked| checked.store(0, Relaxed));
+}
+
+fn run(ops: &[Op]) {
+    // What a run that failed has left behind.
+    for fd in (0..MOST as i32).filter(|fd| is_adopted(*fd) || (FIRST..=LAST).contains(fd)) {
+        // SAFETY: takes a number.
+        unsafe { route::close(fd) };
+    }
+    let mut model = Model::default();
+    for op in ops {
+        model.apply(op);
+        model.compare();
+    }
+    for fd in model.open.clone().into_keys() {
+        model.apply(&Op::Close(fd));
+    }
+    model.compare();
+    let private = (0..MOST as i32).filter(|fd| is_private(*fd)).count();
+    assert_eq!(live() as usize, private, "the count of numbers in the table");
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig { cases: 150, failure_persistence: None, ..ProptestConfig::default() })]
+
+    #[test]
+    fn the_table_follows_every_call(ops in prop::collection::vec(op(), 1..80)) {
+        run(&ops);
+    }
+}
