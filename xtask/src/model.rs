@@ -13,11 +13,8 @@ pub fn loom(each: impl FnMut(&str)) -> Result<bool, String> {
 /// The engine's tests in the interpreter: every access checked, against the rules of references and pointers too.
 pub fn miri() -> Result<bool, String> {
     if !works(&["+nightly", "miri", "--version"]) {
-        return Err(
-            "there is no nightly toolchain with miri; get one: rustup toolchain install nightly --component miri, \
-                    rust-src"
-                .to_string(),
-        );
+        let cure = "rustup toolchain install nightly --component miri,rust-src";
+        return Err(format!("there is no nightly toolchain with miri; get one: {cure}"));
     }
     let asked = std::env::var("MIRIFLAGS").unwrap_or_default();
     let miri = format!("-Zmiri-strict-provenance -Zmiri-many-seeds=0..4 {asked}");
