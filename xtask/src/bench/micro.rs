@@ -19,24 +19,6 @@ fn client(bench: &Bench, name: &str, args: &[&str], preload: bool) -> Command {
     command
 }
 
-/// Alternates without and with the library; the middle of each, and of the differences.
-fn compare(
-    bench: &Bench,
-    mut one: impl FnMut(bool) -> Result<Sample, String>,
-    value: impl Fn(&Sample) -> Option<f64>,
-) -> Result<[f64; 3], String> {
-    let (mut without, mut with, mut more) = (Vec::new(), Vec::new(), Vec::new());
-    for _ in 0..bench.rounds.max(3) {
-        let (a, b) = (one(false)?, one(true)?);
-        let (a, b) = value(&a).zip(value(&b)).ok_or("a client did not print what it measured")?;
-        without.push(a);
-        with.push(b);
-        more.push(b - a);
-    }
-    let middle = |values| spread(values).map_or(f64::NAN, |[middle, ..]| middle);
-    Ok([middle(without), middle(with), middle(more)])
-}
-
 /// Calls on descriptors that are not ours.
 fn hooks(bench: &Bench) -> Result<String, String> {
     let count = if bench.quick { "100000" } else { "1000000" };
@@ -90,17 +72,22 @@ fn instructions(bench: &Bench, call: &str, preload: bool) -> Result<f64, String>
     Ok((totals[1] - totals[0]) / (2 * FEW) as f64)
 }
 
-/// Starting a program that has nothing to do with rings.
+/// Starting a program that has nothing to do with rings. In many short turns: each difference is of two that ran side by side.
 fn load(bench: &Bench) -> Result<String, String> {
-    let count = if bench.quick { "50" } else { "500" };
+    let count = if bench.quick { "10" } else { "50" };
     let library = bench.library.to_string_lossy();
-    let one = |preload| {
-        let args = if preload { vec![count, &library] } else { vec![count] };
-        run(&mut client(bench, "spawn", &args, false))
-    };
+    let mut pairs = Vec::new();
+    for _ in 0..bench.rounds * 10 {
+        let one = |args: &[&str]| run(&mut client(bench, "spawn", args, false));
+        pairs.push((one(&[count])?, one(&[count, &library])?));
+    }
     let mut rows = Vec::new();
     for (what, name) in [("time", "wall"), ("CPU of the process", "children")] {
-        let [without, with, more] = compare(bench, one, |s| Some(s.each(name)? / 1e6))?;
+        let each = |sample: &Sample| sample.each(name).map_or(f64::NAN, |ns| ns / 1e6);
+        let middle = |values: Vec<f64>| spread(values).map_or(f64::NAN, |[middle, ..]| middle);
+        let without = middle(pairs.iter().map(|(a, _)| each(a)).collect());
+        let with = middle(pairs.iter().map(|(_, b)| each(b)).collect());
+        let more = middle(pairs.iter().map(|(a, b)| each(b) - each(a)).collect());
         rows.push(vec![what.to_string(), format!("{without:.3}"), format!("{with:.3}"), format!("{more:+.3}")]);
     }
     Ok(markdown("starting /bin/true (load)", &["of a process", "ms", "ms with the library", "more"], &rows))
