@@ -301,7 +301,7 @@ extern "C" fn main(_: usize) -> usize {
     let _ = unsafe { sys::call(Sysno::prctl, [15, c"nlmmap".as_ptr() as usize, 0, 0, 0, 0]) };
     let mut events = [EpollEvent { events: 0, data: 0 }; 16];
     let mut timeout = TICK;
-    let mut soon = 0;
+    let mut soon = 0i32;
     loop {
         let ep = EPOLL.load(Ordering::Acquire);
         let args = [ep as usize, events.as_mut_ptr() as usize, events.len(), timeout as usize, 0, 8];
@@ -335,7 +335,11 @@ extern "C" fn main(_: usize) -> usize {
                 _ => {}
             }
         }
-        soon = if next == Next::Soon && n == 0 { (soon * 2).clamp(1, LONGEST) } else { 0 };
+        soon = if next == Next::Soon && n == 0 {
+            (soon.saturating_mul(if soon < 64 { 2 } else { 4 })).clamp(1, LONGEST)
+        } else {
+            0
+        };
         timeout = match next {
             Next::Quiet => -1,
             Next::Tick => TICK,

@@ -144,6 +144,11 @@ impl<S: Socket> Pump<'_, S> {
     /// client keeps up), and a dump, whose flow control this is.
     fn blocked(&self, tell: bool) -> Step {
         let control = self.control;
+        let waiting = if tell { self.waiting() } else { 1 };
+        if waiting == 0 {
+            // The ring is full, and that is all: nothing is kept waiting by it.
+            return Step::Stop;
+        }
         control.set(flag::BLOCKED, true);
         if tell && !self.keeps_up() {
             // An error of the kernel's own would come with the next receive, which cannot be made now.
@@ -151,14 +156,19 @@ impl<S: Socket> Pump<'_, S> {
             if error != 0 {
                 control.error.store(error as u32, Relaxed);
             }
-            let queued = self.sock.queued().unwrap_or(0);
-            if queued > control.told_bytes.swap(queued, Relaxed)
+            if waiting > control.told_bytes.swap(waiting, Relaxed)
                 && control.flags.load(Relaxed) & (flag::DUMP | flag::DUMPING) == 0
             {
                 self.tell();
             }
         }
         Step::Stop
+    }
+
+    /// Bytes of messages in the real queue, the doorbell apart.
+    fn waiting(&self) -> u32 {
+        let bell = if self.control.has(flag::BELL) { self.control.bell_bytes.load(Relaxed) } else { 0 };
+        self.sock.queued().map_or(1, |queued| queued.saturating_sub(bell))
     }
 
     /// Whether the client is at work with what it has: it has just been given frames, or has released some since the last run.
