@@ -84,6 +84,8 @@ impl Duty {
         self.waits.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
         self.sending.store(0, Ordering::Relaxed);
+        self.useless.store(0, Ordering::Relaxed);
+        self.passed.store(0, Ordering::Relaxed);
     }
 
     /// In a fork child nobody waits and no thread watches.
