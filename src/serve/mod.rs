@@ -127,7 +127,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     }
     fs::create_dir_all(runtime).map_err(bad("make files"))?;
     // Dropped in the reverse order: the lock last.
-    let _lock = node::Lock::take(&runtime.join(format!("{name}.lock")), name)?;
+    let mut lock = node::Lock::take(&runtime.join(format!("{name}.lock")), name)?;
     let (events, received) = mpsc::channel();
     // Before the node: a signal from now on ends it in order.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
@@ -137,7 +137,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let device = |kind: NodeKind| {
         Arc::new(Netlink { pool: pool.clone(), ledger: ledger.clone(), max_write: node::max_write(kind) })
     };
-    let (session, node) = node::make(settings, device)?;
+    let (session, node) = node::make(settings, &mut lock, device)?;
     let threads = pool.start(settings.threads);
     let threads = threads.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
     let control = stat::Server::start(&control_socket(runtime, name), name, session.device().clone());

@@ -1,13 +1,20 @@
 //! Making the node, and everything beside it that has to vanish with it.
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | [`lock`] | one daemon a name, and a note of what it has made, for the next one if it is killed |
+//! | [`place`] | the directory and the link: taken only when they are nobody's, or a dead daemon's |
 
-use std::fs::{self, File};
-use std::io;
-use std::os::unix::fs::{MetadataExt, symlink};
+mod lock;
+mod place;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use cuse_rs::{Cuse, Error, NodeKind, RingFile, Session};
-use nix::fcntl::{Flock, FlockArg};
+
+pub use lock::Lock;
+use place::{Directory, Link};
 
 use super::device::Netlink;
 use super::{Failure, Kind, Settings};
@@ -26,92 +33,13 @@ pub const fn max_write(kind: NodeKind) -> usize {
     }
 }
 
-/// The right to serve a name. The file goes with it.
-pub struct Lock {
-    path: PathBuf,
-    _file: Flock<File>,
-}
-
-impl Lock {
-    /// Takes the lock file at `path`.
-    pub fn take(path: &Path, name: &str) -> Result<Lock, Failure> {
-        let bad = |error: io::Error| Failure::new(1, format!("cannot lock {}: {error}", path.display()));
-        loop {
-            let file = File::options().create(true).truncate(false).write(true).open(path).map_err(bad)?;
-            let file = match Flock::lock(file, FlockArg::LockExclusiveNonblock) {
-                Ok(file) => file,
-                Err((_, nix::errno::Errno::EWOULDBLOCK)) => {
-                    let cause = format!("the name {name:?} is served already: {} is locked", path.display());
-                    return Err(Failure::new(3, cause).cure("stop that daemon, or choose another --name"));
-                }
-                Err((_, error)) => return Err(bad(error.into())),
-            };
-            // A daemon that ended in between has removed the file that we opened.
-            let ours = file.metadata().map_err(bad)?;
-            match fs::metadata(path) {
-                Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
-                    return Ok(Lock { path: path.into(), _file: file });
-                }
-                _ => {}
-            }
-        }
-    }
-}
-
-impl Drop for Lock {
-    fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
-    }
-}
-
-/// A directory that was made for the mount, and goes with it. One that was there stays.
-struct MadeDirectory(PathBuf);
-
-impl Drop for MadeDirectory {
-    fn drop(&mut self) {
-        let _ = fs::remove_dir(&self.0);
-    }
-}
-
-/// A symbolic link to the ring file.
-struct Link {
-    path: PathBuf,
-    target: PathBuf,
-}
-
-impl Link {
-    fn make(path: &Path, target: &Path) -> Result<Link, Failure> {
-        let bad = |error: io::Error| Failure::new(1, format!("cannot link {}: {error}", path.display()));
-        match fs::symlink_metadata(path) {
-            // A link is what a killed daemon leaves behind; its name is ours, by the lock.
-            Ok(there) if there.is_symlink() => fs::remove_file(path).map_err(bad)?,
-            Ok(_) => {
-                let cause = format!("{} exists and is no symbolic link", path.display());
-                return Err(Failure::new(3, cause).cure("remove it, or choose another --link"));
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(bad(error)),
-        }
-        symlink(target, path).map_err(bad)?;
-        Ok(Link { path: path.into(), target: target.into() })
-    }
-}
-
-impl Drop for Link {
-    fn drop(&mut self) {
-        if fs::read_link(&self.path).is_ok_and(|target| target == self.target) {
-            let _ = fs::remove_file(&self.path);
-        }
-    }
-}
-
 /// A node that exists. The fields go in order: first the link, then the directory.
 pub struct Node {
     pub kind: NodeKind,
     /// Where clients open it.
     pub path: PathBuf,
     _link: Option<Link>,
-    _directory: Option<MadeDirectory>,
+    _directory: Option<Directory>,
 }
 
 fn failure(error: &Error) -> Failure {
@@ -127,43 +55,42 @@ fn failure(error: &Error) -> Failure {
 /// Makes the node that the settings ask for.
 pub fn make(
     settings: &Settings,
+    lock: &mut Lock,
     device: impl Fn(NodeKind) -> Arc<Netlink>,
 ) -> Result<(Session<Netlink>, Node), Failure> {
     match settings.node {
-        Kind::Fuse => fuse(settings, device(NodeKind::Fuse)),
-        Kind::Cuse => cuse(settings, device(NodeKind::Cuse)),
-        Kind::Auto => match fuse(settings, device(NodeKind::Fuse)) {
+        Kind::Fuse => fuse(settings, lock, device(NodeKind::Fuse)),
+        Kind::Cuse => cuse(settings, lock, device(NodeKind::Cuse)),
+        Kind::Auto => match fuse(settings, lock, device(NodeKind::Fuse)) {
             Err(failure) if failure.code == 4 => {
                 tracing::info!("no ring file here ({}), trying a character device", failure.cause);
-                cuse(settings, device(NodeKind::Cuse))
+                cuse(settings, lock, device(NodeKind::Cuse))
             }
             made => made,
         },
     }
 }
 
-fn fuse(settings: &Settings, device: Arc<Netlink>) -> Result<(Session<Netlink>, Node), Failure> {
-    let directory = &settings.path;
-    let made = match fs::create_dir(directory) {
-        Ok(()) => Some(MadeDirectory(directory.clone())),
-        // Also a mount point whose daemon was killed: it cannot be looked at, and the mount clears it.
-        Err(error) if error.kind() == io::ErrorKind::AlreadyExists => None,
-        Err(error) => return Err(Failure::new(1, format!("cannot make {}: {error}", directory.display()))),
-    };
-    let session = RingFile::new(directory, &settings.name)
+fn fuse(settings: &Settings, lock: &mut Lock, device: Arc<Netlink>) -> Result<(Session<Netlink>, Node), Failure> {
+    let path = settings.path.join(&settings.name);
+    place::clear_left(lock, Some(&settings.path), settings.link.as_deref());
+    // Looked at before anything is made, and made last.
+    let link = settings.link.as_deref().map(|link| Link::check(link, &path, lock.left())).transpose()?;
+    let directory = Directory::make(&settings.path, lock)?;
+    let session = RingFile::new(&settings.path, &settings.name)
         .mode(settings.mode)
         .owner(0, settings.group.unwrap_or(0))
         .max_read(FUSE_TRANSFER as u32)
         .max_write(FUSE_TRANSFER as u32)
         .mount(device)
         .map_err(|error| failure(&error))?;
-    let path = directory.join(&settings.name);
-    let link = settings.link.as_deref().map(|link| Link::make(link, &path)).transpose()?;
+    let link = link.map(|link| link.make(lock)).transpose()?;
     let shown = settings.link.clone().unwrap_or(path);
-    Ok((session, Node { kind: NodeKind::Fuse, path: shown, _link: link, _directory: made }))
+    Ok((session, Node { kind: NodeKind::Fuse, path: shown, _link: link, _directory: directory }))
 }
 
-fn cuse(settings: &Settings, device: Arc<Netlink>) -> Result<(Session<Netlink>, Node), Failure> {
+fn cuse(settings: &Settings, lock: &mut Lock, device: Arc<Netlink>) -> Result<(Session<Netlink>, Node), Failure> {
+    place::clear_left(lock, None, None);
     let session = Cuse::new(&settings.name)
         .mode(settings.mode)
         .owner(None, settings.group)

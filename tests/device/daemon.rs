@@ -57,7 +57,10 @@ impl Place {
         command.args(["serve", "--mode", "0666", "--log", "debug", "--node"]);
         command.arg(if uses_cuse() { "cuse" } else { "fuse" });
         command.args(["--name", &self.name, "--runtime-dir"]).arg(self.path("run"));
-        command.arg("--path").arg(self.path("node")).args(&self.args);
+        if !self.args.iter().any(|arg| arg == "--path") {
+            command.arg("--path").arg(self.path("node"));
+        }
+        command.args(&self.args);
         command
     }
 

@@ -142,8 +142,59 @@ fn a_killed_daemon_is_followed_by_the_next() {
     let daemon = place.start();
     passes(client("device_dump").arg(place.node()).arg("poll"), &daemon);
     held.write_all(&[0; 16]).expect_err("an open file of the dead daemon");
+    // And what the dead one made goes with this one.
+    daemon.stop();
+}
+
+#[test]
+fn what_a_killed_daemon_left_elsewhere_goes_with_the_next() {
+    if uses_cuse() {
+        return;
+    }
+    let mut place = Place::new();
+    let (link, other) = (place.path("link"), place.path("node2"));
+    place.args = vec!["--link".into(), link.display().to_string(), "--path".into(), other.display().to_string()];
+    let mut command = place.serve();
+    command.env("NOTIFY_SOCKET", place.path("nobody")).stderr(Stdio::null());
+    let mut child = command.spawn().expect("a daemon");
+    wait_for(|| fs::read_link(&link).is_ok(), || "no link".into());
+    child.kill().expect("killed");
+    child.wait().expect("gone");
+    assert!(fs::symlink_metadata(&link).is_ok());
+    place.args = Vec::new();
+    let daemon = place.start();
+    assert!(fs::symlink_metadata(&link).is_err(), "the dead daemon's link");
+    assert!(fs::symlink_metadata(&other).is_err(), "the dead daemon's directory");
+    daemon.stop();
+}
+
+#[test]
+fn a_directory_and_a_link_that_were_there_stay() {
+    if uses_cuse() {
+        return;
+    }
+    let mut place = Place::new();
+    let link = place.path("link");
+    fs::create_dir(place.path("node")).expect("a directory");
+    place.args = vec!["--link".into(), link.display().to_string()];
+    std::os::unix::fs::symlink("/dev/null", &link).expect("a link");
+    let refused = output(&mut place.serve());
+    let text = String::from_utf8_lossy(&refused.stderr).into_owned();
+    assert_eq!(refused.status.code(), Some(3), "{text}");
+    assert!(text.contains("a symbolic link to /dev/null") && text.contains("cure: "), "{text}");
+    assert_eq!(fs::read_link(&link).expect("it is there").to_str(), Some("/dev/null"));
+    fs::remove_file(&link).expect("removed");
+    // Killed and started again: what was not made by either is removed by neither.
+    let daemon = place.start();
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    let daemon = place.start();
+    passes(client("device_dump").arg(&link).arg("poll"), &daemon);
     daemon.signal(Signal::SIGTERM);
     assert!(daemon.wait().success());
+    assert!(fs::symlink_metadata(&link).is_err(), "the link is left");
+    fs::remove_dir(place.path("node")).expect("the directory is there, and empty");
+    place.is_clean();
 }
 
 #[test]

@@ -90,7 +90,7 @@ pub use device::{
 };
 pub use errno::Errno;
 pub use error::Error;
-pub use fuse::{Passthrough, RingFile};
+pub use fuse::{Passthrough, RingFile, clear_dead_mount};
 pub use poll::{PollFlags, PollNotifier};
 pub use reply::{IoctlReply, OpenReply, Opening, Parked, ReadReply, Reply, ReplyError, WriteReply};
 pub use session::{Ended, Serving, Session, Stats};

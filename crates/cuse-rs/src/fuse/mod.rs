@@ -6,6 +6,7 @@ mod ring_file;
 mod tree;
 
 pub(crate) use mount::Mount;
+pub use mount::clear_dead_mount;
 pub(crate) use nodes::Nodes;
 pub use ring_file::{Passthrough, RingFile};
 pub(crate) use tree::Tree;

@@ -34,7 +34,7 @@ pub(crate) struct Mount {
 impl Mount {
     pub(crate) fn new(directory: &Path, fd: &OwnedFd, options: Options<'_>) -> Result<Self, Error> {
         let bad = |source| Error::Mountpoint { path: directory.into(), source };
-        clear_dead(directory)?;
+        clear_dead_mount(directory)?;
         let path = directory.canonicalize().map_err(bad)?;
         // Of a live ring file the answer is cached or given; a dead one has been cleared.
         if !fs::metadata(&path).map_err(bad)?.is_dir() {
@@ -80,10 +80,28 @@ impl Mount {
     }
 }
 
-/// Unmounts dead FUSE mounts from the directory; a live one is an error.
-fn clear_dead(directory: &Path) -> Result<(), Error> {
-    // Not canonicalize: on a dead mount it may fail with ENOTCONN.
-    let path = std::path::absolute(directory).map_err(|source| Error::Mountpoint { path: directory.into(), source })?;
+/// The path as the mount table has it. A dead mount cannot be looked at: then its parent is.
+fn resolve(directory: &Path) -> io::Result<PathBuf> {
+    directory.canonicalize().or_else(|error| match (directory.parent(), directory.file_name()) {
+        (Some(parent), Some(name)) if parent.as_os_str().is_empty() => Ok(Path::new(".").canonicalize()?.join(name)),
+        (Some(parent), Some(name)) => Ok(parent.canonicalize()?.join(name)),
+        _ => Err(error),
+    })
+}
+
+/// Unmounts FUSE mounts whose daemon is dead from a directory, as [`RingFile::mount`](crate::RingFile::mount) does
+/// before it mounts.
+///
+/// # Errors
+///
+/// [`Error::Mounted`] when the daemon is alive.
+pub fn clear_dead_mount(directory: &Path) -> Result<(), Error> {
+    let path = match resolve(directory) {
+        Ok(path) => path,
+        // Nothing there, nothing mounted.
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(source) => return Err(Error::Mountpoint { path: directory.into(), source }),
+    };
     while let Ok(Some(entry)) = top_mount(&path) {
         if !entry.kind.starts_with("fuse") || entry.kind == "fusectl" {
             return Ok(());
