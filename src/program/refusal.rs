@@ -7,8 +7,9 @@ use super::elf::{Machine, ReadError};
 use super::search::NotRunnable;
 use super::secure::Reason;
 
-/// The device front end is the answer for programs that no library can enter.
-const DEVICE: &str = "or wait for the device front end, which needs no preload (it is being built)";
+/// The way of programs that no library can enter.
+const DEVICE: &str = "or change the program to open a device node instead of a socket, which needs no preload: \
+                      serve one with `sudo nlmmap serve`, and see include/nlmmap.h";
 
 /// A program that cannot be entered. Its text is the cause; [`Refusal::cures`] says what can be done.
 #[derive(Debug, thiserror::Error)]

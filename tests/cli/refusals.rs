@@ -57,7 +57,7 @@ fn static_programs() {
         let program = text(&compile(&dir, name, MAIN, flags));
         let cause = format!("{program}: statically linked: no dynamic linker runs that would load the preload library");
         refused(&mut run(&[&program]), 126, &cause, "link the program dynamically");
-        refused(nlmmap().args(["run", "--check", "--", &program]), 126, &cause, "device front end");
+        refused(nlmmap().args(["run", "--check", "--", &program]), 126, &cause, "nlmmap serve");
     }
 }
 

@@ -104,9 +104,9 @@ pub fn permissions() -> Vec<Check> {
     vec![admin, space]
 }
 
-/// What the device front end will stand on.
+/// What a device node stands on.
 pub fn devices(system: &System) -> Vec<Check> {
-    const GROUP: &str = "device front end (being built)";
+    const GROUP: &str = "device node (nlmmap serve)";
     let node = |name, path: &str, module: &str| {
         let check = |state, why: String| Check::new(GROUP, name, state, why);
         match OpenOptions::new().read(true).write(true).open(path) {
