@@ -34,6 +34,16 @@ fn fork_child_killed_in_the_middle_of_its_calls() {
 }
 
 #[test]
+fn fork_children_open_rings_while_threads_of_the_parent_do() {
+    client("fork_new_ring").arg("fork").passes();
+}
+
+#[test]
+fn raw_clone_children_open_rings_while_threads_of_the_parent_do() {
+    client("fork_new_ring").arg("raw").passes();
+}
+
+#[test]
 fn vfork_and_exec() {
     client("spawn").arg("vfork").passes();
 }

@@ -3,7 +3,7 @@
 //! A number that was closed and used again behind our back is found out by the socket's cookie, compared at most once in a
 //! while on the way into a hook ([`enter`]).
 
-use crate::local::Local;
+use crate::local::{CLAIMED, Local};
 use crate::log::info;
 use crate::process;
 use core::ptr::null_mut;
@@ -22,6 +22,8 @@ static TABLE: [AtomicPtr<Local>; MOST] = [const { AtomicPtr::new(null_mut()) }; 
 static CHECKED: [AtomicU32; MOST] = [const { AtomicU32::new(0) }; MOST];
 static ALL: AtomicPtr<Local> = AtomicPtr::new(null_mut());
 static LIVE: AtomicU32 = AtomicU32::new(0);
+/// Behind the highest number that ever was in the table.
+static HIGH: AtomicU32 = AtomicU32::new(0);
 
 /// Stands in the table for a descriptor of our own. No Local lies there: they are pages of their own.
 const PRIVATE: *mut Local = core::ptr::dangling_mut::<Local>();
@@ -107,6 +109,7 @@ pub fn is_private(fd: i32) -> bool {
 /// Leads `fd` to `local`, and whatever it led to away.
 pub fn insert(fd: i32, local: &'static Local) -> bool {
     let (Some(slot), Some(checked)) = (slot(fd), checked(fd)) else { return false };
+    HIGH.fetch_max(fd as u32 + 1, Ordering::AcqRel);
     checked.store(0, Ordering::Relaxed);
     local.fds.fetch_add(1, Ordering::AcqRel);
     let old = slot.swap(core::ptr::from_ref(local).cast_mut(), Ordering::AcqRel);
@@ -148,6 +151,7 @@ pub fn adopt_private(fd: i32) -> i32 {
         }
     }
     if let Some(slot) = slot(at) {
+        HIGH.fetch_max(at as u32 + 1, Ordering::AcqRel);
         slot.store(PRIVATE, Ordering::Release);
         LIVE.fetch_add(1, Ordering::Relaxed);
     }
@@ -251,10 +255,41 @@ pub fn by_cookie(cookie: u64) -> Option<&'static Local> {
 }
 
 /// A fork child makes the endpoints its own: no other thread is at work with them here.
+///
+/// The kernel copies descriptors before it copies memory, and memory page by page, while other threads of the parent go on: what
+/// was copied of this table need not agree with the child's descriptors, nor with itself (interposer.md, "Identity"). So
+/// everything is derived again from what each number is here.
 pub fn after_fork(pid: u32) {
     for local in all() {
-        local.users.store(0, Ordering::Relaxed);
         local.duty.after_fork();
+        local.fds.store(0, Ordering::Relaxed);
+        if local.users.swap(0, Ordering::Relaxed) & CLAIMED != 0 {
+            // Half made or half buried: whatever it was to become, it is nothing here. Its memory is not used again.
+            local.cookie.store(0, Ordering::Relaxed);
+            local.live.store(false, Ordering::Relaxed);
+            local.users.store(CLAIMED, Ordering::Relaxed);
+        }
+    }
+    LIVE.store(0, Ordering::Relaxed);
+    for (fd, (slot, checked)) in TABLE.iter().zip(&CHECKED).enumerate().take(HIGH.load(Ordering::Relaxed) as usize) {
+        let at = slot.load(Ordering::Relaxed);
+        if at.is_null() {
+            continue;
+        }
+        checked.store(0, Ordering::Relaxed);
+        if at != PRIVATE {
+            // SAFETY: entries point to Locals, whose memory is never given back.
+            let local = unsafe { &*at };
+            let cookie = local.cookie.load(Ordering::Relaxed);
+            if !local.live.load(Ordering::Relaxed) || cookie == 0 || sys::cookie(fd as i32) != Ok(cookie) {
+                slot.store(null_mut(), Ordering::Relaxed);
+                continue;
+            }
+            local.fds.fetch_add(1, Ordering::Relaxed);
+        }
+        LIVE.fetch_add(1, Ordering::Relaxed);
+    }
+    for local in all() {
         if local.live.load(Ordering::Relaxed)
             && local.is_mapped()
             && let Some(control) = local.endpoint.control()

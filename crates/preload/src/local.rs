@@ -15,7 +15,7 @@ pub const RANGES: usize = 16;
 pub const WATCHES: usize = 16;
 
 /// In [`Local::users`]: one thread has it for itself.
-const CLAIMED: u32 = 1 << 31;
+pub const CLAIMED: u32 = 1 << 31;
 
 /// A piece of address space where the client has the rings mapped; `lo == 0` for none.
 #[derive(Debug)]

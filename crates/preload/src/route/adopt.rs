@@ -33,6 +33,8 @@ const MOST_BUFFER: usize = 32 << 20;
 pub(super) fn set_ring(fd: i32, name: i32, value: *const u8, len: u32) -> Result<()> {
     let which = if name == NETLINK_RX_RING { Which::Rx } else { Which::Tx };
     let req = request(value, len)?;
+    // A fork child that comes here first makes the tables its own first.
+    process::pid();
     let entered = match fdtable::enter(fd) {
         Some(local) => Some(local),
         None => join(fd)?,
