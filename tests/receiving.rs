@@ -141,6 +141,26 @@ fn overrun_with_no_enobufs_is_not_told() {
     client("overrun").arg("no-enobufs").passes();
 }
 
+/// As many messages and as few `ENOBUFS` as ordinary sockets have of the same flood.
+fn beside_plain_sockets(sockets: u32) {
+    client("beside").arg(sockets.to_string()).passes();
+}
+
+#[test]
+fn one_ring_loses_and_tells_no_more_than_a_plain_socket() {
+    beside_plain_sockets(1);
+}
+
+#[test]
+fn eight_rings_lose_and_tell_no_more_than_plain_sockets() {
+    beside_plain_sockets(8);
+}
+
+#[test]
+fn sixty_four_rings_lose_and_tell_no_more_than_plain_sockets() {
+    beside_plain_sockets(64);
+}
+
 #[test]
 fn credentials_and_groups_are_true() {
     client("creds").passes();

@@ -93,10 +93,6 @@ pub struct Control {
     pub bell_bytes: AtomicU32,
     /// The real socket's receive buffer before it was plugged.
     pub room_before: AtomicU32,
-    /// When the client was last seen to take what it is given ([`crate::sys::ticks`]).
-    pub kept_up_at: AtomicU64,
-    /// What the real queue held when an overrun was last told.
-    pub told_bytes: AtomicU32,
     /// Tells this endpoint's doorbells from everything else.
     pub bell_secret: AtomicU64,
     /// Messages that wait in the store for the client's `recv`.

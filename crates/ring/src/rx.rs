@@ -3,7 +3,7 @@
 //! - [`batch`]: one `recvmmsg` straight into free frames. The usual way.
 //! - [`single`]: one datagram at a time, looked at before it is taken. For strict mode.
 //! - [`bell`]: keeps the real socket readable for waiters who see nothing else.
-//! - [`congestion`]: makes senders wait for a reader that is behind.
+//! - [`congestion`]: in strict mode, makes senders wait for a reader that is behind.
 //! - [`copy`]: the client's own `recv` of `COPY` messages.
 //!
 //! Everything here runs under the receive lock.
@@ -26,7 +26,7 @@ use crate::readiness;
 use crate::ring;
 use crate::socket::Socket;
 use crate::store::Meta;
-use crate::sys::{self, SOL_SOCKET, SockaddrNl};
+use crate::sys::{SOL_SOCKET, SockaddrNl};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -54,10 +54,6 @@ pub(crate) struct Pump<'a, S> {
     pub context: Context,
     /// Dump parts this run has set aside.
     pub set_aside: Cell<u32>,
-    /// Whether this run has filled a frame.
-    pub filled: Cell<bool>,
-    /// Whether the client has released a frame since the last run.
-    pub released: Cell<bool>,
 }
 
 /// Whether a step has moved something.
@@ -66,9 +62,6 @@ pub(crate) enum Step {
     Moved,
     Stop,
 }
-
-/// Ticks of the processor's clock, about 3 ms: a client that releases nothing for so long is behind.
-const PATIENCE: u64 = 1 << 23;
 
 /// More frames than this are not filled in one go, so that a flood cannot keep the lock.
 const MOST: u32 = 4096;
@@ -94,17 +87,7 @@ impl Endpoint {
 
     /// As [`Self::service`], by somebody who has the lock.
     pub(crate) fn service_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S, context: Context) {
-        let pump = Pump {
-            endpoint: self,
-            control,
-            ring,
-            sock,
-            context,
-            set_aside: Cell::new(0),
-            filled: Cell::new(false),
-            released: Cell::new(false),
-        };
-        pump.run();
+        Pump { endpoint: self, control, ring, sock, context, set_aside: Cell::new(0) }.run();
     }
 }
 
@@ -112,9 +95,7 @@ impl<S: Socket> Pump<'_, S> {
     fn run(&self) {
         let strict = self.endpoint.strict.load(Relaxed);
         self.control.set(flag::BLOCKED, false);
-        let oldest = self.control.rx_oldest.load(Relaxed);
         self.forget_released();
-        self.released.set(self.control.rx_oldest.load(Relaxed) != oldest);
         if matches!(self.context, Context::Wait | Context::Received) && self.control.copies.load(Relaxed) == 0 {
             self.relieve();
         }
@@ -133,35 +114,20 @@ impl<S: Socket> Pump<'_, S> {
             let filled = (self.control.rx_head.load(Relaxed) % frame_nr + frame_nr - before % frame_nr) % frame_nr;
             budget = budget.saturating_sub(filled.max(1));
         }
-        if self.filled.get() {
-            self.control.kept_up_at.store(sys::ticks(), Relaxed);
-        }
         self.ring_bell();
     }
 
-    /// The ring cannot take what waits in the socket. 4.5 lost such a message and told so; here it waits, and its arrival is
-    /// told all the same, once until the client has drained its queue. Not told: a ring that this very run has filled (the
-    /// client keeps up), and a dump, whose flow control this is.
-    fn blocked(&self, tell: bool) -> Step {
-        let control = self.control;
-        let waiting = if tell { self.waiting() } else { 1 };
-        if waiting == 0 {
-            // The ring is full, and that is all: nothing is kept waiting by it.
-            return Step::Stop;
-        }
-        control.set(flag::BLOCKED, true);
-        if tell && !self.keeps_up() {
+    /// What waits in the socket cannot be taken now. In default mode nothing is lost by that, so nothing is told
+    /// (protocol.md, "What is told of a loss"); a full ring (`full`) behind which nothing waits holds nothing up either.
+    fn blocked(&self, full: bool) -> Step {
+        if !self.endpoint.strict.load(Relaxed) {
             // An error of the kernel's own would come with the next receive, which cannot be made now.
-            let error = self.sock.take_error();
-            if error != 0 {
-                control.error.store(error as u32, Relaxed);
-            }
-            if waiting > control.told_bytes.swap(waiting, Relaxed)
-                && control.flags.load(Relaxed) & (flag::DUMP | flag::DUMPING) == 0
-            {
-                self.tell();
+            match self.sock.take_error() {
+                0 => {}
+                error => self.pass_on(Errno(error)),
             }
         }
+        self.control.set(flag::BLOCKED, !full || self.waiting() > 0);
         Step::Stop
     }
 
@@ -169,32 +135,6 @@ impl<S: Socket> Pump<'_, S> {
     fn waiting(&self) -> u32 {
         let bell = if self.control.has(flag::BELL) { self.control.bell_bytes.load(Relaxed) } else { 0 };
         self.sock.queued().map_or(1, |queued| queued.saturating_sub(bell))
-    }
-
-    /// Whether the client is at work with what it has: it has just been given frames, or has released some since the last run.
-    /// But for a client that sends although its ring is full, it is given [`PATIENCE`] more: a pump may run at any moment of a
-    /// walk, or while worker threads hold the frames.
-    fn keeps_up(&self) -> bool {
-        let now = sys::ticks();
-        if self.filled.get() || self.released.get() {
-            self.control.kept_up_at.store(now, Relaxed);
-            return true;
-        }
-        self.context != Context::Send && now.wrapping_sub(self.control.kept_up_at.load(Relaxed)) < PATIENCE
-    }
-
-    /// Tells of a message that finds the ring full. One from another process congests the socket: its senders wait from now on.
-    fn tell(&self) {
-        let control = self.control;
-        let from_user = self.next_sender().is_some_and(|portid| portid != 0);
-        if !self.may_be_told() && !self.next_is_ack() {
-            return;
-        }
-        control.error.store(Errno::NOBUFS.0 as u32, Relaxed);
-        control.set(flag::CONGESTED, control.copies.load(Relaxed) > 0);
-        if from_user && control.has(flag::CONGESTED) {
-            self.congest();
-        }
     }
 
     /// Whether the client wants to know of lost messages, and has not been told since it drained its queue.
@@ -252,7 +192,6 @@ impl<S: Socket> Pump<'_, S> {
 
     /// Makes the frame at `pos`, which is the head or ahead of it, `status` with this header.
     fn publish(&self, pos: u32, hdr: &FrameHdr, status: u32) {
-        self.filled.set(true);
         self.ring.write_header(pos, hdr);
         self.ring.set_status(pos, status);
         let frame_nr = self.ring.frame_nr();
@@ -261,7 +200,7 @@ impl<S: Socket> Pump<'_, S> {
         self.control.count(if status == status::VALID { &counters.rx_frames } else { &counters.rx_copies }, 1);
     }
 
-    /// A message was lost: `netlink_overrun`.
+    /// A message was lost: `netlink_overrun`. In strict mode that also holds up those who send.
     fn overrun(&self, is_ack: bool) {
         let control = self.control;
         control.count(&control.counters.overruns, 1);
@@ -272,13 +211,21 @@ impl<S: Socket> Pump<'_, S> {
         }
         if first {
             control.set(flag::CONGESTED, true);
-            if !is_ack {
+            if !is_ack && self.endpoint.strict.load(Relaxed) {
                 self.congest();
             }
         }
     }
 
-    /// An error that a receive took from the real socket is the client's to see.
+    /// An error of the real socket's is the client's to see.
+    fn pass_on(&self, error: Errno) {
+        if error == Errno::NOBUFS {
+            self.control.count(&self.control.counters.overruns, 1);
+        }
+        self.control.error.store(error.0 as u32, Relaxed);
+    }
+
+    /// A receive has failed.
     fn failed(&self, error: Errno) -> Step {
         match error {
             Errno::AGAIN => {
@@ -292,10 +239,7 @@ impl<S: Socket> Pump<'_, S> {
             Errno::INTR => Step::Moved,
             Errno::BADF | Errno::NOTSOCK | Errno::FAULT | Errno::INVAL | Errno::NOSYS | Errno::PERM => Step::Stop,
             error => {
-                if error == Errno::NOBUFS {
-                    self.control.count(&self.control.counters.overruns, 1);
-                }
-                self.control.error.store(error.0 as u32, Relaxed);
+                self.pass_on(error);
                 Step::Moved
             }
         }

@@ -16,7 +16,6 @@ use crate::rx::Context;
 use crate::socket::Socket;
 use crate::store::{Meta, SOFT_LIMIT};
 use crate::sys::{IoVec, MMsgHdr, MSG_TRUNC, SockaddrNl};
-use core::sync::atomic::Ordering::Relaxed;
 
 /// A receive this large lets the kernel build dump parts of up to 32 KiB; frames with less room get them cut.
 const DUMP_PART: usize = 32 << 10;
@@ -42,10 +41,7 @@ impl<S: Socket> Pump<'_, S> {
         // Each receive makes the kernel produce the next part of a running dump, and parts larger than a frame are cut: take
         // them one by one, from contiguous memory. So is the doorbell, which must not leave a gap in the ring.
         let dump = self.control.has(flag::DUMP) || dumping;
-        if self.control.has(flag::PLUG) && self.next_is_plug() {
-            return self.leave_or_pull_plug();
-        }
-        if dump && room < DUMP_PART || self.control.flags.load(Relaxed) & (flag::BELL | flag::PLUG) != 0 {
+        if dump && room < DUMP_PART || self.control.has(flag::BELL) {
             return self.one_private();
         }
         let most = if dump && self.context == Context::Send { 1 } else { free };

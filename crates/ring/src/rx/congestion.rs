@@ -1,4 +1,4 @@
-//! A congested socket makes its senders wait (`netlink_attachskb`, `netlink_rcv_wake`).
+//! Strict mode: a congested socket makes its senders wait (`netlink_attachskb`, `netlink_rcv_wake`).
 //!
 //! The kernel of 4.5 refused, or put to sleep, whoever sent to a socket whose reader had lost a message and not drained its
 //! queue since. From userspace the same is reached by the real socket's own limit: its receive buffer is made as small as the
@@ -20,17 +20,7 @@ pub(super) const PLUG: usize = 4096;
 impl Endpoint {
     /// The client has drained its queue: senders may go on.
     pub(super) fn relieve_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S) {
-        Pump {
-            endpoint: self,
-            control,
-            ring,
-            sock,
-            context: Context::Recv,
-            set_aside: Cell::new(0),
-            filled: Cell::new(false),
-            released: Cell::new(false),
-        }
-        .relieve();
+        Pump { endpoint: self, control, ring, sock, context: Context::Recv, set_aside: Cell::new(0) }.relieve();
     }
 }
 

@@ -159,23 +159,6 @@ impl<S: Socket> Pump<'_, S> {
         unsafe { self.copy(self.head(), meta, bytes.as_ptr(), bytes.len()) };
     }
 
-    /// The port id that the next datagram comes from.
-    pub(super) fn next_sender(&self) -> Option<u32> {
-        self.look().ok().map(|(meta, _, _)| meta.portid)
-    }
-
-    /// Whether the plug is next.
-    pub(super) fn next_is_plug(&self) -> bool {
-        self.look().is_ok_and(|(meta, len, _)| self.is_plug(&meta, len))
-    }
-
-    /// Whether an acknowledgement is next: the kernel tells of a lost one whatever the client has set (`netlink_ack`).
-    pub(super) fn next_is_ack(&self) -> bool {
-        let family = self.endpoint.family.load(Relaxed);
-        self.look()
-            .is_ok_and(|(meta, _, first)| message::origin(first, meta.portid, meta.hdr.group, family) == Origin::Ack)
-    }
-
     /// The next datagram's size, first header and origin, without taking it.
     fn look(&self) -> Result<(Meta, usize, Option<NlMsg>), Errno> {
         let mut head = [0u8; 16];

@@ -6,6 +6,7 @@
 //! | [`bench`] | the endpoint, and the client's half |
 //! | [`reference`], [`exact`] | every word that a client sees is the model's, after each of any moves |
 //! | [`stream`] | nothing lost, nothing twice, in order, dumps and doorbells included |
+//! | [`plain`] | no loss, and no word of one, that a socket without rings would not have had at the same pace |
 //! | [`kick`] | what leaves by the TX ring, and what it answers |
 //! | [`hostile`] | a client that writes anything anywhere at any time |
 //! | [`cases`] | single cases, and regressions |
@@ -19,6 +20,7 @@ mod hostile;
 mod kick;
 mod message;
 mod mock;
+mod plain;
 mod reference;
 mod stream;
 

@@ -4,6 +4,8 @@
 //! - every receive, a look included, makes a running dump produce its next part, as large as the largest receive announced
 //! - `recvmmsg` and `sendmmsg` stop at the first error and tell it only when nothing went before
 //! - what does not fit the vectors is cut and marked `MSG_TRUNC`
+//! - a full receive buffer refuses messages; a multicast that is lost to it is told once, and nothing more is taken until the
+//!   reader has emptied the queue (`NETLINK_S_CONGESTED`)
 //!
 //! Behind the data it received, a private buffer is poisoned: no byte of [`POISON`] is part of any message here, so none may
 //! ever be seen in a frame. Frames themselves are left as the kernel leaves them.
@@ -63,6 +65,8 @@ pub struct Mock {
     pub receive_room: Cell<u32>,
     /// Whether that limit holds.
     pub is_limited: Cell<bool>,
+    /// A loss was told, and the queue has not been empty since.
+    pub is_congested: Cell<bool>,
     /// What becomes of a message, by its bytes.
     pub fates: RefCell<HashMap<Vec<u8>, Outcome>>,
     pub sent: RefCell<Vec<Sent>>,
@@ -81,11 +85,27 @@ pub struct Mock {
 impl Mock {
     /// A message arrives, unless the receive buffer is full (`netlink_attachskb`).
     pub fn arrive(&self, datagram: Datagram) -> bool {
-        if self.is_limited.get() && self.charged() > self.receive_room.get() {
+        if self.is_limited.get() && (self.is_congested.get() || self.charged() > self.receive_room.get()) {
             return false;
         }
         self.queue.borrow_mut().push_back(datagram);
         true
+    }
+
+    /// A message to a group arrives, or is lost and told (`netlink_broadcast_deliver`, `netlink_overrun`).
+    pub fn multicast(&self, datagram: Datagram) -> bool {
+        let taken = self.arrive(datagram);
+        if !taken && !self.is_congested.replace(true) {
+            self.faults.borrow_mut().push_back(Errno::NOBUFS);
+        }
+        taken
+    }
+
+    /// `netlink_rcv_wake`
+    pub fn wake(&self) {
+        if self.queue.borrow().is_empty() {
+            self.is_congested.set(false);
+        }
     }
 
     /// Whether a waiter on the bare socket would wake.
@@ -129,6 +149,7 @@ impl Mock {
         let peek = flags & MSG_PEEK != 0;
         let next = if peek { self.queue.borrow().front().cloned() } else { self.queue.borrow_mut().pop_front() };
         let d = next.ok_or(Errno::AGAIN)?;
+        self.wake();
         // SAFETY: the engine's duty: `iovlen` vectors, each valid for its length.
         let (copied, announced) = unsafe { self.scatter(&d.bytes, msg) };
         msg.flags = if copied < d.bytes.len() { MSG_TRUNC } else { 0 };

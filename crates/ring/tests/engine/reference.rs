@@ -1,7 +1,7 @@
 //! The ABI as a plain model: `netlink_unicast`, `netlink_poll` and `netlink_recvmsg` of 4.4 over vectors.
 //!
 //! Strict mode is that kernel. Default mode differs in two ways that a client sees (compat.md): what the kernel itself sends is
-//! `VALID` whenever it fits, and a message that finds no frame waits instead of being lost.
+//! `VALID` whenever it fits, and a message that finds no frame waits, and is not told, instead of being lost and told.
 
 use crate::message::Class;
 use crate::mock::Datagram;
@@ -26,8 +26,6 @@ pub struct Reference {
     pub head: usize,
     pub error: u32,
     congested: bool,
-    /// Default mode: whether the ring has refused a message since an error was last taken.
-    pub may_be_told: bool,
     /// What waits for `recv`.
     pub copies: VecDeque<Datagram>,
     /// What waits in the socket.
@@ -45,7 +43,6 @@ impl Reference {
             head: 0,
             error: 0,
             congested: false,
-            may_be_told: false,
             copies: VecDeque::new(),
             socket: VecDeque::new(),
             lost: 0,
@@ -110,7 +107,6 @@ impl Reference {
             }
             match (free, self.strict) {
                 (false, false) => {
-                    self.may_be_told = true;
                     self.socket.push_front((class, d));
                     return;
                 }
