@@ -37,6 +37,7 @@ extern "C" {
 /* Features: bits of nlmmap_version.features. */
 #define NLMMAP_F_MAP_NODE 1ULL   /* the node itself can be mapped */
 #define NLMMAP_F_MAP_MEMORY 2ULL /* rings lie in a memfd of the client, given by NLMMAP_MEMORY */
+#define NLMMAP_F_SOCKET_CALLS 4ULL /* the calls from NLMMAP_GETPEERNAME on */
 
 struct nlmmap_version {
 	__u32 abi;  /* NLMMAP_ABI of the daemon */
@@ -44,7 +45,9 @@ struct nlmmap_version {
 	__u64 features;
 };
 
-/* As socket(AF_NETLINK, type, protocol), in the caller's network namespace. */
+/* As socket(AF_NETLINK, type, protocol), in the caller's network namespace. NLMMAP_SOCKET_STRICT in the type asks for
+ * Linux 4.5's answers, faults included; setting rings is then the client's own affair as far as rights go. */
+#define NLMMAP_SOCKET_STRICT 0x80000000U
 struct nlmmap_socket {
 	__u32 type;
 	__u32 protocol;
@@ -77,6 +80,83 @@ struct nlmmap_kick {
 	__u64 sent;     /* out: the sum of the lengths sent */
 };
 
+/*
+ * What a socket call tells or takes that read() and write() do not: NLMMAP_F_SOCKET_CALLS. Nothing here sleeps; EAGAIN
+ * means not now. poll() answers POLLMSG while there is a message for NLMMAP_RECV (POLLIN also stands for frames).
+ *
+ * The size of an argument that carries bytes is part of the ioctl's number: its structure and as many bytes.
+ */
+
+/* The most bytes of a message, and of ancillary data, that one argument carries. */
+#define NLMMAP_MESSAGE_ROOM 16000
+#define NLMMAP_CONTROL_ROOM 256
+
+/* As sendto() of the bytes that follow, of all or none. */
+struct nlmmap_send {
+	struct sockaddr_nl dest;
+	__u32 dest_len; /* 0 (the connected peer, or the kernel), or sizeof(struct sockaddr_nl) */
+	__u32 flags;    /* 0, or NLMMAP_SEND_NEXT */
+};
+/* No bytes follow: this thread's next write() carries them, and goes there. For messages of more than
+ * NLMMAP_MESSAGE_ROOM. */
+#define NLMMAP_SEND_NEXT 0x80000000U
+
+/*
+ * What NLMMAP_RECV and NLMMAP_PEEK answer: this, then control_len bytes of ancillary data (struct cmsghdr), then, from
+ * the next multiple of 8 on, data_len bytes of the message.
+ *
+ * A message longer than the argument has room for is cut (MSG_TRUNC), as by recvmsg(). Only if the argument is of the
+ * largest size, with room for NLMMAP_MESSAGE_ROOM bytes, does it stay where it is (NLMMAP_MESSAGE_STAYS).
+ */
+struct nlmmap_message {
+	__u32 len;         /* of the message, all of it */
+	__u32 flags;       /* MSG_TRUNC, MSG_CTRUNC, NLMMAP_MESSAGE_STAYS */
+	__u32 control_len;
+	__u32 data_len;
+	struct sockaddr_nl name; /* of the sender */
+	__u32 pad;
+	__u64 serial; /* for NLMMAP_PART */
+};
+#define NLMMAP_MESSAGE_STAYS 0x80000000U
+
+/* A part of the message that stays: the bytes from offset on follow. ESTALE: somebody else has received that message
+ * since. With room for no bytes the message is taken away. */
+struct nlmmap_part {
+	__u64 serial;
+	__u32 offset;
+	__u32 data_len; /* out */
+};
+
+/* As setsockopt() and getsockopt() of the len bytes that follow. The value of SO_ATTACH_FILTER is the filter's
+ * instructions. */
+struct nlmmap_opt {
+	__s32 level;
+	__s32 name;
+	__u32 len;
+};
+
+/*
+ * Says whether the calling process maps the rings. While any process that said so lives and has not taken it back, they
+ * stay as they are (EBUSY), as those of a socket did. The answer is as from NLMMAP_MAP_INFO, which is for good.
+ */
+struct nlmmap_mapped {
+	__u32 mapped; /* 0 or 1 */
+	__u32 how;
+	__u64 rx_len;
+	__u64 tx_len;
+};
+
+/* What an open file is. */
+struct nlmmap_state {
+	__u32 type;
+	__u32 protocol;
+	__u32 rings; /* NLMMAP_STATE_* */
+	__u32 pad;
+	__u64 handle; /* no other open file of this daemon has or had it */
+};
+#define NLMMAP_STATE_RX 1
+#define NLMMAP_STATE_TX 2
+
 #define NLMMAP_MAGIC 0xDA
 #define NLMMAP_VERSION _IOR(NLMMAP_MAGIC, 0x00, struct nlmmap_version)
 #define NLMMAP_SOCKET _IOW(NLMMAP_MAGIC, 0x01, struct nlmmap_socket)
@@ -95,6 +175,18 @@ struct nlmmap_kick {
 #define NLMMAP_KICK _IOWR(NLMMAP_MAGIC, 0x0d, struct nlmmap_kick)
 /* As getsockopt(SO_ERROR): takes the pending error. */
 #define NLMMAP_GET_ERROR _IOR(NLMMAP_MAGIC, 0x0e, __s32)
+
+#define NLMMAP_GETPEERNAME _IOR(NLMMAP_MAGIC, 0x0f, struct sockaddr_nl)
+#define NLMMAP_SEND(bytes) _IOC(_IOC_WRITE, NLMMAP_MAGIC, 0x10, sizeof(struct nlmmap_send) + (bytes))
+#define NLMMAP_RECV(bytes) \
+	_IOC(_IOC_READ, NLMMAP_MAGIC, 0x11, sizeof(struct nlmmap_message) + NLMMAP_CONTROL_ROOM + (bytes))
+#define NLMMAP_PEEK(bytes) \
+	_IOC(_IOC_READ, NLMMAP_MAGIC, 0x12, sizeof(struct nlmmap_message) + NLMMAP_CONTROL_ROOM + (bytes))
+#define NLMMAP_PART(bytes) _IOC(_IOC_READ | _IOC_WRITE, NLMMAP_MAGIC, 0x13, sizeof(struct nlmmap_part) + (bytes))
+#define NLMMAP_SETOPT(bytes) _IOC(_IOC_WRITE, NLMMAP_MAGIC, 0x14, sizeof(struct nlmmap_opt) + (bytes))
+#define NLMMAP_GETOPT(bytes) _IOC(_IOC_READ | _IOC_WRITE, NLMMAP_MAGIC, 0x15, sizeof(struct nlmmap_opt) + (bytes))
+#define NLMMAP_MAPPED _IOWR(NLMMAP_MAGIC, 0x16, struct nlmmap_mapped)
+#define NLMMAP_STATE _IOR(NLMMAP_MAGIC, 0x17, struct nlmmap_state)
 
 /*
  * The library (-lnlmmap): from a path to mapped rings in four calls, the same on either node. Each gives -1 with errno

@@ -11,6 +11,20 @@ pub const NODE_FUSE: u32 = 1;
 pub const NODE_CUSE: u32 = 2;
 pub const F_MAP_NODE: u64 = 1;
 pub const F_MAP_MEMORY: u64 = 2;
+/// What a socket call needs beside the rings: everything from `GETPEERNAME` on.
+pub const F_SOCKET_CALLS: u64 = 4;
+/// In the type of a socket: answer as 4.5 did.
+pub const SOCKET_STRICT: u32 = 1 << 31;
+/// In the flags of a send: this is no message, but says where this thread's next `write` goes.
+pub const SEND_NEXT: u32 = 1 << 31;
+/// In the flags of a received message: it is longer than any argument, and stays; its parts come by [`PART`].
+pub const MESSAGE_STAYS: u32 = 1 << 31;
+/// Bytes of a message that one argument carries at most.
+pub const MESSAGE_ROOM: usize = 16000;
+/// Room for ancillary data in an argument.
+pub const CONTROL_ROOM: usize = 256;
+pub const STATE_RX: u32 = 1;
+pub const STATE_TX: u32 = 2;
 pub const MAP_NODE: u32 = 1;
 pub const MAP_MEMORY: u32 = 2;
 
@@ -38,6 +52,16 @@ words! {
     struct SockOpt { level: i32, name: i32, value: i32 }
     struct MapInfo { how: u32, pad: u32, rx_len: u64, tx_len: u64 }
     struct Kick { dest: SockaddrNl, dest_len: u32, sent: u64 }
+    /// The message follows.
+    struct Send { dest: SockaddrNl, dest_len: u32, flags: u32 }
+    /// Ancillary data follows, then the message at the next multiple of 8.
+    struct Message { len: u32, flags: u32, control_len: u32, data_len: u32, name: SockaddrNl, pad: u32, serial: u64 }
+    /// The bytes follow.
+    struct Part { serial: u64, offset: u32, data_len: u32 }
+    /// The value follows.
+    struct Opt { level: i32, name: i32, len: u32 }
+    struct Mapped { mapped: u32, how: u32, rx_len: u64, tx_len: u64 }
+    struct State { kind: u32, protocol: u32, rings: u32, pad: u32, handle: u64 }
 }
 // SAFETY: integers without padding (12, 16, 4, 4 bytes).
 unsafe impl Words for SockaddrNl {}
@@ -55,6 +79,12 @@ pub fn read<T: Words>(bytes: &[u8]) -> Option<T> {
     }
     // SAFETY: as many bytes as the type has, any of which are a value of it (`Words`).
     Some(unsafe { bytes.as_ptr().cast::<T>().read_unaligned() })
+}
+
+/// The structure at the beginning of these bytes, and what follows it.
+pub fn split<T: Words>(bytes: &[u8]) -> Option<(T, &[u8])> {
+    let (head, rest) = bytes.split_at_checked(size_of::<T>())?;
+    Some((read(head)?, rest))
 }
 
 /// The bytes of a structure.
@@ -96,7 +126,34 @@ numbers! {
     MEMORY = WRITE, 0x0c, i32;
     KICK = READ | WRITE, 0x0d, Kick;
     GET_ERROR = READ, 0x0e, i32;
+    GETPEERNAME = READ, 0x0f, SockaddrNl;
+    MAPPED = READ | WRITE, 0x16, Mapped;
+    STATE = READ, 0x17, State;
 }
+
+/// Bits of the size in a number.
+const SIZE: u32 = 0x3fff << 16;
+
+/// A number without its size: what the numbers of one call with arguments of any size have in common.
+pub const fn unsized_number(number: u32) -> u32 {
+    number & !SIZE
+}
+
+/// Size of the argument.
+pub const fn argument_size(number: u32) -> usize {
+    ((number & SIZE) >> 16) as usize
+}
+
+const fn family(direction: u32, number: u32) -> u32 {
+    direction << 30 | MAGIC << 8 | number
+}
+
+pub const SEND: u32 = family(WRITE, 0x10);
+pub const RECV: u32 = family(READ, 0x11);
+pub const PEEK: u32 = family(READ, 0x12);
+pub const PART: u32 = family(READ | WRITE, 0x13);
+pub const SETOPT: u32 = family(WRITE, 0x14);
+pub const GETOPT: u32 = family(READ | WRITE, 0x15);
 
 #[cfg(test)]
 mod tests {
@@ -125,6 +182,28 @@ mod tests {
         ] {
             same(&format!("NLMMAP_{name}"), u64::from(value));
         }
+        for (name, value, head) in [
+            ("SEND", SEND, size_of::<Send>()),
+            ("RECV", RECV, size_of::<Message>() + CONTROL_ROOM),
+            ("PEEK", PEEK, size_of::<Message>() + CONTROL_ROOM),
+            ("PART", PART, size_of::<Part>()),
+            ("SETOPT", SETOPT, size_of::<Opt>()),
+            ("GETOPT", GETOPT, size_of::<Opt>()),
+        ] {
+            same(&format!("NLMMAP_{name}(24)"), u64::from(value) | (head as u64 + 24) << 16);
+        }
+        for (name, value) in [
+            ("SOCKET_STRICT", u64::from(SOCKET_STRICT)),
+            ("SEND_NEXT", u64::from(SEND_NEXT)),
+            ("MESSAGE_STAYS", u64::from(MESSAGE_STAYS)),
+            ("MESSAGE_ROOM", MESSAGE_ROOM as u64),
+            ("CONTROL_ROOM", CONTROL_ROOM as u64),
+            ("STATE_RX", u64::from(STATE_RX)),
+            ("STATE_TX", u64::from(STATE_TX)),
+            ("F_SOCKET_CALLS", F_SOCKET_CALLS),
+        ] {
+            same(&format!("NLMMAP_{name}"), value);
+        }
         same("NLMMAP_F_MAP_NODE", F_MAP_NODE);
         same("NLMMAP_F_MAP_MEMORY", F_MAP_MEMORY);
         macro_rules! layout {
@@ -138,6 +217,21 @@ mod tests {
         layout!("nlmmap_sockopt", SockOpt, level = "level", name = "name", value = "value");
         layout!("nlmmap_map_info", MapInfo, how = "how", rx_len = "rx_len", tx_len = "tx_len");
         layout!("nlmmap_kick", Kick, dest = "dest", dest_len = "dest_len", sent = "sent");
+        layout!("nlmmap_send", Send, dest = "dest", dest_len = "dest_len", flags = "flags");
+        layout!(
+            "nlmmap_message",
+            Message,
+            len = "len",
+            flags = "flags",
+            control_len = "control_len",
+            data_len = "data_len",
+            name = "name",
+            serial = "serial"
+        );
+        layout!("nlmmap_part", Part, serial = "serial", offset = "offset", data_len = "data_len");
+        layout!("nlmmap_opt", Opt, level = "level", name = "name", len = "len");
+        layout!("nlmmap_mapped", Mapped, mapped = "mapped", how = "how", rx_len = "rx_len", tx_len = "tx_len");
+        layout!("nlmmap_state", State, kind = "type", protocol = "protocol", rings = "rings", handle = "handle");
         layout!("nl_mmap_req", nl_mmap_req, nm_block_size = "nm_block_size", nm_frame_nr = "nm_frame_nr");
         layout!("sockaddr_nl", SockaddrNl, portid = "nl_pid", groups = "nl_groups");
 

@@ -65,8 +65,16 @@ impl Netlink {
         let caller = &request.caller;
         match request.cmd {
             abi::VERSION => output(&match file.node {
-                NodeKind::Fuse => abi::Version { abi: abi::ABI, node: abi::NODE_FUSE, features: abi::F_MAP_NODE },
-                NodeKind::Cuse => abi::Version { abi: abi::ABI, node: abi::NODE_CUSE, features: abi::F_MAP_MEMORY },
+                NodeKind::Fuse => abi::Version {
+                    abi: abi::ABI,
+                    node: abi::NODE_FUSE,
+                    features: abi::F_MAP_NODE | abi::F_SOCKET_CALLS,
+                },
+                NodeKind::Cuse => abi::Version {
+                    abi: abi::ABI,
+                    node: abi::NODE_CUSE,
+                    features: abi::F_MAP_MEMORY | abi::F_SOCKET_CALLS,
+                },
             }),
             abi::SOCKET => nothing(file.make_socket(caller, &self.pool, &input(request)?)),
             abi::BIND => nothing(file.bind(caller, &input(request)?)),
@@ -89,6 +97,38 @@ impl Netlink {
                 output(&kick)
             }
             abi::GET_ERROR => output(&file.take_error()?),
+            abi::GETPEERNAME => output(&file.peer()?),
+            abi::MAPPED => {
+                let wanted: abi::Mapped = input(request)?;
+                output(&file.note_mapped(caller, wanted.mapped != 0)?)
+            }
+            abi::STATE => output(&file.state()?),
+            number => self.socket_call(number, request, file),
+        }
+    }
+
+    /// Calls whose arguments have any size.
+    fn socket_call(&self, number: u32, request: &IoctlRequest<'_>, file: &File) -> Answer {
+        let (caller, size) = (&request.caller, abi::argument_size(number));
+        match abi::unsized_number(number) {
+            abi::RECV => file.receive_message(&self.pool, size, false),
+            abi::PEEK => file.receive_message(&self.pool, size, true),
+            abi::PART => {
+                let (part, _) = abi::split(request.data).ok_or(Errno::EINVAL)?;
+                file.receive_part(&self.pool, &part, size)
+            }
+            abi::SEND => {
+                let (head, data) = abi::split(request.data).ok_or(Errno::EINVAL)?;
+                nothing(file.send_to(caller, &self.pool, &head, data))
+            }
+            abi::SETOPT => {
+                let (head, value) = abi::split(request.data).ok_or(Errno::EINVAL)?;
+                nothing(file.set_any_option(caller, &head, value))
+            }
+            abi::GETOPT => {
+                let (head, _) = abi::split(request.data).ok_or(Errno::EINVAL)?;
+                file.any_option(&head, size)
+            }
             _ => Err(Errno::ENOTTY),
         }
     }
@@ -134,7 +174,7 @@ impl Device for Netlink {
         if request.data.len() > self.max_write {
             return reply.error(Errno::EMSGSIZE);
         }
-        match file.send(&request.caller, &self.pool, request.data) {
+        match file.write(&request.caller, &self.pool, request.data) {
             Ok(_) => {
                 let _ = reply.all_written();
             }

@@ -18,29 +18,34 @@ use nlmmap_ring::sys::{self, IoVec, MsgHdr, SockaddrNl};
 
 use super::abi::{self, Kick, MapInfo};
 use super::caller::{self, Client};
+use super::calls::{Calls, Mappers};
 use super::limits::{Exceeded, Ticket};
 use super::memory;
 use super::pool::Pool;
 use super::rights::Rights;
-use super::socket::{Credentials, Socket};
+use super::socket::Socket;
 
 /// How soon a full ring is looked at again, at first and at last.
 const FIRST_NAP: Duration = Duration::from_micros(200);
 const LAST_NAP: Duration = Duration::from_millis(64);
 /// A pump that has moved so many messages may have stopped only to let others have the thread.
 const MANY: u64 = 4096;
+/// `POLLMSG`: there is something for `NLMMAP_RECV`.
+const MESSAGE: u32 = 0x400;
 /// Readers of one open file that may wait at once.
 const READERS: usize = 64;
 
 /// The rings, as far as the client has set them.
-struct Rings {
+pub(super) struct Rings {
     memory: OwnedFd,
-    rx: Option<Geometry>,
-    tx: Option<Geometry>,
+    pub(super) rx: Option<Geometry>,
+    pub(super) tx: Option<Geometry>,
     /// Whether the client has asked how to map them: then they stay as they are.
     fixed: bool,
+    /// Who says to map them: meanwhile they stay as they are, too.
+    pub(super) mappers: Mappers,
     /// Whether frames move. A character device's rings do once the client has given memory for them.
-    active: bool,
+    pub(super) active: bool,
     ticket: Ticket,
 }
 
@@ -52,7 +57,7 @@ impl Rings {
         }
     }
 
-    fn len(&self, which: Which) -> usize {
+    pub(super) fn len(&self, which: Which) -> usize {
         let ring = match which {
             Which::Rx => &self.rx,
             Which::Tx => &self.tx,
@@ -80,9 +85,11 @@ pub struct File {
     pub opened: Instant,
     notifier: PollNotifier,
     socket: OnceLock<Socket>,
-    endpoint: Endpoint,
+    pub(super) endpoint: Endpoint,
     /// Read by whoever moves frames, written by whoever changes the rings.
-    rings: RwLock<Rings>,
+    pub(super) rings: RwLock<Rings>,
+    /// What socket calls leave behind for the next one.
+    pub(super) calls: Calls,
     /// Capabilities of the last request that sent something: what the replies to it may tell.
     caps: AtomicU64,
     readers: Mutex<VecDeque<Reader>>,
@@ -90,11 +97,11 @@ pub struct File {
     closed: AtomicBool,
 }
 
-fn os(error: nlmmap_ring::Errno) -> Errno {
+pub(super) fn os(error: nlmmap_ring::Errno) -> Errno {
     Errno::new(error.0)
 }
 
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -115,7 +122,16 @@ impl File {
             notifier,
             socket: OnceLock::new(),
             endpoint: Endpoint::empty(),
-            rings: RwLock::new(Rings { memory, rx: None, tx: None, fixed: false, active: false, ticket }),
+            rings: RwLock::new(Rings {
+                memory,
+                rx: None,
+                tx: None,
+                fixed: false,
+                mappers: Mappers::default(),
+                active: false,
+                ticket,
+            }),
+            calls: Calls::default(),
             caps: AtomicU64::new(0),
             readers: Mutex::default(),
             nap: Mutex::new(Nap { pending: false, next: FIRST_NAP }),
@@ -127,7 +143,7 @@ impl File {
         self.socket.get()
     }
 
-    fn need_socket(&self) -> Result<&Socket, Errno> {
+    pub(super) fn need_socket(&self) -> Result<&Socket, Errno> {
         self.socket().ok_or(Errno::new(libc::ENOTSOCK))
     }
 
@@ -135,7 +151,7 @@ impl File {
         self.endpoint.control()
     }
 
-    fn rings(&self) -> RwLockReadGuard<'_, Rings> {
+    pub(super) fn rings(&self) -> RwLockReadGuard<'_, Rings> {
         self.rings.read().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -151,7 +167,11 @@ impl File {
     }
 
     /// Runs `f` with the rights of a request that acts in the client's name.
-    fn act<T>(&self, caller: &Caller, f: impl FnOnce(&Socket, &Rights) -> Result<T, Errno>) -> Result<T, Errno> {
+    pub(super) fn act<T>(
+        &self,
+        caller: &Caller,
+        f: impl FnOnce(&Socket, &Rights) -> Result<T, Errno>,
+    ) -> Result<T, Errno> {
         let socket = self.need_socket()?;
         let rights = self.client.rights(caller);
         self.caps.store(rights.caps, Ordering::Relaxed);
@@ -159,7 +179,7 @@ impl File {
     }
 
     /// Rights to receive with: a dump looks at those of whoever receives its parts.
-    fn receiver(&self) -> Rights {
+    pub(super) fn receiver(&self) -> Rights {
         Rights::receiver(self.caps.load(Ordering::Relaxed))
     }
 
@@ -170,13 +190,14 @@ impl File {
         }
         let there = caller::network_namespace(caller.tid)?;
         let rights = self.client.rights(caller);
-        let socket = Socket::new(there.as_ref(), &rights, wanted.kind, wanted.protocol)?;
+        let (kind, strict) = (wanted.kind & !abi::SOCKET_STRICT, wanted.kind & abi::SOCKET_STRICT != 0);
+        let socket = Socket::new(there.as_ref(), &rights, kind, wanted.protocol)?;
         // Under the write lock: of two threads that make a socket at once, one gets EBUSY.
         let _rings = self.rings.write().unwrap_or_else(PoisonError::into_inner);
         if self.socket().is_some() {
             return Err(Errno::EBUSY);
         }
-        self.endpoint.open(wanted.protocol, false).map_err(os)?;
+        self.endpoint.open(wanted.protocol, strict).map_err(os)?;
         // Nobody waits for the real socket but the pool: no doorbells.
         self.endpoint.unseen.store(false, Ordering::Relaxed);
         self.caps.store(rights.caps, Ordering::Relaxed);
@@ -220,7 +241,7 @@ impl File {
     pub fn set_ring(&self, caller: &Caller, which: Which, request: &nl_mmap_req) -> Result<(), Errno> {
         let socket = self.need_socket()?;
         let mut rings = self.rings.write().unwrap_or_else(PoisonError::into_inner);
-        if rings.fixed {
+        if rings.fixed || rings.mappers.any() {
             return Err(Errno::EBUSY);
         }
         let wanted = if request.nm_block_nr != 0 {
@@ -237,8 +258,13 @@ impl File {
         self.arrange(&mut rings, which, wanted)?;
         if which == Which::Rx {
             let rights = self.client.rights(caller);
+            let strict = self.endpoint.strict.load(Ordering::Relaxed);
             rights.with(|| match wanted {
-                Some(ring) => socket.begin_ring(ring.len(), ring.frame_nr() as usize),
+                Some(ring) => {
+                    self.note_options(socket);
+                    let (bytes, frames) = if strict { (0, 0) } else { (ring.len(), ring.frame_nr() as usize) };
+                    socket.begin_ring(bytes, frames);
+                }
                 None => socket.drain(),
             })?;
         }
@@ -255,6 +281,13 @@ impl File {
             return Err(Errno::ENOMEM);
         }
         if self.node == NodeKind::Cuse {
+            // They move again when there is memory for the new ones.
+            rings.active = false;
+            // SAFETY: the write lock is held, and every user of the rings holds the read lock.
+            unsafe {
+                self.endpoint.drop_ring(Which::Tx);
+                self.endpoint.drop_ring(Which::Rx);
+            }
             return Ok(());
         }
         let placed = self.place(rings, which == Which::Rx);
@@ -320,7 +353,7 @@ impl File {
             return Err(Errno::EOPNOTSUPP);
         }
         let mut rings = self.rings.write().unwrap_or_else(PoisonError::into_inner);
-        if !rings.fixed || caller.tid == 0 {
+        if !(rings.fixed || rings.mappers.any()) || caller.tid == 0 {
             return Err(Errno::EINVAL);
         }
         if rings.active {
@@ -348,7 +381,7 @@ impl File {
                     template.name = (&raw mut dest).cast();
                     template.namelen = kick.dest_len;
                 }
-                let credentials = Credentials::of(rights);
+                let credentials = self.sender(caller, rights);
                 if let Some(credentials) = &credentials {
                     credentials.attach(&mut template);
                 }
@@ -364,15 +397,15 @@ impl File {
         Ok(())
     }
 
-    /// `write`: one message.
-    pub fn send(&self, caller: &Caller, pool: &Pool, data: &[u8]) -> Result<usize, Errno> {
+    /// One message, to the connected peer or where `dest` says.
+    pub fn send(&self, caller: &Caller, pool: &Pool, dest: Option<SockaddrNl>, data: &[u8]) -> Result<usize, Errno> {
         let sent = {
             let rings = self.rings();
             self.act(caller, |socket, rights| {
                 if let Some(control) = self.control() {
                     nlmmap_ring::tx::note_request(control, data);
                 }
-                let sent = socket.send(data, Credentials::of(rights).as_ref());
+                let sent = socket.send(dest, data, self.sender(caller, rights).as_ref());
                 if rings.active && rings.rx.is_some() {
                     self.endpoint.service(&Fd(socket.raw()), sys::getpid(), Context::Send);
                 }
@@ -385,20 +418,34 @@ impl File {
 
     /// One message for `read`, if there is one.
     fn receive(&self, room: usize) -> Result<Vec<u8>, Errno> {
-        let socket = self.need_socket()?;
         let mut buffer = vec![0; room];
-        let rings = self.rings();
-        let got = self.receiver().with(|| {
-            if rings.rx.is_none() || !rings.active {
-                return socket.receive(&mut buffer);
-            }
-            let mut vector = IoVec { base: buffer.as_mut_ptr(), len: buffer.len() };
-            let mut message = MsgHdr { iov: &raw mut vector, iovlen: 1, ..MsgHdr::EMPTY };
-            // SAFETY: the header points to the buffer.
-            unsafe { self.endpoint.receive(&Fd(socket.raw()), sys::getpid(), &mut message, 0) }.map_err(os)
-        })??;
+        let mut vector = IoVec { base: buffer.as_mut_ptr(), len: buffer.len() };
+        let mut message = MsgHdr { iov: &raw mut vector, iovlen: 1, ..MsgHdr::EMPTY };
+        // SAFETY: the header points to the buffer.
+        let got = unsafe { self.calls.take(|| self.receive_into(&mut message, 0)) }?;
         buffer.truncate(got);
         Ok(buffer)
+    }
+
+    /// `recvmsg` without sleeping: a message that is in no frame.
+    ///
+    /// # Safety
+    /// The header's pointers are valid for the lengths beside them.
+    pub(super) unsafe fn receive_into(&self, message: &mut MsgHdr, flags: u32) -> Result<usize, Errno> {
+        let socket = self.need_socket()?;
+        let rings = self.rings();
+        self.receiver().with(|| {
+            let fd = Fd(socket.raw());
+            // SAFETY: the caller's duty.
+            let got = unsafe {
+                if rings.rx.is_none() || !rings.active {
+                    nlmmap_ring::socket::Socket::recv(&fd, message, flags | sys::MSG_DONTWAIT)
+                } else {
+                    self.endpoint.receive(&fd, sys::getpid(), message, flags)
+                }
+            };
+            got.map_err(os)
+        })?
     }
 
     /// `read`: one message, now or, when the caller waits, later.
@@ -461,7 +508,12 @@ impl File {
             Some(control) if rings.rx.is_some() && rings.active => readiness::mask(&self.endpoint, control),
             _ => socket.events(),
         };
-        PollFlags::from_bits(u32::from(mask.cast_unsigned()))
+        let message = match self.control() {
+            Some(control) if rings.rx.is_some() && rings.active => control.copies.load(Ordering::Relaxed) > 0,
+            _ => mask & readiness::IN != 0,
+        };
+        let message = if message || mask & readiness::ERR != 0 { MESSAGE } else { 0 };
+        PollFlags::from_bits(u32::from(mask.cast_unsigned()) | message)
     }
 
     fn service(&self, context: Context) {
@@ -510,7 +562,7 @@ impl File {
     }
 
     /// Wakes who waits, if there is a reason. The pump comes first, always: no wake-up is early.
-    fn tell(&self, pool: &Pool) {
+    pub(super) fn tell(&self, pool: &Pool) {
         let ready = PollFlags::IN | PollFlags::ERR;
         if self.events().intersects(ready) {
             self.notifier.notify();

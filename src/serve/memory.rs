@@ -88,7 +88,7 @@ fn take_descriptor(tid: u32, number: i32) -> Result<OwnedFd, Errno> {
 }
 
 /// The process of a thread.
-fn leader(tid: u32) -> Result<u32, Os> {
+pub fn leader(tid: u32) -> Result<u32, Os> {
     let status = std::fs::read_to_string(format!("/proc/{tid}/status")).map_err(|_| Os::ESRCH)?;
     let line = status.lines().find_map(|line| line.strip_prefix("Tgid:"));
     line.and_then(|pid| pid.trim().parse().ok()).ok_or(Os::ESRCH)

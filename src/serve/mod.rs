@@ -6,6 +6,7 @@
 //! | [`node`] | the node, and that nothing of it stays behind |
 //! | [`device`] | from requests to open files |
 //! | [`file`] | one open file: socket, rings, waiters |
+//! | [`calls`] | what a socket call needs beside the rings |
 //! | [`pool`] | the threads that move messages |
 //! | [`caller`], [`rights`], [`socket`] | nothing happens for a client that it could not do itself |
 //! | [`memory`] | ring memory that nobody can take away |
@@ -14,6 +15,7 @@
 
 mod abi;
 mod caller;
+mod calls;
 mod config;
 mod device;
 mod file;

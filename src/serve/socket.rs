@@ -36,6 +36,9 @@ const OPTIONS: [(i32, i32); 10] = [
 /// More than this is not asked of the real socket's buffer, however large the ring.
 const MOST_BUFFER: usize = 32 << 20;
 
+/// Instructions of a socket filter (`BPF_MAXINSNS`).
+const MOST_INSTRUCTIONS: usize = 4096;
+
 /// Notes the network namespace the daemon runs in.
 pub fn note_home() -> io::Result<()> {
     let home = File::open("/proc/self/ns/net")?;
@@ -107,6 +110,43 @@ impl Socket {
         Ok(name)
     }
 
+    /// The address it is connected to.
+    pub fn peer(&self) -> Result<SockaddrNl, Errno> {
+        let (mut name, mut len) = (SockaddrNl::default(), size_of::<SockaddrNl>() as u32);
+        // SAFETY: an address and its length, both locals.
+        last(unsafe { libc::getpeername(self.raw(), (&raw mut name).cast(), &raw mut len) })?;
+        Ok(name)
+    }
+
+    /// `setsockopt` of any bytes.
+    pub fn set_bytes(&self, level: i32, name: i32, value: &[u8]) -> Result<(), Errno> {
+        // SAFETY: the kernel reads as many bytes as it is told.
+        last(unsafe { libc::setsockopt(self.raw(), level, name, value.as_ptr().cast(), value.len() as u32) })
+    }
+
+    /// `SO_ATTACH_FILTER`: the value has the instructions themselves, where the socket option has their address.
+    pub fn attach_filter(&self, value: &[u8]) -> Result<(), Errno> {
+        let size = size_of::<libc::sock_filter>();
+        if value.is_empty() || value.len() / size > MOST_INSTRUCTIONS || !value.len().is_multiple_of(size) {
+            return Err(Errno::EINVAL);
+        }
+        let filter = value.as_ptr().cast_mut().cast();
+        let program = libc::sock_fprog { len: (value.len() / size) as u16, filter };
+        let len = size_of_val(&program) as u32;
+        // SAFETY: the kernel reads the structure, and as many instructions as it says; it asks no alignment of them.
+        last(unsafe {
+            libc::setsockopt(self.raw(), libc::SOL_SOCKET, libc::SO_ATTACH_FILTER, (&raw const program).cast(), len)
+        })
+    }
+
+    /// `getsockopt` into any bytes: how many were written.
+    pub fn get_bytes(&self, level: i32, name: i32, value: &mut [u8]) -> Result<usize, Errno> {
+        let mut len = value.len() as u32;
+        // SAFETY: the kernel writes as many bytes as it is told at most.
+        last(unsafe { libc::getsockopt(self.raw(), level, name, value.as_mut_ptr().cast(), &raw mut len) })?;
+        Ok(len as usize)
+    }
+
     pub fn membership(&self, add: bool, group: u32, has_ring: bool) -> Result<(), Errno> {
         let option = if add { NETLINK_ADD_MEMBERSHIP } else { NETLINK_DROP_MEMBERSHIP };
         sys::setsockopt(self.raw(), SOL_NETLINK, option, group.cast_signed()).map_err(os)?;
@@ -143,9 +183,18 @@ impl Socket {
     }
 
     /// Sends one message, without sleeping.
-    pub fn send(&self, data: &[u8], credentials: Option<&Credentials>) -> Result<usize, Errno> {
+    pub fn send(
+        &self,
+        mut dest: Option<SockaddrNl>,
+        data: &[u8],
+        credentials: Option<&Credentials>,
+    ) -> Result<usize, Errno> {
         let mut vector = sys::IoVec { base: data.as_ptr().cast_mut(), len: data.len() };
         let mut message = MsgHdr { iov: &raw mut vector, iovlen: 1, ..MsgHdr::EMPTY };
+        if let Some(dest) = &mut dest {
+            message.name = std::ptr::from_mut(dest).cast();
+            message.namelen = size_of_val(dest) as u32;
+        }
         if let Some(credentials) = credentials {
             credentials.attach(&mut message);
         }
@@ -209,15 +258,15 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// `None` where the daemon's own are the client's.
-    pub fn of(rights: &Rights) -> Option<Credentials> {
-        let own = rights.uid == 0 && rights.gid == nix::unistd::getgid().as_raw();
-        // The process id has to be the sender's own.
+    /// `None` where the daemon's own are the client's. `pid` is for those who may name one; others' messages name the
+    /// process that really sends.
+    pub fn of(rights: &Rights, pid: Option<u32>) -> Option<Credentials> {
+        let own = rights.uid == 0 && rights.gid == nix::unistd::getgid().as_raw() && pid.is_none();
         (!own).then(|| Credentials {
             len: 28,
             level: libc::SOL_SOCKET,
             kind: libc::SCM_CREDENTIALS,
-            pid: std::process::id(),
+            pid: pid.unwrap_or_else(std::process::id),
             uid: rights.uid,
             gid: rights.gid,
             pad: 0,

@@ -34,6 +34,17 @@ fn a_client_without_rings_reads_and_writes_messages() {
 }
 
 #[test]
+fn socket_calls_tell_and_take_what_read_and_write_do_not() {
+    let place = Place::new();
+    let daemon = place.start();
+    let mut command = Command::new("python3");
+    command.arg(repository().join("tests/clients/device_calls.py")).arg(place.node());
+    passes(&mut command, &daemon);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+#[test]
 fn nobody_gets_more_rights_than_his_own() {
     let place = Place::new();
     let daemon = place.start();
