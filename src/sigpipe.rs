@@ -21,6 +21,12 @@ extern "C" fn keep() {
     WAS_IGNORED.store(ignored, Ordering::Relaxed);
 }
 
+/// A pipe that nobody reads any more is an error of its `write`, not the end of the process.
+pub fn ignore() {
+    // SAFETY: no handler is installed, only a fixed disposition.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// Puts the disposition back that this process was started with. An exec leaves only these two.
 pub fn restore() {
     let was = if WAS_IGNORED.load(Ordering::Relaxed) { libc::SIG_IGN } else { libc::SIG_DFL };

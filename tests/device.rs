@@ -4,6 +4,10 @@
 
 mod support;
 
+#[path = "device/attacks.rs"]
+mod attacks;
+#[path = "device/cage.rs"]
+mod cage;
 #[path = "device/clients.rs"]
 mod clients;
 #[path = "device/daemon.rs"]

@@ -2,6 +2,9 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::mpsc;
+use std::thread;
+use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use tracing::level_filters::LevelFilter;
@@ -65,6 +68,9 @@ enum NodeArgument {
     Auto,
 }
 
+/// How long the last words may take.
+const PATIENCE: Duration = Duration::from_secs(2);
+
 const HELP: &str = "\
 Examples:
   sudo nlmmap serve                                   /dev/nlmmap, for root
@@ -75,12 +81,14 @@ Signals: SIGTERM and SIGINT end it in order, SIGHUP reads the configuration agai
 
 Configuration:
   log = \"info\"
-  [limits]
-  opens = 8192                    open files together
-  opens_per_uid = 2048            of one user
+  [limits]                        defaults follow what the machine or the control group has, up to these
+  opens = 8192                    open files together; the last sixteenth is root's
+  opens_per_uid = 2048            of one user; default: half of all
+  descriptors = 1048448           of the daemon, three an open file; default: the hard limit less 128
+  descriptors_per_uid = 524224    default: half of them
   ring_bytes_per_open = 67108864  both rings of one open file
-  ring_bytes_per_uid = 536870912  all rings of one user
-  ring_bytes = 1073741824         all rings
+  ring_bytes_per_uid = 536870912  all rings of one user; default: half of all
+  ring_bytes = 1073741824         all rings; default: half of the memory less 48 MiB
 
 Exit status: 0 after a signal; 1 when it fails; 2 for wrong arguments or configuration; 3 when the name, the directory \
 or the link is in use; 4 when this kernel has no such node; 5 without the rights.";
@@ -125,8 +133,17 @@ pub fn main(arguments: Arguments) -> ExitCode {
     match serve::run(&settings) {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            complain(&failure.cause, &failure.cures);
-            ExitCode::from(failure.code)
+            let code = failure.code;
+            // Standard error may be a pipe that nobody reads: not a reason to stay.
+            let (said, done) = mpsc::channel();
+            let words = thread::Builder::new().spawn(move || {
+                complain(&failure.cause, &failure.cures);
+                let _ = said.send(());
+            });
+            if words.is_ok() {
+                let _ = done.recv_timeout(PATIENCE);
+            }
+            ExitCode::from(code)
         }
     }
 }

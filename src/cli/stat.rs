@@ -7,7 +7,7 @@ use std::process::ExitCode;
 use clap::Args;
 
 use super::complain;
-use crate::serve::stat::{self, Entry, Ring};
+use crate::serve::stat::{self, Entry, Ring, Silence};
 
 /// Show the open files of a daemon: clients, rings, messages.
 #[derive(Args)]
@@ -38,13 +38,18 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     let socket = crate::serve::control_socket(&arguments.runtime_dir, &arguments.name);
     let snapshot = match stat::ask(&socket) {
         Ok(snapshot) => snapshot,
-        Err(error) => {
-            let cure = match error.kind() {
-                io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "start the daemon: nlmmap serve",
-                io::ErrorKind::PermissionDenied => "run it as root",
-                _ => "see whether daemon and command are of one version",
+        Err(silence) => {
+            let cure = match &silence {
+                Silence::Stopped(pid) => format!("let it go on: kill -CONT {pid}"),
+                Silence::Busy(_) => "try again; if that does not help, see its log and restart it".to_owned(),
+                Silence::Error(error) => match error.kind() {
+                    io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "start the daemon: nlmmap serve",
+                    io::ErrorKind::PermissionDenied => "run it as root",
+                    _ => "see whether daemon and command are of one version",
+                }
+                .to_owned(),
             };
-            complain(&format!("{}: {error}", socket.display()), &[cure.to_owned()]);
+            complain(&format!("{}: {silence}", socket.display()), &[cure]);
             return ExitCode::FAILURE;
         }
     };
@@ -59,11 +64,15 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         return ExitCode::SUCCESS;
     }
     println!(
-        "{} (pid {}): {} open, {} KiB of rings",
+        "{} (pid {}): {} of {} open, {} of {} KiB of rings, {} of {} descriptors",
         snapshot.name,
         snapshot.pid,
         snapshot.opens,
-        snapshot.ring_bytes >> 10
+        snapshot.limits.opens,
+        snapshot.ring_bytes >> 10,
+        snapshot.limits.ring_bytes >> 10,
+        snapshot.descriptors,
+        snapshot.limits.descriptors
     );
     println!(
         "{:>6} {:>7} {:>6} {:16} {:>6} {:>12} {:>12} {:>8} {:>10} {:>8} {:>8} {:>8}",

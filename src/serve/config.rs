@@ -6,7 +6,7 @@ use std::path::Path;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
-use super::limits::Limits;
+use super::limits::Wanted;
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
@@ -14,7 +14,7 @@ use super::limits::Limits;
 pub struct Config {
     /// `error`, `warn`, `info`, `debug` or `trace`; the command line's comes first.
     pub log: Option<String>,
-    pub limits: Limits,
+    pub limits: Wanted,
 }
 
 impl Config {
@@ -54,7 +54,7 @@ mod tests {
     fn what_is_not_said_has_its_default_and_what_is_unknown_is_refused() {
         assert_eq!(Config::parse("").unwrap(), Config::default());
         let config = Config::parse("log = \"debug\"\n[limits]\nopens = 5\n").unwrap();
-        assert_eq!(config.limits, Limits { opens: 5, ..Limits::default() });
+        assert_eq!(config.limits, Wanted { opens: Some(5), ..Wanted::default() });
         assert_eq!(config.level().unwrap(), Some(LevelFilter::DEBUG));
         assert!(Config::parse("[limits]\nopenz = 5\n").unwrap_err().contains("openz"));
         assert!(Config::parse("log = \"loud\"").unwrap_err().contains("loud"));

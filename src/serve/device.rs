@@ -11,7 +11,7 @@ use nlmmap_ring::endpoint::Which;
 use super::abi::{self, Words};
 use super::caller::Client;
 use super::file::File;
-use super::limits::{Exceeded, Ledger};
+use super::limits::Ledger;
 use super::pool::Pool;
 use super::{log, memory};
 
@@ -48,11 +48,14 @@ impl Netlink {
             log::refused_open(&request.caller, &why);
             errno
         })?;
-        let ticket = self.ledger.open(client.uid).map_err(|Exceeded(limit)| {
-            log::refused(&client, format_args!("one open more exceeds the limit {limit}"));
-            if limit == "opens" { Errno::ENFILE } else { Errno::EMFILE }
+        let ticket = self.ledger.open(client.uid).map_err(|limit| {
+            log::refused(&client, format_args!("one open more exceeds {limit}"));
+            limit.errno()
         })?;
-        let rings = memory::new().map_err(memory::errno)?;
+        let rings = memory::new().map_err(|error| {
+            log::refused(&client, format_args!("no memory object: {error}"));
+            memory::errno(error)
+        })?;
         let opening = match request.node {
             NodeKind::Fuse => Opening::new().backing(rings.try_clone()?),
             NodeKind::Cuse => Opening::new(),

@@ -19,7 +19,7 @@ use nlmmap_ring::sys::{self, IoVec, MsgHdr, SockaddrNl};
 use super::abi::{self, Kick, MapInfo};
 use super::caller::{self, Client};
 use super::calls::{Calls, Mappers};
-use super::limits::{Exceeded, Ticket};
+use super::limits::Ticket;
 use super::memory;
 use super::pool::Pool;
 use super::rights::Rights;
@@ -275,10 +275,10 @@ impl File {
     fn arrange(&self, rings: &mut Rings, which: Which, wanted: Option<Geometry>) -> Result<(), Errno> {
         let before = std::mem::replace(rings.slot(which), wanted);
         let bytes = (rings.len(Which::Rx) + rings.len(Which::Tx)) as u64;
-        if let Err(Exceeded(limit)) = rings.ticket.set_ring_bytes(bytes) {
+        if let Err(limit) = rings.ticket.set_ring_bytes(bytes) {
             *rings.slot(which) = before;
-            super::log::refused(&self.client, format_args!("a ring of {bytes} bytes exceeds the limit {limit}"));
-            return Err(Errno::ENOMEM);
+            super::log::refused(&self.client, format_args!("rings of {bytes} bytes exceed {limit}"));
+            return Err(limit.errno());
         }
         if self.node == NodeKind::Cuse {
             // They move again when there is memory for the new ones.

@@ -1,18 +1,52 @@
-//! How much clients may hold: open files and ring memory, for each, for each user, and together.
+//! How much clients may hold: open files, descriptors and ring memory, for each, for each user, and together.
+//!
+//! What the configuration does not say follows what there is ([`machine`]); what it says is taken, and a warning tells when
+//! there is not so much.
 
-use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+mod ledger;
+mod machine;
 
-use serde::Deserialize;
+use std::fmt;
+
+use cuse_rs::Errno;
+use serde::{Deserialize, Serialize};
+
+pub use ledger::{Ledger, Ticket};
+pub use machine::Machine;
+
+/// Descriptors that one open file takes: its memory twice, its socket.
+pub const DESCRIPTORS_PER_OPEN: u64 = 3;
+/// Descriptors of the daemon itself: connections, pumps, the control socket, files it reads.
+const OWN_DESCRIPTORS: u64 = 128;
+/// Memory of the daemon itself. Never given to clients.
+const OWN_MEMORY: u64 = 48 << 20;
+/// What an open file may hold beside its rings: messages that wait to be read as copies (`nlmmap_ring::store`).
+const QUEUED_PER_OPEN: u64 = 1 << 20;
 
 /// The section `[limits]` of the configuration.
-#[derive(Clone, Debug, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, Deserialize, PartialEq, Eq)]
 #[serde(deny_unknown_fields, default)]
+pub struct Wanted {
+    pub opens: Option<u32>,
+    pub opens_per_uid: Option<u32>,
+    pub descriptors: Option<u64>,
+    pub descriptors_per_uid: Option<u64>,
+    pub ring_bytes_per_open: Option<u64>,
+    pub ring_bytes_per_uid: Option<u64>,
+    pub ring_bytes: Option<u64>,
+}
+
+/// The limits in force.
+#[derive(Clone, Copy, Debug, Deserialize, PartialEq, Eq, Serialize)]
 pub struct Limits {
     /// Open files together.
     pub opens: u32,
     /// Open files of one user.
     pub opens_per_uid: u32,
+    /// Descriptors of the daemon for all open files.
+    pub descriptors: u64,
+    /// Descriptors of the daemon for the open files of one user.
+    pub descriptors_per_uid: u64,
     /// Bytes of both rings of one open file.
     pub ring_bytes_per_open: u64,
     /// Bytes of all rings of one user.
@@ -21,125 +55,106 @@ pub struct Limits {
     pub ring_bytes: u64,
 }
 
-impl Default for Limits {
-    fn default() -> Limits {
-        Limits {
-            opens: 8192,
-            opens_per_uid: 2048,
-            ring_bytes_per_open: 64 << 20,
-            ring_bytes_per_uid: 512 << 20,
-            ring_bytes: 1 << 30,
+impl Limits {
+    /// The limits on this machine, and what to warn of.
+    ///
+    /// # Errors
+    /// Why nobody could be served with so little.
+    pub fn settle(wanted: &Wanted, machine: Machine) -> Result<(Limits, Vec<String>), String> {
+        let mut warnings = Vec::new();
+        let clients = machine.memory.saturating_sub(OWN_MEMORY);
+        let there = machine.descriptors.saturating_sub(OWN_DESCRIPTORS.min(machine.descriptors / 2));
+        if there < DESCRIPTORS_PER_OPEN {
+            return Err(format!(
+                "{} open descriptors are allowed, which leaves none for clients: raise LimitNOFILE= of the unit, or \
+                 `ulimit -Hn`",
+                machine.descriptors
+            ));
         }
+        let mut descriptors = wanted.descriptors.unwrap_or(there);
+        if descriptors > there {
+            warnings.push(format!(
+                "descriptors = {descriptors}, but of the {} that are allowed {there} are for clients: raise \
+                 LimitNOFILE= of the unit, or `ulimit -Hn`",
+                machine.descriptors
+            ));
+            descriptors = there;
+        }
+        let fit = u32::try_from(descriptors / DESCRIPTORS_PER_OPEN).unwrap_or(u32::MAX);
+        let hold = u32::try_from((clients / 4 / QUEUED_PER_OPEN).max(16)).unwrap_or(u32::MAX);
+        let opens = wanted.opens.unwrap_or(hold.min(8192));
+        if wanted.opens.is_some() && opens > fit {
+            warnings.push(format!(
+                "opens = {opens}, but {descriptors} descriptors are enough for {fit}: raise LimitNOFILE= of the unit, or \
+                 `ulimit -Hn`"
+            ));
+        }
+        let ring_bytes = wanted.ring_bytes.unwrap_or((clients / 2).min(1 << 30));
+        if ring_bytes > clients {
+            warnings.push(format!(
+                "ring_bytes = {ring_bytes}, but this machine or control group has {} in all: a ring that does not fit \
+                 any more is refused with ENOMEM",
+                machine.memory
+            ));
+        }
+        let ring_bytes_per_uid = wanted.ring_bytes_per_uid.unwrap_or(ring_bytes / 2);
+        let limits = Limits {
+            opens,
+            opens_per_uid: wanted.opens_per_uid.unwrap_or((opens / 2).clamp(1, 2048)),
+            descriptors,
+            descriptors_per_uid: wanted.descriptors_per_uid.unwrap_or((descriptors / 2).max(DESCRIPTORS_PER_OPEN)),
+            ring_bytes_per_open: wanted.ring_bytes_per_open.unwrap_or(ring_bytes_per_uid.min(64 << 20)),
+            ring_bytes_per_uid,
+            ring_bytes,
+        };
+        Ok((limits, warnings))
     }
 }
 
-/// What one user holds, or all.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Held {
-    pub opens: u32,
-    pub ring_bytes: u64,
-}
-
-#[derive(Default)]
-struct Book {
-    all: Held,
-    users: HashMap<u32, Held>,
-}
-
-/// Limits and what is held at the moment.
-#[derive(Default)]
-pub struct Ledger {
-    limits: RwLock<Limits>,
-    book: Mutex<Book>,
-}
-
-/// Which limit is in the way.
+/// Which limit is in the way, and where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Exceeded(pub &'static str);
+pub enum Exceeded {
+    Opens(u32),
+    OpensPerUid(u32),
+    Descriptors(u64),
+    DescriptorsPerUid(u64),
+    RingBytesPerOpen(u64),
+    RingBytesPerUid(u64),
+    RingBytes(u64),
+    /// Bytes that are left.
+    Memory(u64),
+}
 
-impl Ledger {
-    pub fn new(limits: Limits) -> Arc<Ledger> {
-        Arc::new(Ledger { limits: RwLock::new(limits), book: Mutex::default() })
-    }
-
-    /// New limits; what is held already stays.
-    pub fn set_limits(&self, limits: Limits) {
-        *self.limits.write().unwrap_or_else(PoisonError::into_inner) = limits;
-    }
-
-    fn limits(&self) -> Limits {
-        self.limits.read().unwrap_or_else(PoisonError::into_inner).clone()
-    }
-
-    fn book(&self) -> MutexGuard<'_, Book> {
-        self.book.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// What all clients hold.
-    pub fn held(&self) -> Held {
-        self.book().all
-    }
-
-    /// One more open file of user `uid`.
-    pub fn open(self: &Arc<Ledger>, uid: u32) -> Result<Ticket, Exceeded> {
-        let limits = self.limits();
-        let mut book = self.book();
-        if book.all.opens >= limits.opens {
-            return Err(Exceeded("opens"));
+impl Exceeded {
+    /// What the client gets: what the system gives when its own tables are full.
+    pub fn errno(self) -> Errno {
+        match self {
+            Exceeded::Opens(_) | Exceeded::Descriptors(_) => Errno::ENFILE,
+            Exceeded::OpensPerUid(_) | Exceeded::DescriptorsPerUid(_) => Errno::EMFILE,
+            _ => Errno::ENOMEM,
         }
-        if book.users.get(&uid).is_some_and(|user| user.opens >= limits.opens_per_uid) {
-            return Err(Exceeded("opens_per_uid"));
-        }
-        book.all.opens += 1;
-        book.users.entry(uid).or_default().opens += 1;
-        Ok(Ticket { ledger: self.clone(), uid, ring_bytes: 0 })
     }
 }
 
-/// One open file's share; dropped, it is given back.
-pub struct Ticket {
-    ledger: Arc<Ledger>,
-    uid: u32,
-    ring_bytes: u64,
-}
-
-impl Ticket {
-    /// The open file shall have this many bytes of rings.
-    pub fn set_ring_bytes(&mut self, bytes: u64) -> Result<(), Exceeded> {
-        let limits = self.ledger.limits();
-        let mut book = self.ledger.book();
-        let user = book.users.get(&self.uid).copied().unwrap_or_default();
-        let with = |held: u64| held.saturating_sub(self.ring_bytes).saturating_add(bytes);
-        if bytes > self.ring_bytes {
-            if bytes > limits.ring_bytes_per_open {
-                return Err(Exceeded("ring_bytes_per_open"));
+impl fmt::Display for Exceeded {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (name, value) = match *self {
+            Exceeded::Opens(value) => ("opens", value.into()),
+            Exceeded::OpensPerUid(value) => ("opens_per_uid", value.into()),
+            Exceeded::Descriptors(value) => ("descriptors", value),
+            Exceeded::DescriptorsPerUid(value) => ("descriptors_per_uid", value),
+            Exceeded::RingBytesPerOpen(value) => ("ring_bytes_per_open", value),
+            Exceeded::RingBytesPerUid(value) => ("ring_bytes_per_uid", value),
+            Exceeded::RingBytes(value) => ("ring_bytes", value),
+            Exceeded::Memory(left) => {
+                return write!(f, "the {left} bytes of memory that are left: give the machine or control group more");
             }
-            if with(user.ring_bytes) > limits.ring_bytes_per_uid {
-                return Err(Exceeded("ring_bytes_per_uid"));
-            }
-            if with(book.all.ring_bytes) > limits.ring_bytes {
-                return Err(Exceeded("ring_bytes"));
-            }
-        }
-        book.all.ring_bytes = with(book.all.ring_bytes);
-        book.users.entry(self.uid).or_default().ring_bytes = with(user.ring_bytes);
-        self.ring_bytes = bytes;
-        Ok(())
-    }
-}
-
-impl Drop for Ticket {
-    fn drop(&mut self) {
-        let mut book = self.ledger.book();
-        book.all.opens -= 1;
-        book.all.ring_bytes -= self.ring_bytes;
-        if let Some(user) = book.users.get_mut(&self.uid) {
-            user.opens -= 1;
-            user.ring_bytes -= self.ring_bytes;
-            if *user == Held::default() {
-                book.users.remove(&self.uid);
-            }
-        }
+        };
+        let cure = match self {
+            Exceeded::Descriptors(_) => "raise LimitNOFILE= of the unit, or `ulimit -Hn`",
+            _ => "raise it in [limits] of the configuration",
+        };
+        write!(f, "the limit {name} = {value}: {cure}")
     }
 }
 
@@ -147,32 +162,58 @@ impl Drop for Ticket {
 mod tests {
     use super::*;
 
+    const LARGE: Machine = Machine { memory: 64 << 30, descriptors: 1 << 20 };
+
+    fn settle(wanted: &Wanted, machine: Machine) -> (Limits, Vec<String>) {
+        Limits::settle(wanted, machine).unwrap()
+    }
+
     #[test]
-    fn each_limit_holds_and_is_given_back() {
-        let ledger = Ledger::new(Limits {
-            opens: 3,
-            opens_per_uid: 2,
-            ring_bytes_per_open: 100,
-            ring_bytes_per_uid: 150,
-            ring_bytes: 200,
-        });
-        let mut one = ledger.open(1).unwrap();
-        let mut two = ledger.open(1).unwrap();
-        assert_eq!(ledger.open(1).err(), Some(Exceeded("opens_per_uid")));
-        let mut three = ledger.open(2).unwrap();
-        assert_eq!(ledger.open(3).err(), Some(Exceeded("opens")));
-        assert_eq!(one.set_ring_bytes(101), Err(Exceeded("ring_bytes_per_open")));
-        one.set_ring_bytes(100).unwrap();
-        assert_eq!(two.set_ring_bytes(51), Err(Exceeded("ring_bytes_per_uid")));
-        two.set_ring_bytes(50).unwrap();
-        assert_eq!(three.set_ring_bytes(51), Err(Exceeded("ring_bytes")));
-        one.set_ring_bytes(40).unwrap();
-        three.set_ring_bytes(100).unwrap();
-        assert_eq!(ledger.held(), Held { opens: 3, ring_bytes: 190 });
-        ledger.set_limits(Limits { ring_bytes_per_open: 1, ..Limits::default() });
-        one.set_ring_bytes(10).unwrap();
-        drop((one, two, three));
-        assert_eq!(ledger.held(), Held::default());
-        assert!(ledger.book().users.is_empty());
+    fn defaults_follow_what_there_is() {
+        let (large, warnings) = settle(&Wanted::default(), LARGE);
+        assert_eq!((large.opens, large.opens_per_uid), (8192, 2048));
+        assert_eq!(
+            (large.ring_bytes_per_open, large.ring_bytes_per_uid, large.ring_bytes),
+            (64 << 20, 512 << 20, 1 << 30)
+        );
+        assert!(warnings.is_empty());
+        for mib in [20, 64, 128, 300, 1024, 4096] {
+            let (small, _) = settle(&Wanted::default(), Machine { memory: mib << 20, descriptors: 1024 });
+            let queued = u64::from(small.opens) * QUEUED_PER_OPEN;
+            assert!(mib < 128 || small.ring_bytes + queued + OWN_MEMORY <= mib << 20, "{mib} MiB: {small:?}");
+            assert!(small.ring_bytes_per_uid <= small.ring_bytes / 2, "{mib} MiB: {small:?}");
+            assert!(small.descriptors + OWN_DESCRIPTORS <= 1024);
+        }
+        assert!(
+            Limits::settle(&Wanted::default(), Machine { descriptors: 4, ..LARGE }).unwrap_err().contains("ulimit")
+        );
+    }
+
+    #[test]
+    fn what_is_said_is_taken_and_what_is_not_there_is_warned_of() {
+        let wanted = Wanted { opens: Some(5), ring_bytes: Some(7), ..Wanted::default() };
+        let (limits, warnings) = settle(&wanted, LARGE);
+        assert_eq!((limits.opens, limits.ring_bytes, limits.ring_bytes_per_open), (5, 7, 3));
+        assert!(warnings.is_empty());
+        let wanted =
+            Wanted { opens: Some(2000), descriptors: Some(3000), ring_bytes: Some(1 << 40), ..Wanted::default() };
+        let (limits, warnings) = settle(&wanted, Machine { memory: 1 << 30, descriptors: 1024 });
+        assert_eq!((limits.opens, limits.descriptors), (2000, 1024 - OWN_DESCRIPTORS));
+        assert_eq!(warnings.len(), 3, "{warnings:?}");
+        for (warning, word) in warnings.iter().zip(["descriptors = 3000", "opens = 2000", "ring_bytes = "]) {
+            assert!(warning.starts_with(word), "{warning}");
+        }
+    }
+
+    #[test]
+    fn refusals_name_limit_and_cure() {
+        assert_eq!(
+            Exceeded::OpensPerUid(3).to_string(),
+            "the limit opens_per_uid = 3: raise it in [limits] of the configuration"
+        );
+        assert!(Exceeded::Descriptors(3).to_string().contains("LimitNOFILE="));
+        assert!(Exceeded::Memory(3).to_string().contains("control group"));
+        assert_eq!(Exceeded::Descriptors(3).errno(), Errno::ENFILE);
+        assert_eq!(Exceeded::Memory(3).errno(), Errno::ENOMEM);
     }
 }

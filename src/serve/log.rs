@@ -1,9 +1,19 @@
 //! Log lines: for people on a terminal, for the journal without colors and times; refusals never in floods.
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | [`queue`] | whoever logs never waits for standard error; what had no room is counted, and told later |
+//! | [`floods`] | no user's refusals hide another's |
+
+mod floods;
+mod queue;
 
 use std::fmt;
 use std::io::{self, IsTerminal};
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Instant;
+use std::panic;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
 
 use cuse_rs::Caller;
 use tracing::level_filters::LevelFilter;
@@ -12,58 +22,99 @@ use tracing_subscriber::prelude::*;
 use tracing_subscriber::reload;
 
 use super::caller::Client;
+use floods::{Floods, Verdict};
+use queue::Queue;
 
-/// Refusals that are logged in one second; clients can cause any number.
-const MOST_A_SECOND: u64 = 10;
+/// How long the end waits for the last lines.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 
-/// Sets the level of a running log.
-pub type SetLevel = Box<dyn Fn(LevelFilter) + Send>;
+static QUEUE: OnceLock<Arc<Queue>> = OnceLock::new();
+static FLOODS: Mutex<Floods> = Mutex::new(Floods::new());
 
-/// Starts the log on standard error.
-pub fn start(level: LevelFilter) -> SetLevel {
+/// The running log. Dropped, it has written what it could within a second.
+pub struct Log {
+    set_level: Box<dyn Fn(LevelFilter) + Send>,
+}
+
+impl Log {
+    /// Sets the level.
+    pub fn set_level(&self, level: LevelFilter) {
+        (self.set_level)(level);
+    }
+}
+
+impl Drop for Log {
+    fn drop(&mut self) {
+        finish();
+    }
+}
+
+fn finish() {
+    if let Some(queue) = QUEUE.get() {
+        queue.wait_until_written(LAST_WORDS);
+    }
+}
+
+/// Starts the log on standard error, and the thread that writes it: what forks without an exec forks before this.
+pub fn start(level: LevelFilter) -> io::Result<Log> {
+    let queue = QUEUE.get_or_init(|| Arc::new(Queue::new())).clone();
     let (filter, handle) = reload::Layer::new(level);
-    let lines = layer().with_writer(io::stderr).with_target(false).with_ansi(io::stderr().is_terminal());
+    let writer = queue.clone();
+    let lines = layer().with_writer(move || writer.writer()).with_target(false).with_ansi(io::stderr().is_terminal());
     // The journal has times of its own.
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let lines = if in_journal { lines.without_time().boxed() } else { lines.boxed() };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
-    Box::new(move |level| {
+    thread::Builder::new().name("log".into()).spawn(move || queue.write_all(io::stderr(), tell_later))?;
+    // A panic prints, and would wait for standard error as well.
+    panic::set_hook(Box::new(|panic| {
+        tracing::error!("{panic}");
+        finish();
+    }));
+    let set_level = Box::new(move |level| {
         // Fails only when the log is gone.
         let _ = handle.reload(level);
-    })
+    });
+    Ok(Log { set_level })
 }
 
-/// The second of the process's life, and how many lines it has had.
-static BUDGET: AtomicU64 = AtomicU64::new(0);
+fn floods() -> MutexGuard<'static, Floods> {
+    FLOODS.lock().unwrap_or_else(PoisonError::into_inner)
+}
 
-fn within_budget() -> bool {
-    static START: std::sync::OnceLock<Instant> = std::sync::OnceLock::new();
-    let second = START.get_or_init(Instant::now).elapsed().as_secs() + 1;
-    let next = |old: u64| if old >> 16 == second { old + 1 } else { second << 16 | 1 };
-    let old = BUDGET.fetch_update(Ordering::Relaxed, Ordering::Relaxed, |old| {
-        let new = next(old);
-        (new & 0xffff <= MOST_A_SECOND + 1).then_some(new)
-    });
-    match old {
-        Ok(old) if next(old) & 0xffff == MOST_A_SECOND + 1 => {
-            tracing::warn!("further refusals of this second are not logged");
-            false
-        }
-        Ok(_) => true,
-        Err(_) => false,
+/// Lines about lines that were not written. Gives when there may be more of them.
+fn tell_later(dropped: u64) -> Option<Duration> {
+    if dropped != 0 {
+        tracing::warn!(lines = dropped, "log lines were lost: standard error was not read in time");
     }
+    let (untold, next) = floods().untold(Instant::now());
+    for (uid, count) in untold {
+        match uid {
+            Some(uid) => tracing::warn!(uid, count, "further refusals were not logged"),
+            None => tracing::warn!(count, "further refusals of other users were not logged"),
+        }
+    }
+    next
+}
+
+fn within_budget(uid: u32) -> bool {
+    let verdict = floods().judge(uid, Instant::now());
+    if let (Verdict::FirstUntold, Some(queue)) = (verdict, QUEUE.get()) {
+        queue.wake();
+    }
+    verdict == Verdict::Tell
 }
 
 /// Something was refused to a client.
 pub fn refused(client: &Client, why: fmt::Arguments<'_>) {
-    if within_budget() {
+    if within_budget(client.uid) {
         tracing::warn!(pid = client.pid, uid = client.uid, command = client.command, "refused: {why}");
     }
 }
 
 /// An open was refused.
 pub fn refused_open(caller: &Caller, why: &str) {
-    if within_budget() {
+    if within_budget(caller.uid) {
         tracing::warn!(tid = caller.tid, uid = caller.uid, "open refused: {why}");
     }
 }

@@ -42,7 +42,7 @@ use tracing::level_filters::LevelFilter;
 
 use config::Config;
 use device::Netlink;
-use limits::Ledger;
+use limits::{Ledger, Limits, Machine};
 
 /// Which node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -114,7 +114,9 @@ fn read_config(settings: &Settings) -> Result<Config, Failure> {
 /// Why there is no node, or how it ended badly.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
     let config = read_config(settings)?;
-    let set_level = log::start(level(settings, &config)?);
+    crate::sigpipe::ignore();
+    let log = log::start(level(settings, &config)?);
+    let log = log.map_err(|error| Failure::new(1, format!("cannot start the thread of the log: {error}")))?;
     rights::note_own().map_err(|why| Failure::new(5, why))?;
     socket::note_home().map_err(|error| Failure::new(1, format!("cannot open /proc/self/ns/net: {error}")))?;
     node::allow_many_descriptors();
@@ -135,7 +137,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::new(1, format!("cannot receive signals: {error}")))?;
     let pool = pool::Pool::new().map_err(|error| Failure::new(1, format!("cannot make the thread pool: {error}")))?;
-    let ledger = Ledger::new(config.limits.clone());
+    let ledger = Ledger::new(settle(&config).map_err(|why| Failure::new(1, why))?);
     let device = |kind: NodeKind| {
         Arc::new(Netlink { pool: pool.clone(), ledger: ledger.clone(), max_write: node::max_write(kind) })
     };
@@ -173,7 +175,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let mut outcome = Ok(());
     for event in &received {
         match event {
-            Event::Signal(SIGHUP) => reload(settings, &ledger, &set_level),
+            Event::Signal(SIGHUP) => reload(settings, &ledger, &log),
             Event::Signal(signal) => {
                 tracing::info!(signal, opens = ledger.held().opens, "ending");
                 let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
@@ -200,14 +202,35 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     outcome
 }
 
+/// The limits that a configuration means here.
+fn settle(config: &Config) -> Result<Limits, String> {
+    let (limits, warnings) = Limits::settle(&config.limits, Machine::read())?;
+    for warning in warnings {
+        tracing::warn!("{warning}");
+    }
+    tracing::info!(
+        opens = limits.opens,
+        descriptors = limits.descriptors,
+        ring_bytes = limits.ring_bytes,
+        ring_bytes_per_uid = limits.ring_bytes_per_uid,
+        "limits"
+    );
+    Ok(limits)
+}
+
 /// Reads the configuration again; one that is wrong changes nothing.
-fn reload(settings: &Settings, ledger: &Ledger, set_level: &log::SetLevel) {
+fn reload(settings: &Settings, ledger: &Ledger, log: &log::Log) {
     let _ = sd_notify::notify(false, &[NotifyState::Reloading]);
     match read_config(settings).and_then(|config| Ok((level(settings, &config)?, config))) {
         Ok((level, config)) => {
-            set_level(level);
-            tracing::info!(limits = ?config.limits, "configuration read");
-            ledger.set_limits(config.limits);
+            log.set_level(level);
+            match settle(&config) {
+                Ok(limits) => {
+                    tracing::info!("configuration read");
+                    ledger.set_limits(limits);
+                }
+                Err(why) => tracing::error!("limits kept as they were: {why}"),
+            }
         }
         Err(failure) => tracing::error!("configuration kept as it was: {}", failure.cause),
     }

@@ -1,23 +1,19 @@
 //! What the daemon tells of itself: a snapshot as JSON, for whoever connects to the control socket.
 
-use std::fs;
-use std::io::{self, Read, Write};
-use std::os::unix::fs::PermissionsExt;
-use std::os::unix::net::{UnixListener, UnixStream};
-use std::path::{Path, PathBuf};
-use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::thread::{self, JoinHandle};
-use std::time::Duration;
+mod ask;
+mod server;
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+pub use ask::{Silence, ask};
+pub use server::Server;
 
 use cuse_rs::NodeKind;
 use serde::{Deserialize, Serialize};
 
 use super::device::Netlink;
 use super::file::File;
-
-/// A client that connects and does not read gets no more than this.
-const PATIENCE: Duration = Duration::from_secs(2);
+use super::limits::Limits;
 
 /// The daemon at one moment.
 #[derive(Debug, Deserialize, Serialize)]
@@ -26,6 +22,9 @@ pub struct Snapshot {
     pub pid: u32,
     pub opens: u32,
     pub ring_bytes: u64,
+    /// Descriptors of the daemon that the open files take.
+    pub descriptors: u64,
+    pub limits: Limits,
     pub endpoints: Vec<Entry>,
 }
 
@@ -104,64 +103,13 @@ fn snapshot(name: &str, device: &Netlink) -> Snapshot {
     let held = device.ledger.held();
     let mut endpoints: Vec<Entry> = device.pool.files().iter().map(|file| entry(file)).collect();
     endpoints.sort_by_key(|entry| entry.handle);
-    Snapshot { name: name.into(), pid: std::process::id(), opens: held.opens, ring_bytes: held.ring_bytes, endpoints }
-}
-
-/// The control socket. Dropped, it is gone.
-pub struct Server {
-    path: PathBuf,
-    stop: Arc<AtomicBool>,
-    thread: Option<JoinHandle<()>>,
-}
-
-impl Server {
-    /// Listens at `path`, which nobody else serves: the caller holds the daemon's lock, so what lies there is stale.
-    pub fn start(path: &Path, name: &str, device: Arc<Netlink>) -> io::Result<Server> {
-        match fs::remove_file(path) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        let stop = Arc::new(AtomicBool::new(false));
-        let (stopped, name) = (stop.clone(), name.to_owned());
-        let thread = thread::Builder::new().name("control".into()).spawn(move || {
-            for stream in listener.incoming() {
-                if stopped.load(Ordering::Acquire) {
-                    return;
-                }
-                match stream.and_then(|stream| answer(stream, &name, &device)) {
-                    Ok(()) => {}
-                    Err(error) => tracing::debug!(%error, "control socket"),
-                }
-            }
-        })?;
-        Ok(Server { path: path.into(), stop, thread: Some(thread) })
+    Snapshot {
+        name: name.into(),
+        pid: std::process::id(),
+        opens: held.opens,
+        ring_bytes: held.ring_bytes,
+        descriptors: held.descriptors(),
+        limits: device.ledger.limits(),
+        endpoints,
     }
-}
-
-fn answer(mut stream: UnixStream, name: &str, device: &Netlink) -> io::Result<()> {
-    stream.set_write_timeout(Some(PATIENCE))?;
-    let mut text = serde_json::to_vec(&snapshot(name, device))?;
-    text.push(b'\n');
-    stream.write_all(&text)
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::Release);
-        // Wakes the thread, so that it sees that.
-        let woken = UnixStream::connect(&self.path).is_ok();
-        let _ = fs::remove_file(&self.path);
-        if let (true, Some(thread)) = (woken, self.thread.take()) {
-            let _ = thread.join();
-        }
-    }
-}
-
-/// Asks the daemon behind a control socket.
-pub fn ask(path: &Path) -> io::Result<Snapshot> {
-    let mut text = Vec::new();
-    UnixStream::connect(path)?.read_to_end(&mut text)?;
-    Ok(serde_json::from_slice(&text)?)
 }

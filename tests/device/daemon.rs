@@ -66,12 +66,20 @@ impl Place {
 
     /// Starts it, and waits until it says that it is ready.
     pub fn start(&self) -> Daemon<'_> {
+        self.start_as(|_| {})
+    }
+
+    /// The same, in a cage or with another standard error.
+    pub fn start_as(&self, arrange: impl FnOnce(&mut Command)) -> Daemon<'_> {
         let notify = self.path("notify");
         let _ = fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).expect("a notify socket");
         socket.set_read_timeout(Some(LIMIT)).expect("a time-out");
         let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("a log file");
-        let child = self.serve().env("NOTIFY_SOCKET", &notify).stderr(log).spawn().expect("the daemon starts");
+        let mut command = self.serve();
+        command.env("NOTIFY_SOCKET", &notify).stderr(log);
+        arrange(&mut command);
+        let child = command.spawn().expect("the daemon starts");
         let daemon = Daemon { place: self, child };
         let mut text = [0; 256];
         let len = socket.recv(&mut text).unwrap_or_else(|e| panic!("no READY: {e}\n{}", daemon.log()));

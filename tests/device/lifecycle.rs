@@ -223,7 +223,8 @@ fn a_second_daemon_of_one_name_is_refused() {
 fn limits_hold_and_are_read_again() {
     let mut place = Place::new();
     let config = place.path("config.toml");
-    fs::write(&config, "[limits]\nopens = 2\nring_bytes_per_open = 65536\n").expect("a configuration");
+    fs::write(&config, "[limits]\nopens = 2\nopens_per_uid = 2\nring_bytes_per_open = 65536\n")
+        .expect("a configuration");
     place.args = vec!["--config".into(), config.display().to_string()];
     let daemon = place.start();
     let again = || File::options().read(true).write(true).open(place.node());
@@ -239,7 +240,7 @@ fn limits_hold_and_are_read_again() {
     wait_for(|| daemon.log().contains("configuration kept as it was"), || daemon.log());
     assert!(again().is_err(), "the limits of before hold");
 
-    fs::write(&config, "[limits]\nopens = 3\n").expect("a configuration");
+    fs::write(&config, "[limits]\nopens = 3\nopens_per_uid = 3\n").expect("a configuration");
     daemon.signal(Signal::SIGHUP);
     wait_for(|| daemon.log().contains("configuration read"), || daemon.log());
     let third = again().expect("one more");
@@ -330,5 +331,23 @@ fn a_flooded_client_that_never_reads_delays_nobody() {
     assert_eq!(endpoint["occupied"], 4, "{endpoint}");
     drop(victim);
     daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+#[test]
+fn stat_does_not_wait_for_a_stopped_daemon() {
+    let place = Place::new();
+    let daemon = place.start();
+    daemon.signal(Signal::SIGSTOP);
+    let mut command = Command::new(NLMMAP);
+    command.args(["stat", "--name", &place.name, "--runtime-dir"]).arg(place.path("run"));
+    let asked = output(&mut command);
+    daemon.signal(Signal::SIGCONT);
+    let text = String::from_utf8_lossy(&asked.stderr).into_owned();
+    assert_eq!(asked.status.code(), Some(1), "{text}");
+    let pid = daemon.pid();
+    assert!(text.contains(&format!("the daemon (pid {pid}) is stopped")), "{text}");
+    assert!(text.contains(&format!("cure: let it go on: kill -CONT {pid}")), "{text}");
+    daemon.stat();
     daemon.stop();
 }

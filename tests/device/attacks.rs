@@ -1,0 +1,192 @@
+//! A hostile client beside a witness, who must notice nothing: each request of his is answered once, in order, in time.
+
+use std::fs;
+use std::io::Read;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use nix::sys::signal::Signal;
+
+use crate::cage::{MemoryCage, limit_descriptors};
+use crate::daemon::{Daemon, Place, client, passes};
+
+/// What a request of a witness may take at most. Generous: the machine may be busy; an attack that works makes it minutes.
+const PATIENCE_US: f64 = 10e6;
+const NOBODY: u32 = 65534;
+
+/// A client that goes on beside the test. Ended with it.
+pub struct Beside(Child);
+
+impl Beside {
+    fn start(command: &mut Command) -> Beside {
+        Beside(command.stdout(Stdio::piped()).spawn().expect("a client"))
+    }
+
+    /// The next line it prints.
+    fn line(&mut self) -> String {
+        let mut line = String::new();
+        let out = self.0.stdout.as_mut().expect("a pipe");
+        // Byte by byte: nothing behind the line is taken.
+        let mut byte = [0];
+        while !line.ends_with('\n') && out.read(&mut byte).expect("its output") == 1 {
+            line.push(char::from(byte[0]));
+        }
+        line
+    }
+}
+
+impl Drop for Beside {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+fn witness(place: &Place, seconds: u32) -> Beside {
+    let mut witness = Beside::start(client("device_witness").arg(place.node()).arg(seconds.to_string()));
+    assert_eq!(witness.line(), "ready\n");
+    witness
+}
+
+/// The witness's report: nothing lost, nothing late.
+#[track_caller]
+fn unharmed(mut witness: Beside, daemon: &Daemon<'_>) {
+    let line = witness.line();
+    let status = witness.0.wait().expect("it ends");
+    assert!(status.success(), "the witness: {status}\n{}", daemon.tail());
+    let numbers: Vec<f64> = line.split(' ').filter_map(|word| word.trim().parse().ok()).collect();
+    assert!(numbers.len() == 4 && numbers[0] >= 10.0 && numbers[3] < PATIENCE_US, "{line}\n{}", daemon.tail());
+}
+
+fn greedy(place: &Place, uid: u32, args: &[&str]) -> Beside {
+    Beside::start(client("device_greedy").arg(place.node()).args(args).uid(uid).gid(uid))
+}
+
+#[test]
+fn rings_that_do_not_fit_into_the_memory_are_refused_and_kill_nobody() {
+    // By the defaults, and with limits far beyond what there is.
+    for config in ["", "[limits]\nring_bytes = 8589934592\nring_bytes_per_open = 67108864\n"] {
+        let Some(cage) = MemoryCage::new(300 << 20) else {
+            return;
+        };
+        let mut place = Place::new();
+        fs::write(place.path("config"), config).expect("a configuration");
+        place.args = vec!["--config".into(), place.path("config").display().to_string()];
+        let daemon = place.start_as(|command| cage.put(command));
+        let witness = witness(&place, 3);
+        // Five of 64 MiB, as an attacker would; and then as many of 16 MiB as there is room for.
+        let mut large = greedy(&place, NOBODY, &["rings", "64"]);
+        let got = large.line();
+        assert!(got.ends_with("then ENOMEM\n"), "{got}");
+        let mut small = greedy(&place, NOBODY, &["rings", "16"]);
+        assert!(small.line().ends_with("then ENOMEM\n"));
+        let stat = daemon.stat();
+        let bytes = stat["ring_bytes"].as_u64().expect("a number");
+        assert!(bytes > 0 && bytes < 252 << 20, "{stat}");
+        let log = daemon.log();
+        assert!(log.contains("exceed the "), "{log}");
+        assert_eq!(log.contains("ring_bytes = 8589934592, but this machine"), !config.is_empty(), "{log}");
+        unharmed(witness, &daemon);
+        drop((large, small));
+        daemon.wait_for_opens(0);
+        passes(client("device_dump").arg(place.node()).arg("poll"), &daemon);
+        daemon.stop();
+    }
+}
+
+#[test]
+fn one_user_cannot_take_all_descriptors_and_root_finds_some() {
+    let place = Place::new();
+    let daemon = place.start_as(|command| limit_descriptors(command, 1024));
+    let witness = witness(&place, 3);
+    let mut first = greedy(&place, NOBODY, &["opens"]);
+    assert!(first.line().ends_with("then EMFILE\n"));
+    let mut second = greedy(&place, NOBODY - 1, &["opens"]);
+    assert!(second.line().ends_with("then ENFILE\n"));
+    // The node, and the control socket, for whoever comes to look.
+    let stat = daemon.stat();
+    assert!(stat["descriptors"].as_u64() < Some(900), "{stat}");
+    passes(client("device_dump").arg(place.node()).arg("poll"), &daemon);
+    let log = daemon.log();
+    assert!(log.contains("the limit descriptors_per_uid = 448: raise"), "{log}");
+    assert!(log.contains("the limit descriptors = 896: raise LimitNOFILE= of the unit"), "{log}");
+    unharmed(witness, &daemon);
+    drop((first, second));
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+#[test]
+fn too_few_descriptors_are_said_at_the_start() {
+    let mut place = Place::new();
+    fs::write(place.path("config"), "[limits]\nopens = 5000\n").expect("a configuration");
+    place.args = vec!["--config".into(), place.path("config").display().to_string()];
+    let daemon = place.start_as(|command| limit_descriptors(command, 1024));
+    let log = daemon.log();
+    assert!(log.contains("opens = 5000, but 896 descriptors are enough for 298: raise LimitNOFILE="), "{log}");
+    daemon.stop();
+}
+
+#[test]
+fn nobody_waits_for_a_log_that_nobody_reads() {
+    let mut place = Place::new();
+    fs::write(place.path("config"), "[limits]\nopens_per_uid = 1\n").expect("a configuration");
+    place.args = vec!["--config".into(), place.path("config").display().to_string()];
+    let (reader, writer) = std::io::pipe().expect("a pipe");
+    fill(&writer);
+    let daemon = place.start_as(|command| {
+        command.stderr(writer.try_clone().expect("a descriptor"));
+    });
+    drop(writer);
+    let witness = witness(&place, 2);
+    // Two users, one of them refused again and again; at `--log debug` each open is a line as well.
+    let mut held = greedy(&place, NOBODY, &["opens"]);
+    assert!(held.line().ends_with("then EMFILE\n"));
+    let mut flood = greedy(&place, NOBODY, &["refused", "20000"]);
+    assert!(flood.0.wait().expect("it ends").success());
+    unharmed(witness, &daemon);
+    drop(held);
+    let before = Instant::now();
+    daemon.stop();
+    assert!(before.elapsed() < Duration::from_secs(30));
+    drop(reader);
+}
+
+#[test]
+fn what_a_log_could_not_hold_is_told_once_it_is_read() {
+    let mut place = Place::new();
+    fs::write(place.path("config"), "[limits]\nopens_per_uid = 2\n").expect("a configuration");
+    place.args = vec!["--config".into(), place.path("config").display().to_string()];
+    let daemon = place.start();
+    let mut held = greedy(&place, NOBODY, &["opens"]);
+    assert!(held.line().ends_with("then EMFILE\n"));
+    let mut flood = greedy(&place, NOBODY, &["refused", "3000"]);
+    assert!(flood.0.wait().expect("it ends").success());
+    // Another user's refusal is not lost in the flood.
+    let mut other = greedy(&place, NOBODY - 1, &["opens"]);
+    assert!(other.line().ends_with("then EMFILE\n"));
+    let until = Instant::now() + Duration::from_secs(20);
+    while !daemon.log().contains("further refusals were not logged") {
+        assert!(Instant::now() < until, "{}", daemon.tail());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let log = daemon.log();
+    let of = |uid: u32| log.lines().filter(|l| l.contains("refused: ") && l.contains(&format!("uid={uid}"))).count();
+    assert!(of(NOBODY) < 500, "{} lines", of(NOBODY));
+    assert_eq!(of(NOBODY - 1), 1, "{}", daemon.tail());
+    drop((held, other));
+    daemon.wait_for_opens(0);
+    daemon.signal(Signal::SIGTERM);
+    assert!(daemon.wait().success());
+}
+
+/// Fills a pipe to the last byte.
+fn fill(writer: &std::io::PipeWriter) {
+    use nix::fcntl::{FcntlArg, OFlag, fcntl};
+    fcntl(writer, FcntlArg::F_SETFL(OFlag::O_NONBLOCK)).expect("flags");
+    for size in [4096, 1] {
+        while nix::unistd::write(writer, &vec![b'.'; size]).is_ok() {}
+    }
+    fcntl(writer, FcntlArg::F_SETFL(OFlag::empty())).expect("flags");
+}
