@@ -32,6 +32,9 @@ const LAST_NAP: Duration = Duration::from_millis(64);
 const MANY: u64 = 4096;
 /// `POLLMSG`: there is something for `NLMMAP_RECV`.
 const MESSAGE: u32 = 0x400;
+/// A read that waits longer is `EINTR`. A ring file is a regular file, whose position has a lock: another process that reads
+/// the same open file waits behind this one where not even SIGKILL reaches it.
+const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// Readers of one open file that may wait at once.
 const READERS: usize = 64;
 
@@ -462,7 +465,11 @@ impl File {
                 if readers.len() >= READERS {
                     return reply.error(Errno::ENOBUFS);
                 }
-                readers.push_back(Reader { reply: reply.park(), room });
+                let reply = match self.node {
+                    NodeKind::Fuse => reply.park_for(READ_PATIENCE),
+                    NodeKind::Cuse => reply.park(),
+                };
+                readers.push_back(Reader { reply, room });
                 drop(readers);
                 // What came before it was in the line has woken nobody for it.
                 self.moved(pool, false);

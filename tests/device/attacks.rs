@@ -181,6 +181,26 @@ fn what_a_log_could_not_hold_is_told_once_it_is_read() {
     assert!(daemon.wait().success());
 }
 
+#[test]
+fn a_killed_reader_of_a_shared_open_file_is_gone_soon() {
+    let place = Place::new();
+    let daemon = place.start();
+    passes(client("device_shared").arg(place.node()).uid(NOBODY), &daemon);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+#[test]
+fn holes_in_rings_hurt_nobody() {
+    let place = Place::new();
+    let daemon = place.start();
+    let witness = witness(&place, 2);
+    passes(client("device_holes").arg(place.node()).uid(NOBODY), &daemon);
+    unharmed(witness, &daemon);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
 /// Fills a pipe to the last byte.
 fn fill(writer: &std::io::PipeWriter) {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};

@@ -286,8 +286,11 @@ fn an_unmounted_ring_file_ends_its_daemon() {
     }
     let place = Place::new();
     let daemon = place.start();
+    // With a client that has it open, too: the kernel tells the daemon nothing then.
+    let mut held = open(&place);
     nix::mount::umount2(&place.path("node"), nix::mount::MntFlags::MNT_DETACH).expect("unmounted");
     assert_eq!(daemon.wait().code(), Some(1));
+    held.write_all(&[0; 16]).expect_err("nobody is there");
     let log = fs::read_to_string(place.path("log")).expect("a log");
     assert!(log.contains("the kernel has taken the node away") && log.contains("cure: "), "{log}");
     place.is_clean();

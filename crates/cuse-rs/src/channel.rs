@@ -6,11 +6,13 @@
 use std::collections::HashMap;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
-use std::sync::{Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::time::Instant;
 
 use zerocopy::IntoBytes;
 
 use crate::Errno;
+use crate::deadlines::Deadlines;
 use crate::fd::{self, Received};
 use crate::protocol::abi::{NotifyPollWakeupOut, OutHeader};
 use crate::protocol::opcode;
@@ -18,7 +20,7 @@ use crate::protocol::opcode;
 /// What is called when the caller of a request was interrupted.
 pub(crate) type Hook = Box<dyn FnOnce() + Send>;
 
-enum Waiting {
+enum Hooks {
     /// Nobody wants to know of an interrupt (yet).
     Plain,
     Hooked(Hook),
@@ -26,8 +28,16 @@ enum Waiting {
     Interrupted,
 }
 
+struct Waiting {
+    hooks: Hooks,
+    /// When it is given up, if ever.
+    until: Option<Instant>,
+}
+
 pub(crate) struct Channel {
     fd: RwLock<Option<OwnedFd>>,
+    /// Set by the session that keeps them.
+    deadlines: OnceLock<Arc<Deadlines>>,
     /// Requests that were read and not answered, by their id.
     waiting: Mutex<HashMap<u64, Waiting>>,
 }
@@ -43,7 +53,13 @@ fn gone() -> io::Error {
 
 impl Channel {
     pub(crate) fn new(fd: OwnedFd) -> Self {
-        Self { fd: RwLock::new(Some(fd)), waiting: Mutex::default() }
+        Self { fd: RwLock::new(Some(fd)), deadlines: OnceLock::new(), waiting: Mutex::default() }
+    }
+
+    /// From now on replies can be given up at a time.
+    pub(crate) fn keep_deadlines(&self, deadlines: Arc<Deadlines>) {
+        // Set once: a channel has one session.
+        let _ = self.deadlines.set(deadlines);
     }
 
     /// Calls `f` with the fd, unless the channel is closed.
@@ -87,12 +103,15 @@ impl Channel {
 
     /// From now on an interrupt of this request finds it.
     pub(crate) fn expect_answer(&self, unique: u64) {
-        lock(&self.waiting).insert(unique, Waiting::Plain);
+        lock(&self.waiting).insert(unique, Waiting { hooks: Hooks::Plain, until: None });
     }
 
     /// The request is about to be answered; interrupts no longer find it.
     pub(crate) fn answered(&self, unique: u64) {
         let forgotten = lock(&self.waiting).remove(&unique);
+        if let (Some(Waiting { until: Some(at), .. }), Some(deadlines)) = (&forgotten, self.deadlines.get()) {
+            deadlines.remove(*at, unique);
+        }
         // A hook may own things whose drop locks: never under our lock.
         drop(forgotten);
     }
@@ -100,13 +119,13 @@ impl Channel {
     /// Sets what an interrupt of this request calls; at once when it has come already.
     pub(crate) fn on_interrupt(&self, unique: u64, hook: Hook) {
         let mut waiting = lock(&self.waiting);
-        match waiting.get_mut(&unique) {
-            Some(Waiting::Interrupted) => {
+        match waiting.get_mut(&unique).map(|waiting| &mut waiting.hooks) {
+            Some(Hooks::Interrupted) => {
                 drop(waiting);
                 hook();
             }
-            Some(state) => {
-                let old = std::mem::replace(state, Waiting::Hooked(hook));
+            Some(hooks) => {
+                let old = std::mem::replace(hooks, Hooks::Hooked(hook));
                 drop(waiting);
                 drop(old);
             }
@@ -115,7 +134,7 @@ impl Channel {
     }
 
     pub(crate) fn is_interrupted(&self, unique: u64) -> bool {
-        matches!(lock(&self.waiting).get(&unique), Some(Waiting::Interrupted))
+        matches!(lock(&self.waiting).get(&unique), Some(Waiting { hooks: Hooks::Interrupted, .. }))
     }
 
     /// An interrupt for `unique` has arrived as request `interrupt`.
@@ -123,17 +142,34 @@ impl Channel {
     /// When the request is not here, another thread has read it and not yet noted it, or is just
     /// answering it: `EAGAIN` makes the kernel ask again as long as the request is unanswered.
     pub(crate) fn interrupt(&self, interrupt: u64, unique: u64) {
-        let mut waiting = lock(&self.waiting);
-        let Some(state) = waiting.get_mut(&unique) else {
-            drop(waiting);
+        if !self.give_up(unique) {
             // ENOENT here means that it was answered in between.
             let _ = self.reply_error(interrupt, Errno::EAGAIN);
-            return;
+        }
+    }
+
+    /// Does with an unanswered request what an interrupt does. False when it is not here.
+    pub(crate) fn give_up(&self, unique: u64) -> bool {
+        let mut waiting = lock(&self.waiting);
+        let Some(request) = waiting.get_mut(&unique) else {
+            return false;
         };
-        let old = std::mem::replace(state, Waiting::Interrupted);
+        let old = std::mem::replace(&mut request.hooks, Hooks::Interrupted);
         drop(waiting);
-        if let Waiting::Hooked(hook) = old {
+        if let Hooks::Hooked(hook) = old {
             hook();
+        }
+        true
+    }
+
+    /// At this time an unanswered request is given up.
+    pub(crate) fn give_up_at(&self, unique: u64, at: Instant) {
+        let mut waiting = lock(&self.waiting);
+        if let (Some(request), Some(deadlines)) = (waiting.get_mut(&unique), self.deadlines.get())
+            && request.until.is_none()
+        {
+            request.until = Some(at);
+            deadlines.add(at, unique);
         }
     }
 

@@ -67,12 +67,14 @@
 mod channel;
 mod core;
 mod cuse;
+mod deadlines;
 mod device;
 mod errno;
 mod error;
 mod fd;
 mod files;
 mod fuse;
+mod keeper;
 mod poll;
 #[cfg(not(fuzzing))]
 mod protocol;

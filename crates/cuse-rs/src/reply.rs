@@ -3,6 +3,7 @@
 use std::fmt;
 use std::io;
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use zerocopy::IntoBytes;
 
@@ -139,6 +140,13 @@ macro_rules! reply {
             /// Sets the reply aside until the device can answer. An interrupt of the caller takes it
             /// and answers `EINTR`; whoever takes it first has it.
             pub fn park(self) -> Parked<Self> {
+                Parked::new(self)
+            }
+
+            /// As `park`, and when nobody has taken the reply after this time it answers `EINTR`, as
+            /// if a signal had come. Parked again, it keeps the time that was set first.
+            pub fn park_for(self, patience: Duration) -> Parked<Self> {
+                self.answer.channel.give_up_at(self.answer.unique, Instant::now() + patience);
                 Parked::new(self)
             }
         }

@@ -10,10 +10,12 @@ use rustix::event::epoll;
 
 use crate::channel::Channel;
 use crate::core::{Core, Flow};
+use crate::deadlines::Deadlines;
 use crate::device::Device;
 use crate::error::Error;
 use crate::fd::Received;
 use crate::fuse::Mount;
+use crate::keeper::keep;
 use crate::stop::{StopOnDrop, StopToken};
 
 /// How a session ended.
@@ -21,7 +23,7 @@ use crate::stop::{StopOnDrop, StopToken};
 pub enum Ended {
     /// [`StopToken::stop`] was called.
     Stopped,
-    /// The kernel ended the connection: somebody unmounted the file or aborted the connection.
+    /// Somebody unmounted the file (open files or not), or the kernel ended the connection.
     Gone,
 }
 
@@ -42,6 +44,7 @@ pub struct Stats {
 pub struct Session<D: Device> {
     core: Arc<Core<D>>,
     stop: StopToken,
+    deadlines: Arc<Deadlines>,
     buffer_len: usize,
     mount: Option<Mount>,
     number: Option<(u32, u32)>,
@@ -55,7 +58,9 @@ impl<D: Device> Session<D> {
         number: Option<(u32, u32)>,
     ) -> Result<Self, Error> {
         let stop = StopToken::new().map_err(Error::os("eventfd"))?;
-        Ok(Self { core: Arc::new(core), stop, buffer_len, mount, number })
+        let deadlines = Arc::new(Deadlines::new().map_err(Error::os("timerfd"))?);
+        core.channel.keep_deadlines(deadlines.clone());
+        Ok(Self { core: Arc::new(core), stop, deadlines, buffer_len, mount, number })
     }
 
     /// What ends the session.
@@ -112,6 +117,14 @@ impl<D: Device> Session<D> {
         thread::scope(|scope| {
             let mut readers = Vec::new();
             let mut result = Ok(Ended::Stopped);
+            let keeper = thread::Builder::new().name("cuse-keeper".into()).spawn_scoped(scope, || {
+                let _others = StopOnDrop(&self.stop);
+                keep(&self.core.channel, &self.deadlines, self.mount.as_ref(), &self.stop)
+            });
+            match keeper {
+                Ok(keeper) => readers.push(keeper),
+                Err(error) => return Err(Error::os("starting a thread")(error)),
+            }
             for number in 0..threads {
                 let reader = thread::Builder::new().name(format!("cuse-reader-{number}")).spawn_scoped(scope, || {
                     // However a reader ends, it takes the others with it: a panicking one too.

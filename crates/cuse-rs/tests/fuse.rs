@@ -350,6 +350,24 @@ fn a_kernel_without_passthrough_says_so() {
     serving.stop().unwrap();
 }
 
+/// No client can reach it any more, though one has it open: the kernel says nothing.
+#[test]
+fn a_lazily_unmounted_session_ends_under_its_clients() {
+    let Some(fixture) = serve(2) else { return };
+    let mut file = client::open(&fixture.node);
+    // Another mount that comes and goes is nothing to end for.
+    let other = tempfile::tempdir().unwrap();
+    nix::mount::mount(Some("t"), other.path(), Some("tmpfs"), nix::mount::MsFlags::empty(), None::<&str>).unwrap();
+    nix::mount::umount(other.path()).unwrap();
+    file.write_all(b"x").unwrap();
+    file.read_exact(&mut [0]).unwrap();
+    nix::mount::umount2(fixture.directory.path(), nix::mount::MntFlags::MNT_DETACH).unwrap();
+    eventually("the session ends", || fixture.serving.is_finished());
+    assert_eq!(fixture.serving.join().unwrap(), Ended::Gone);
+    assert!(file.write_all(b"x").is_err());
+    assert_eq!(fixture.device.live(), 0);
+}
+
 /// Clients die in whatever they are doing; nothing of them stays, and the others do not notice.
 #[test]
 fn clients_killed_at_any_moment() {

@@ -1,8 +1,8 @@
 //! Mounting and unmounting without help from `fusermount`, and clearing what a dead daemon left.
 
 use std::ffi::CString;
-use std::fs;
-use std::io;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek};
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Path, PathBuf};
@@ -16,6 +16,8 @@ use crate::Errno;
 use crate::error::Error;
 
 const TYPE: &str = "fuse.cuse-rs";
+/// Of this thread, not of the process: threads can have mount namespaces of their own.
+const TABLE: &str = "/proc/thread-self/mountinfo";
 /// How long a mount that is in the way may take to show that it is alive.
 const PROBE: Duration = Duration::from_secs(5);
 
@@ -29,6 +31,8 @@ pub(crate) struct Mount {
     path: PathBuf,
     /// Device number of the mounted file system: no other has it while the mount lives.
     device: String,
+    /// The mount table of the namespace it was made in.
+    table: Option<File>,
 }
 
 impl Mount {
@@ -54,12 +58,29 @@ impl Mount {
                 errno => bad(errno.into()),
             },
         )?;
+        // Before the look: what changes after it is a change of this table.
+        let table = File::open(TABLE).ok();
         let device = match top_mount(&path) {
             Ok(Some(entry)) => entry.device,
             // Without /proc there is nothing to compare with: then the path alone must do.
             _ => String::new(),
         };
-        Ok(Self { path, device })
+        Ok(Self { path, device, table })
+    }
+
+    /// What becomes ready (`POLLPRI`) when something is mounted or unmounted.
+    pub(crate) fn table(&self) -> Option<&File> {
+        self.table.as_ref()
+    }
+
+    /// Whether the mount is nowhere any more in the namespace it was made in. Unsure means no.
+    pub(crate) fn is_gone(&self) -> bool {
+        let Some(mut table) = self.table.as_ref().filter(|_| !self.device.is_empty()) else {
+            return false;
+        };
+        let mut text = Vec::new();
+        let read = table.rewind().and_then(|()| table.read_to_end(&mut text));
+        read.is_ok_and(|_| !text.is_empty()) && !lists(&text, &self.device)
     }
 
     /// Takes the mount away, open files or not; what is open fails once the connection closes.
@@ -138,10 +159,14 @@ struct Entry {
 }
 
 /// The mount that a path shows, when the path is a mount point: the last that was mounted there.
-/// Of this thread, not of the process: threads can have mount namespaces of their own.
 fn top_mount(path: &Path) -> io::Result<Option<Entry>> {
-    let table = fs::read("/proc/thread-self/mountinfo")?;
+    let table = fs::read(TABLE)?;
     Ok(find(&table, path.as_os_str().as_bytes()))
+}
+
+/// Whether a mount of this device number is in the table.
+fn lists(table: &[u8], device: &str) -> bool {
+    table.split(|&byte| byte == b'\n').any(|line| line.split(|&byte| byte == b' ').nth(2) == Some(device.as_bytes()))
 }
 
 fn find(table: &[u8], path: &[u8]) -> Option<Entry> {
@@ -199,6 +224,8 @@ broken line
         assert_eq!(find(TABLE, b"/").unwrap().kind, "ext4");
         assert_eq!(find(TABLE, b"/run"), None);
         assert_eq!(find(b"", b"/"), None);
+        assert!(lists(TABLE, "0:26") && lists(TABLE, "254:0"));
+        assert!(!lists(TABLE, "0:2") && !lists(TABLE, "line") && !lists(b"", "0:26"));
     }
 
     #[test]
