@@ -100,7 +100,7 @@ const QUEUE: &str = "ip link set lo up; iptables-legacy -A OUTPUT -p udp --dport
 
 #[test]
 fn request_with_acknowledgement() {
-    dialogue("request", 1, 500, "", 2700);
+    dialogue("request", 1, 500, "", 1100);
 }
 
 #[test]
@@ -110,7 +110,7 @@ fn sixty_four_verdicts_by_one_kick() {
 
 #[test]
 fn a_kick_for_each_verdict() {
-    dialogue("each", 64, 10, QUEUE, 3700);
+    dialogue("each", 64, 10, QUEUE, 2000);
 }
 
 #[test]
@@ -120,7 +120,7 @@ fn a_hundred_events_by_one_poll() {
 
 #[test]
 fn one_message_by_one_poll() {
-    dialogue("wakeup", 1, 500, "", 3100);
+    dialogue("wakeup", 1, 500, "", 2200);
 }
 
 #[test]

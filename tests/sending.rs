@@ -76,3 +76,8 @@ fn options_memberships_and_pollout() {
 fn frame_is_read_once_while_a_thread_rewrites_it() {
     client("toctou").passes();
 }
+
+#[test]
+fn the_first_message_of_a_process_has_its_credentials() {
+    client("stranger").passes();
+}

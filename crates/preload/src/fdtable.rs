@@ -262,6 +262,7 @@ pub fn by_cookie(cookie: u64) -> Option<&'static Local> {
 pub fn after_fork(pid: u32) {
     for local in all() {
         local.duty.after_fork();
+        local.endpoint.sending.store(0, Ordering::Relaxed);
         local.fds.store(0, Ordering::Relaxed);
         if local.users.swap(0, Ordering::Relaxed) & CLAIMED != 0 {
             // Half made or half buried: whatever it was to become, it is nothing here. Its memory is not used again.

@@ -63,8 +63,6 @@ pub struct Duty {
     left: AtomicU64,
     /// `waits` when the thread last looked.
     seen: AtomicU64,
-    /// Client threads between a send and the pump that follows it: what has come is theirs to take.
-    pub sending: AtomicU32,
     /// Looks of the driving thread in a row that found nothing to move.
     useless: AtomicU32,
     /// Messages moved when the driving thread last looked.
@@ -83,7 +81,6 @@ impl Duty {
         self.fd.store(0, Ordering::Relaxed);
         self.waits.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
-        self.sending.store(0, Ordering::Relaxed);
         self.useless.store(0, Ordering::Relaxed);
         self.passed.store(0, Ordering::Relaxed);
     }
@@ -93,7 +90,6 @@ impl Duty {
         self.state.store(OFF, Ordering::Relaxed);
         self.fd.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
-        self.sending.store(0, Ordering::Relaxed);
         self.using.store(0, Ordering::Relaxed);
     }
 }
@@ -432,7 +428,10 @@ fn moved(local: &Local) -> u64 {
 
 /// Moves what there is, in the client's stead.
 fn drive(local: &'static Local) -> Next {
-    if local.duty.sending.load(Ordering::Acquire) > 0 && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE {
+    // What has come between a send and the pump that follows it is the sender's to take.
+    if local.endpoint.sending.load(Ordering::Acquire) > 0
+        && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE
+    {
         local.duty.useless.fetch_add(1, Ordering::Relaxed);
         return Next::Soon;
     }

@@ -73,6 +73,8 @@ pub const NLMSG_ERROR: u16 = 2;
 pub const NLMSG_DONE: u16 = 3;
 /// `NLM_F_MULTI`: part of a dump.
 pub const NLM_F_MULTI: u16 = 2;
+/// `NLM_F_ACK`
+pub const NLM_F_ACK: u16 = 4;
 /// `NLM_F_DUMP`
 pub const NLM_F_DUMP: u16 = 0x300;
 /// `NETLINK_NETFILTER`

@@ -30,6 +30,10 @@ pub mod flag {
     pub const PLUG: u32 = 1 << 9;
     /// The real socket's receive buffer was made small, so that senders wait.
     pub const NARROW: u32 = 1 << 10;
+    /// The last pump did not see the real queue's end: answers to earlier sends may be in it.
+    pub const BEHIND: u32 = 1 << 11;
+    /// More than one process sends.
+    pub const SHARED: u32 = 1 << 12;
 }
 
 /// How many processes can have a ring mapped at once and be told apart.
@@ -87,6 +91,10 @@ pub struct Control {
     pub tx_head: AtomicU32,
     /// The thread that sleeps in a kick, 0 for none.
     pub tx_sleeper: AtomicU32,
+    /// The process that sends, 0 before any has.
+    pub sender: AtomicU32,
+    /// Messages that the last pump received.
+    pub rx_burst: AtomicU32,
     /// The socket's own port id, 0 while it is not known.
     pub portid: AtomicU32,
     /// What a doorbell is charged to the receive queue ([`crate::socket::Socket::queued`]), 0 when it could not be measured.

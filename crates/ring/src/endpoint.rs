@@ -58,6 +58,8 @@ pub struct Endpoint {
     pub family: AtomicU32,
     /// Answer as 4.5 did.
     pub strict: AtomicBool,
+    /// Threads of this process between a send and the pump that follows it.
+    pub sending: AtomicU32,
     /// Somebody may wait for the socket where no call of ours sees it: keep it readable in step with the ring.
     pub unseen: AtomicBool,
 }
@@ -134,6 +136,7 @@ impl Endpoint {
             tx: AtomicPtr::new(null_mut()),
             family: AtomicU32::new(0),
             strict: AtomicBool::new(false),
+            sending: AtomicU32::new(0),
             unseen: AtomicBool::new(true),
         }
     }
@@ -157,6 +160,7 @@ impl Endpoint {
         self.family.store(family, Ordering::Relaxed);
         self.strict.store(strict, Ordering::Relaxed);
         self.unseen.store(true, Ordering::Relaxed);
+        self.sending.store(0, Ordering::Relaxed);
         self.scratch.store(private, Ordering::Relaxed);
         self.control.store(shared.cast(), Ordering::Release);
         Ok(())
@@ -266,6 +270,20 @@ impl Endpoint {
         unsafe { self.scratch().cast::<u8>().add(SCRATCH_LEN + (index % VLEN) * LARGEST) }
     }
 
+    /// Points the headers' vectors at frames with so much room, but for the frames themselves, and at what lies behind that in
+    /// the spill areas: in front of it `gather` brings a spilled message together.
+    fn point_scratch(&self, room: usize) {
+        let front = room.min(LARGEST);
+        for i in 0..VLEN {
+            let frame = IoVec { base: null_mut(), len: room };
+            // SAFETY: inside the spill area of message `i`, at most one past its end; the headers belong to the lock's holder.
+            unsafe {
+                let spill = IoVec { base: self.spill(i).add(front), len: LARGEST - front };
+                (&raw mut (*self.scratch()).iov).cast::<[IoVec; 2]>().add(i).write([frame, spill]);
+            }
+        }
+    }
+
     pub(crate) fn store<'a>(&self, control: &'a Control) -> Store<'a> {
         // SAFETY: the store's bytes follow the control page in the same mapping; callers hold the lock.
         unsafe {
@@ -316,6 +334,7 @@ impl Endpoint {
                 }
                 control.set(flag::CONGESTED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
                 self.store(control).clear();
+                self.point_scratch(geometry.room() as usize);
                 self.rx.store(ring, Ordering::Release);
             }
             Which::Tx => {

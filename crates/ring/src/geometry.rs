@@ -21,6 +21,8 @@ pub struct Geometry {
     frame_size: u32,
     frame_nr: u32,
     frames_per_block: u32,
+    /// No block has slack: the frames lie one behind the other, and finding one takes no division.
+    linear: bool,
 }
 
 impl Geometry {
@@ -45,7 +47,8 @@ impl Geometry {
         if u64::from(bs) * u64::from(bn) > limit || bn == 0 || u64::from(frames_per_block) * u64::from(bn) > 1 << 31 {
             return Err(Errno::NOMEM);
         }
-        Ok(Geometry { block_size: bs, block_nr: bn, frame_size: fs, frame_nr: fnr, frames_per_block })
+        let linear = bs == fs * frames_per_block;
+        Ok(Geometry { block_size: bs, block_nr: bn, frame_size: fs, frame_nr: fnr, frames_per_block, linear })
     }
 
     /// Bytes of ring memory.
@@ -88,9 +91,24 @@ impl Geometry {
     /// Byte offset of frame `pos`. Positions wrap, so that no index can lead outside.
     #[inline]
     pub fn offset(&self, pos: u32) -> usize {
-        let pos = if pos < self.frame_nr { pos } else { pos % self.frame_nr };
+        let pos = self.wrap(pos);
+        if self.linear {
+            return pos as usize * self.frame_size as usize;
+        }
         let (block, frame) = (pos / self.frames_per_block, pos % self.frames_per_block);
         block as usize * self.block_size as usize + frame as usize * self.frame_size as usize
+    }
+
+    /// A position, whatever the number.
+    #[inline]
+    pub fn wrap(&self, pos: u32) -> u32 {
+        if pos < self.frame_nr { pos } else { pos % self.frame_nr }
+    }
+
+    /// How many steps lead from position `from` to position `to`.
+    #[inline]
+    pub fn distance(&self, from: u32, to: u32) -> u32 {
+        if to >= from { to - from } else { self.frame_nr - (from - to) }
     }
 
     /// The position after `pos`.
@@ -145,6 +163,8 @@ mod tests {
         let g = check(4096, 2, 1500, 4).unwrap();
         assert_eq!([g.offset(0), g.offset(1), g.offset(2), g.offset(3)], [0, 1500, 4096, 5596]);
         assert_eq!(g.next(3), 0);
+        assert_eq!([g.wrap(3), g.wrap(4), g.wrap(u32::MAX)], [3, 0, 3]);
+        assert_eq!([g.distance(1, 3), g.distance(3, 1), g.distance(2, 2)], [2, 2, 0]);
         assert_eq!(g.prev(0), 3);
     }
 }

@@ -27,6 +27,13 @@ pub fn header(bytes: &[u8], at: usize) -> Option<NlMsg> {
     })
 }
 
+/// `nlmsg_seq` of a header's bytes.
+#[inline]
+pub fn sequence(head: &[u8; NLMSG_HDRLEN]) -> u32 {
+    let [_, _, _, _, _, _, _, _, s0, s1, s2, s3, ..] = *head;
+    u32::from_ne_bytes([s0, s1, s2, s3])
+}
+
 /// Where the kernel of 4.5 would have built a message.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
 pub enum Origin {

@@ -52,8 +52,29 @@ pub(crate) struct Pump<'a, S> {
     pub ring: &'a RingMemory,
     pub sock: &'a S,
     pub context: Context,
+    /// The one request that was sent before this run: its acknowledgement is the last there is to wait for.
+    pub request: Option<Request>,
     /// Dump parts this run has set aside.
     pub set_aside: Cell<u32>,
+    /// Messages this run has received.
+    pub received: Cell<u32>,
+    /// What this run knows of the real queue's end.
+    pub end: Cell<End>,
+}
+
+/// A request that wants an acknowledgement: its sequence number.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) struct Request(pub u32);
+
+/// How a run of the pump has left the real queue.
+#[derive(Clone, Copy, PartialEq, Eq, Debug)]
+pub(crate) enum End {
+    /// Something may be left.
+    Unknown,
+    /// It was seen empty.
+    Empty,
+    /// The acknowledgement of [`Pump::request`] was the last that was received.
+    Answered,
 }
 
 /// Whether a step has moved something.
@@ -87,11 +108,36 @@ impl Endpoint {
 
     /// As [`Self::service`], by somebody who has the lock.
     pub(crate) fn service_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S, context: Context) {
-        Pump { endpoint: self, control, ring, sock, context, set_aside: Cell::new(0) }.run();
+        Pump::new(self, control, ring, sock, context).run();
+    }
+
+    /// After the client has sent `request` by this thread. `alone`: nobody else was between a send and its pump by then.
+    ///
+    /// As [`Self::service`] with [`Context::Send`], but that the run may end with the request's acknowledgement
+    /// (protocol.md, "What a send waits for").
+    pub(crate) fn answer_quietly<S: Socket>(&self, sock: &S, pid: u32, request: Option<Request>, alone: bool) {
+        let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return };
+        let _held = control.lock.hold_quietly(pid);
+        let mut pump = Pump::new(self, control, ring, sock, Context::Send);
+        if alone && control.flags.load(Relaxed) & (flag::BEHIND | flag::SHARED) == 0 {
+            pump.request = request;
+        }
+        pump.run();
     }
 }
 
-impl<S: Socket> Pump<'_, S> {
+impl<'a, S: Socket> Pump<'a, S> {
+    pub(crate) fn new(
+        endpoint: &'a Endpoint,
+        control: &'a Control,
+        ring: &'a RingMemory,
+        sock: &'a S,
+        context: Context,
+    ) -> Pump<'a, S> {
+        let (set_aside, received, end) = (Cell::new(0), Cell::new(0), Cell::new(End::Unknown));
+        Pump { endpoint, control, ring, sock, context, request: None, set_aside, received, end }
+    }
+
     fn run(&self) {
         let strict = self.endpoint.strict.load(Relaxed);
         self.control.set(flag::BLOCKED, false);
@@ -105,14 +151,16 @@ impl<S: Socket> Pump<'_, S> {
         }
         let mut budget = MOST;
         while budget > 0 {
-            let before = self.control.rx_head.load(Relaxed);
+            let before = self.head();
             let step = if strict { self.one() } else { self.batch() };
             if step == Step::Stop {
                 break;
             }
-            let frame_nr = self.ring.frame_nr();
-            let filled = (self.control.rx_head.load(Relaxed) % frame_nr + frame_nr - before % frame_nr) % frame_nr;
-            budget = budget.saturating_sub(filled.max(1));
+            budget = budget.saturating_sub(self.ring.geometry().distance(before, self.head()).max(1));
+        }
+        self.control.set(flag::BEHIND, self.end.get() == End::Unknown);
+        if self.request.is_none() {
+            self.control.rx_burst.store(self.received.get(), Relaxed);
         }
         self.ring_bell();
     }
@@ -120,6 +168,11 @@ impl<S: Socket> Pump<'_, S> {
     /// What waits in the socket cannot be taken now. In default mode nothing is lost by that, so nothing is told
     /// (protocol.md, "What is told of a loss"); a full ring (`full`) behind which nothing waits holds nothing up either.
     fn blocked(&self, full: bool) -> Step {
+        if full && self.received.get() > 0 {
+            // This very run has filled it; the next one sees what is behind that.
+            self.control.set(flag::BLOCKED, true);
+            return Step::Stop;
+        }
         if !self.endpoint.strict.load(Relaxed) {
             // An error of the kernel's own would come with the next receive, which cannot be made now.
             match self.sock.take_error() {
@@ -159,7 +212,7 @@ impl<S: Socket> Pump<'_, S> {
     }
 
     fn head(&self) -> u32 {
-        self.control.rx_head.load(Relaxed) % self.ring.frame_nr()
+        self.ring.geometry().wrap(self.control.rx_head.load(Relaxed))
     }
 
     /// Moves the head to `pos`, past `steps` frames.
@@ -184,9 +237,9 @@ impl<S: Socket> Pump<'_, S> {
 
     /// Moves the head to `pos`, which it leads to, without putting anything there.
     fn step_to(&self, pos: u32) {
-        let (head, frame_nr) = (self.head(), self.ring.frame_nr());
+        let head = self.head();
         if pos != head {
-            self.set_head(pos, (pos + frame_nr - head) % frame_nr);
+            self.set_head(pos, self.ring.geometry().distance(head, pos));
         }
     }
 
@@ -194,8 +247,7 @@ impl<S: Socket> Pump<'_, S> {
     fn publish(&self, pos: u32, hdr: &FrameHdr, status: u32) {
         self.ring.write_header(pos, hdr);
         self.ring.set_status(pos, status);
-        let frame_nr = self.ring.frame_nr();
-        self.set_head(self.ring.next(pos), (pos + frame_nr - self.head()) % frame_nr + 1);
+        self.set_head(self.ring.next(pos), self.ring.geometry().distance(self.head(), pos) + 1);
         let counters = &self.control.counters;
         self.control.count(if status == status::VALID { &counters.rx_frames } else { &counters.rx_copies }, 1);
     }
@@ -229,6 +281,7 @@ impl<S: Socket> Pump<'_, S> {
     fn failed(&self, error: Errno) -> Step {
         match error {
             Errno::AGAIN => {
+                self.end.set(End::Empty);
                 // The kernel keeps a part of a running dump in the queue: there is none.
                 self.control.set(flag::DUMP, false);
                 if self.endpoint.store(self.control).unplaced() == 0 {

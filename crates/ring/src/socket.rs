@@ -1,7 +1,7 @@
 //! The real netlink socket behind an endpoint: the few calls the pumps make, replaceable in tests.
 
 use crate::errno::{Errno, Result};
-use crate::sys::{self, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
+use crate::sys::{self, IoVec, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
 use syscalls::Sysno;
 
 const SO_ERROR: i32 = 4;
@@ -35,6 +35,16 @@ pub unsafe trait Socket {
     /// # Safety
     /// Every pointer in `msg` is valid for the length beside it.
     unsafe fn send(&self, msg: &MsgHdr, flags: u32) -> Result<usize>;
+    /// `sendto`: one buffer without ancillary data, to `name` if it is not null.
+    ///
+    /// # Safety
+    /// `buf` is readable for `len` bytes, `name` for `namelen`.
+    unsafe fn send_to(&self, buf: *mut u8, len: usize, flags: u32, name: *mut u8, namelen: u32) -> Result<usize> {
+        let mut iov = IoVec { base: buf, len };
+        let msg = MsgHdr { name, namelen, iov: &raw mut iov, iovlen: 1, ..MsgHdr::EMPTY };
+        // SAFETY: the caller's duty.
+        unsafe { self.send(&msg, flags) }
+    }
     /// Bytes charged to the receive queue (`SO_MEMINFO`).
     fn queued(&self) -> Result<u32>;
     /// The socket's pending error (`SO_ERROR`), which is cleared by that; 0 for none.
@@ -108,6 +118,22 @@ unsafe impl Socket for Fd {
     unsafe fn send(&self, msg: &MsgHdr, flags: u32) -> Result<usize> {
         // SAFETY: the caller's duty.
         unsafe { sys::call(Sysno::sendmsg, [self.0 as usize, &raw const *msg as usize, flags as usize, 0, 0, 0]) }
+    }
+
+    #[inline]
+    unsafe fn send_to(&self, buf: *mut u8, len: usize, flags: u32, name: *mut u8, namelen: u32) -> Result<usize> {
+        let args = [self.0 as usize, buf as usize, len, flags as usize, name as usize, namelen as usize];
+        // SAFETY: the caller's duty.
+        match unsafe { sys::call(Sysno::sendto, args) } {
+            // A sandbox may know only the message form.
+            Err(Errno::NOSYS | Errno::ACCES) => {
+                let mut iov = IoVec { base: buf, len };
+                let msg = MsgHdr { name, namelen, iov: &raw mut iov, iovlen: 1, ..MsgHdr::EMPTY };
+                // SAFETY: as above.
+                unsafe { self.send(&msg, flags) }
+            }
+            result => result,
+        }
     }
 
     fn queued(&self) -> Result<u32> {

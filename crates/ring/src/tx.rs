@@ -9,10 +9,10 @@ use crate::errno::{Errno, Result};
 use crate::lock::Quiet;
 use crate::memory::{Frames, RingMemory};
 use crate::message;
-use crate::rx::Context;
+use crate::rx::{Context, Request};
 use crate::socket::Socket;
 use crate::sys::{self, IoVec, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
-use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 /// Frames given to one system call at most.
 const BATCH: usize = 64;
@@ -29,6 +29,23 @@ struct Taken {
 }
 
 impl Endpoint {
+    /// A thread of process `pid` is about to send, by a kick or otherwise, and will pump before it calls [`Self::end_send`].
+    #[inline]
+    pub fn begin_send(&self, pid: u32) {
+        self.sending.fetch_add(1, AcqRel);
+        if let Some(control) = self.control()
+            && control.sender.load(Relaxed) != pid
+        {
+            note_sender(control, pid);
+        }
+    }
+
+    /// See [`Self::begin_send`].
+    #[inline]
+    pub fn end_send(&self) {
+        self.sending.fetch_sub(1, AcqRel);
+    }
+
     /// A kick: sends every `VALID` frame from the head on. `template` carries the destination and ancillary data of the
     /// client's call, its vectors are not looked at. Replies are pumped as it goes.
     ///
@@ -51,101 +68,202 @@ impl Endpoint {
         // Held to the end, as in the kernel: frames leave in their order whoever kicks.
         let quiet = Quiet::begin();
         let _held = control.tx_lock.hold_quietly(pid);
+        let kick = Kick { endpoint: self, control, ring, sock, template, flags };
         let mut total = 0;
         // A send to a group may fail after it has reached members (ECONNREFUSED of its unicast part): it must never be tried
         // again to learn its error, so such frames go one by one.
-        let most = if may_join(template) { BATCH } else { 1 };
-        let mut budget = ring.geometry().frame_nr();
+        let may_join = may_join(template);
+        let mut budget = ring.frame_nr();
         while budget > 0 {
-            let mut taken = [Taken { pos: 0, len: 0 }; BATCH];
-            let n = gather(control, ring, &mut taken, most.min(budget as usize))?;
-            let Some(batch @ [_, ..]) = taken.get(..n) else {
-                break;
-            };
-            note_dumps(control, ring, batch);
-            let joined = joinable(self.family.load(Relaxed), ring, template, batch);
+            let pos = ring.geometry().wrap(control.tx_head.load(Relaxed));
+            let Some(first) = take(ring, pos)? else { break };
+            let next = ring.next(pos);
+            let is_alone = !may_join || budget == 1 || ring.status(next) != status::VALID;
             // SAFETY: the caller's duty for the template; frames are live.
-            let (sent, outcome) = unsafe { send_some(sock, ring, template, batch, joined, flags) };
-            for frame in batch.get(..sent).unwrap_or(batch) {
-                ring.set_status(frame.pos, status::UNUSED);
-                total += frame.len;
-            }
-            advance(control, ring, sent);
-            control.count(&control.counters.calls, 1);
-            control.count(&control.counters.tx_frames, sent as u64);
-            budget = budget.saturating_sub(sent as u32);
-            if let (Err(error), Some(frame)) = (outcome, batch.get(sent).copied()) {
-                // This frame failed, or would have to wait: it is taken from the ring now, whatever comes.
-                ring.set_status(frame.pos, status::RESERVED);
-                advance(control, ring, 1);
-                control.count(&control.counters.tx_frames, 1);
+            let round = unsafe { if is_alone { kick.one(first) } else { kick.many(first, budget) } };
+            total += round.bytes;
+            budget = budget.saturating_sub(round.sent);
+            if let Some((frame, error)) = round.failed {
                 budget = budget.saturating_sub(1);
-                let would_sleep = error == Errno::AGAIN && flags & MSG_DONTWAIT == 0;
-                let result = if sent > 0 || would_sleep || error == Errno::MSGSIZE {
-                    // Alone, and with signals open: this send may sleep, as the client's own would.
-                    control.tx_sleeper.store(sys::gettid(), Relaxed);
-                    // SAFETY: as above.
-                    let result = quiet.with_signals(|| unsafe { send_one(sock, ring, template, frame, flags) });
-                    control.tx_sleeper.store(0, Relaxed);
-                    result
-                } else {
-                    Err(error)
-                };
-                ring.set_status(frame.pos, status::UNUSED);
-                match result {
+                // SAFETY: as above.
+                match unsafe { kick.failed(&quiet, frame, error, round.sent > 0) } {
                     Ok(n) => total += n,
-                    // Kernels from 5.17 on refuse empty datagrams, which 4.5 sent and answered with 0.
-                    Err(Errno::NODATA) if frame.len == 0 => {}
                     Err(error) => {
                         self.service_quietly(sock, pid, Context::Send);
                         return Err(error);
                     }
                 }
             }
-            self.service_quietly(sock, pid, Context::Send);
+            self.answer_quietly(sock, pid, round.request, self.sending.load(Relaxed) <= 1);
         }
         Ok(total)
     }
 }
 
-/// Collects `VALID` frames from the head on.
-fn gather(control: &Control, ring: &RingMemory, taken: &mut [Taken; BATCH], most: usize) -> Result<usize> {
-    let mut pos = control.tx_head.load(Relaxed) % ring.frame_nr();
-    let mut n = 0;
-    for slot in taken.iter_mut().take(most) {
-        if ring.status(pos) != status::VALID {
-            break;
-        }
-        let len = ring.len_word(pos);
-        if len > ring.geometry().room() {
-            if n == 0 {
-                return Err(Errno::INVAL);
+/// Another process sends than before: in that one's place if it is gone, else beside it.
+#[cold]
+fn note_sender(control: &Control, pid: u32) {
+    let before = control.sender.swap(pid, AcqRel);
+    if before != 0 && before != pid && !sys::is_dead(before) {
+        control.set(flag::SHARED, true);
+    }
+}
+
+/// One kick.
+struct Kick<'a, S> {
+    endpoint: &'a Endpoint,
+    control: &'a Control,
+    ring: &'a RingMemory,
+    sock: &'a S,
+    template: &'a MsgHdr,
+    flags: u32,
+}
+
+/// What became of the frames that were tried.
+struct Round {
+    /// Frames sent.
+    sent: u32,
+    /// Their bytes.
+    bytes: usize,
+    /// The frame that was not, and why.
+    failed: Option<(Taken, Errno)>,
+    /// What was sent, if it was nothing but one request that wants an acknowledgement.
+    request: Option<Request>,
+}
+
+impl<S: Socket> Kick<'_, S> {
+    /// # Safety
+    /// The pointers of the template are valid for the lengths beside them.
+    #[inline]
+    unsafe fn one(&self, frame: Taken) -> Round {
+        let request = self.note(frame);
+        let (ring, t) = (self.ring, self.template);
+        let flags = self.flags | MSG_DONTWAIT;
+        // SAFETY: the frame is live, the rest is the caller's duty.
+        let result = unsafe {
+            if t.controllen == 0 {
+                self.sock.send_to(ring.payload(frame.pos), frame.len, flags, t.name, t.namelen)
+            } else {
+                let mut iov = IoVec { base: ring.payload(frame.pos), len: frame.len };
+                self.sock.send(&MsgHdr { iov: &raw mut iov, iovlen: 1, flags: 0, ..*t }, flags)
             }
-            break;
+        };
+        self.control.count(&self.control.counters.calls, 1);
+        match result {
+            Ok(_) => {
+                ring.set_status(frame.pos, status::UNUSED);
+                self.sent(1);
+                Round { sent: 1, bytes: frame.len, failed: None, request }
+            }
+            Err(error) => Round { sent: 0, bytes: 0, failed: Some((frame, error)), request: None },
         }
-        *slot = Taken { pos, len: len as usize };
+    }
+
+    /// # Safety
+    /// As for [`Self::one`].
+    #[inline(never)]
+    unsafe fn many(&self, first: Taken, budget: u32) -> Round {
+        let mut taken = [first; BATCH];
+        let n = gather(self.ring, &mut taken, budget as usize);
+        let batch = taken.get(..n).unwrap_or(&[]);
+        for frame in batch {
+            self.note(*frame);
+        }
+        let joined = joinable(self.endpoint.family.load(Relaxed), self.ring, self.template, batch);
+        // SAFETY: the caller's duty for the template; frames are live.
+        let (sent, outcome) = unsafe { send_some(self.sock, self.ring, self.template, batch, joined, self.flags) };
+        let mut bytes = 0;
+        for frame in batch.get(..sent).unwrap_or(batch) {
+            self.ring.set_status(frame.pos, status::UNUSED);
+            bytes += frame.len;
+        }
+        self.control.count(&self.control.counters.calls, 1);
+        self.sent(sent as u32);
+        let failed = match outcome {
+            Err(error) => batch.get(sent).map(|frame| (*frame, error)),
+            Ok(()) => None,
+        };
+        Round { sent: sent as u32, bytes, failed, request: None }
+    }
+
+    /// A frame has failed, or would have to wait: it is taken from the ring now, whatever comes. `behind` others of the same
+    /// system call that were sent, nobody knows why yet.
+    ///
+    /// # Safety
+    /// As for [`Self::one`].
+    #[cold]
+    unsafe fn failed(&self, quiet: &Quiet, frame: Taken, error: Errno, behind: bool) -> Result<usize> {
+        self.ring.set_status(frame.pos, status::RESERVED);
+        self.sent(1);
+        let would_sleep = error == Errno::AGAIN && self.flags & MSG_DONTWAIT == 0;
+        let result = if behind || would_sleep || error == Errno::MSGSIZE {
+            // Alone, and with signals open: this send may sleep, as the client's own would.
+            self.control.tx_sleeper.store(sys::gettid(), Relaxed);
+            // SAFETY: the caller's duty.
+            let send = || unsafe { send_one(self.sock, self.ring, self.template, frame, self.flags) };
+            let result = quiet.with_signals(send);
+            self.control.tx_sleeper.store(0, Relaxed);
+            result
+        } else {
+            Err(error)
+        };
+        self.ring.set_status(frame.pos, status::UNUSED);
+        match result {
+            // Kernels from 5.17 on refuse empty datagrams, which 4.5 sent and answered with 0.
+            Err(Errno::NODATA) if frame.len == 0 => Ok(0),
+            result => result,
+        }
+    }
+
+    /// So many frames from the head on are no longer in the ring.
+    #[inline]
+    fn sent(&self, n: u32) {
+        let head = self.ring.geometry().wrap(self.control.tx_head.load(Relaxed));
+        self.control.tx_head.store(self.ring.geometry().wrap(head + n), Relaxed);
+        self.control.count(&self.control.counters.tx_frames, u64::from(n));
+    }
+
+    /// Looks at the first message of a frame that is about to be sent. Only hints: what a client writes meanwhile does no harm.
+    /// A dump request changes how replies are received; a single request is answered when its acknowledgement comes.
+    #[inline]
+    fn note(&self, frame: Taken) -> Option<Request> {
+        let mut head = [0u8; abi::NLMSG_HDRLEN];
+        if frame.len < head.len() {
+            return None;
+        }
+        // SAFETY: the local is writable for its length.
+        unsafe { self.ring.read_payload(frame.pos, head.as_mut_ptr(), head.len()) };
+        note_request(self.control, &head);
+        let m = message::header(&head, 0)?;
+        let len = m.len as usize;
+        let is_single = len <= frame.len && frame.len <= abi::nlmsg_align(len);
+        let is_border = self.endpoint.family.load(Relaxed) == abi::NETLINK_NETFILTER && is_batch_border(m.kind);
+        let is_asked = m.flags & abi::NLM_F_ACK != 0 && m.flags & abi::NLM_F_DUMP != abi::NLM_F_DUMP;
+        (is_single && is_asked && !is_border).then_some(Request(message::sequence(&head)))
+    }
+}
+
+/// The frame at `pos` if it is `VALID`, its length read once and judged.
+#[inline]
+fn take(ring: &RingMemory, pos: u32) -> Result<Option<Taken>> {
+    if ring.status(pos) != status::VALID {
+        return Ok(None);
+    }
+    let len = ring.len_word(pos);
+    if len > ring.geometry().room() { Err(Errno::INVAL) } else { Ok(Some(Taken { pos, len: len as usize })) }
+}
+
+/// Collects `VALID` frames behind the first, which is there already; how many there are then.
+fn gather(ring: &RingMemory, taken: &mut [Taken; BATCH], most: usize) -> usize {
+    let mut n = 1;
+    let mut pos = taken[0].pos;
+    for slot in taken.iter_mut().take(most).skip(1) {
         pos = ring.next(pos);
+        let Ok(Some(frame)) = take(ring, pos) else { break };
+        *slot = frame;
         n += 1;
     }
-    Ok(n)
-}
-
-fn advance(control: &Control, ring: &RingMemory, n: usize) {
-    let frame_nr = ring.frame_nr();
-    let head = control.tx_head.load(Relaxed) % frame_nr;
-    control.tx_head.store((head + n as u32) % frame_nr, Relaxed);
-}
-
-/// A dump request changes how replies are received. Only a hint: what a client writes meanwhile does no harm.
-fn note_dumps(control: &Control, ring: &RingMemory, batch: &[Taken]) {
-    for frame in batch {
-        let mut head = [0u8; abi::NLMSG_HDRLEN];
-        if frame.len >= head.len() {
-            // SAFETY: the local is writable for its length.
-            unsafe { ring.read_payload(frame.pos, head.as_mut_ptr(), head.len()) };
-            note_request(control, &head);
-        }
-    }
+    n
 }
 
 /// Looks at the head of a request that is about to be sent.
@@ -213,10 +331,14 @@ fn joinable(family: u32, ring: &RingMemory, template: &MsgHdr, batch: &[Taken]) 
     n
 }
 
+/// `NFNL_MSG_BATCH_BEGIN`, `NFNL_MSG_BATCH_END`
+fn is_batch_border(kind: u16) -> bool {
+    kind == 16 || kind == 17
+}
+
 /// Whether a frame holds nothing but whole, aligned messages that may stand beside others.
 fn is_plain_chain(family: u32, ring: &RingMemory, frame: Taken) -> bool {
-    // NFNL_MSG_BATCH_BEGIN, NFNL_MSG_BATCH_END
-    let border = |kind: u16| family == abi::NETLINK_NETFILTER && (kind == 16 || kind == 17);
+    let border = |kind: u16| family == abi::NETLINK_NETFILTER && is_batch_border(kind);
     let mut at = 0;
     while at < frame.len {
         let mut head = [0u8; abi::NLMSG_HDRLEN];

@@ -12,7 +12,6 @@ use crate::next::{self, set_errno};
 use crate::process;
 use crate::symbols::{IoVec, Ptr};
 use core::ffi::{c_int, c_uint};
-use core::sync::atomic::Ordering::AcqRel;
 use nlmmap_ring::abi::NLMSG_HDRLEN;
 use nlmmap_ring::errno::Errno;
 use nlmmap_ring::rx::Context;
@@ -20,9 +19,9 @@ use nlmmap_ring::socket::Fd;
 use nlmmap_ring::sys::{MMsgHdr, MsgHdr};
 use nlmmap_ring::tx;
 
-/// The end of what began with counting up `sending`.
+/// The end of what began with `begin_send`.
 fn done(local: &Local) {
-    local.duty.sending.fetch_sub(1, AcqRel);
+    local.endpoint.end_send();
     guard::note_send(local);
 }
 
@@ -48,7 +47,7 @@ unsafe fn after(local: &Local, fd: c_int, buf: *const u8, sent: isize) {
 
 /// A kick with the destination and ancillary data of `msg`.
 unsafe fn kick(local: &Local, fd: c_int, msg: &MsgHdr, flags: c_int) -> isize {
-    local.duty.sending.fetch_add(1, AcqRel);
+    local.endpoint.begin_send(process::pid());
     // SAFETY: the caller's duty.
     let result = unsafe { local.endpoint.kick(&Fd(fd), process::pid(), msg, flags as u32) };
     done(local);
@@ -84,7 +83,7 @@ unsafe fn one(
         // SAFETY: the caller's duty for the destination.
         return unsafe { kick(local, fd, msg, flags) };
     }
-    local.duty.sending.fetch_add(1, AcqRel);
+    local.endpoint.begin_send(process::pid());
     let sent = forgive_empty(call(), len, msg.name.is_null() || to_kernel(msg));
     // SAFETY: the client's buffer.
     unsafe { after(local, fd, buf.cast(), sent) };
@@ -107,6 +106,13 @@ pub unsafe fn send(fd: c_int, buf: Ptr, len: usize, flags: c_int) -> isize {
         return unsafe { next::send(fd, buf, len, flags) };
     };
     // SAFETY: the caller's duty.
+    unsafe { served_send(local, fd, buf, len, flags) }
+}
+
+/// Apart, so that calls on other descriptors need no room on the stack for it.
+#[inline(never)]
+unsafe fn served_send(local: &Local, fd: c_int, buf: Ptr, len: usize, flags: c_int) -> isize {
+    // SAFETY: the caller's duty.
     let sent = unsafe { one(local, fd, buf, len, &MsgHdr::EMPTY, flags, || next::send(fd, buf, len, flags)) };
     local.leave();
     sent
@@ -117,6 +123,20 @@ pub unsafe fn sendto(fd: c_int, buf: Ptr, len: usize, flags: c_int, name: Ptr, n
         // SAFETY: handed on as it came.
         return unsafe { next::sendto(fd, buf, len, flags, name, namelen) };
     };
+    // SAFETY: the caller's duty.
+    unsafe { served_sendto(local, fd, buf, len, flags, name, namelen) }
+}
+
+#[inline(never)]
+unsafe fn served_sendto(
+    local: &Local,
+    fd: c_int,
+    buf: Ptr,
+    len: usize,
+    flags: c_int,
+    name: Ptr,
+    namelen: c_uint,
+) -> isize {
     let msg = MsgHdr { name: name.cast(), namelen, ..MsgHdr::EMPTY };
     // SAFETY: the caller's duty.
     let sent = unsafe { one(local, fd, buf, len, &msg, flags, || next::sendto(fd, buf, len, flags, name, namelen)) };
@@ -129,6 +149,13 @@ pub unsafe fn write(fd: c_int, buf: Ptr, len: usize) -> isize {
         // SAFETY: handed on as it came.
         return unsafe { next::write(fd, buf, len) };
     };
+    // SAFETY: the caller's duty.
+    unsafe { served_write(local, fd, buf, len) }
+}
+
+/// Apart, so that calls on other descriptors need no room on the stack for it.
+#[inline(never)]
+unsafe fn served_write(local: &Local, fd: c_int, buf: Ptr, len: usize) -> isize {
     // SAFETY: the caller's duty.
     let sent = unsafe { one(local, fd, buf, len, &MsgHdr::EMPTY, 0, || next::write(fd, buf, len)) };
     local.leave();
@@ -157,7 +184,7 @@ pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
     } else {
         // SAFETY: handed on as it came; then the client's first buffer, as far as it goes.
         unsafe {
-            local.duty.sending.fetch_add(1, AcqRel);
+            local.endpoint.begin_send(process::pid());
             let sent = next::writev(fd, iov, nr);
             after(local, fd, vector.base, sent.min(vector.len as isize));
             done(local);
@@ -191,7 +218,7 @@ unsafe fn message(local: &Local, fd: c_int, msg: *const MsgHdr, flags: c_int) ->
     }
     // SAFETY: handed on as it came; then the client's first buffer, as far as it goes.
     unsafe {
-        local.duty.sending.fetch_add(1, AcqRel);
+        local.endpoint.begin_send(process::pid());
         let sent = next::sendmsg(fd, msg, flags);
         after(local, fd, vector.base, sent.min(vector.len as isize));
         done(local);

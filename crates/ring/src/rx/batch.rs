@@ -4,10 +4,10 @@
 //! that fits is in place when the call returns. One that does not, and everything behind it in the same batch, goes through
 //! the store: the order of frames is the order of messages (protocol.md, I5).
 
-use super::{Pump, Step, is_copied, meta_of};
-use crate::abi::{self, status};
+use super::{End, Pump, Request, Step, is_copied, meta_of};
+use crate::abi::{self, NLMSG_HDRLEN, status};
 use crate::control::flag;
-use crate::endpoint::{CONTROL_LEN, LARGEST, Scratch, VLEN};
+use crate::endpoint::{CONTROL_LEN, LARGEST, VLEN};
 use crate::errno::Errno;
 use crate::memory::Frames;
 use crate::message;
@@ -15,7 +15,8 @@ use crate::ring;
 use crate::rx::Context;
 use crate::socket::Socket;
 use crate::store::{Meta, SOFT_LIMIT};
-use crate::sys::{IoVec, MMsgHdr, MSG_TRUNC, SockaddrNl};
+use crate::sys::{IoVec, MMsgHdr, MSG_DONTWAIT, MSG_TRUNC, SockaddrNl};
+use core::sync::atomic::Ordering::Relaxed;
 
 /// A receive this large lets the kernel build dump parts of up to 32 KiB; frames with less room get them cut.
 const DUMP_PART: usize = 32 << 10;
@@ -34,7 +35,7 @@ impl<S: Socket> Pump<'_, S> {
         }
         let room = self.ring.geometry().room() as usize;
         let start = self.ahead();
-        let free = ring::unused_run(self.ring, start, VLEN as u32) as usize;
+        let free = ring::unused_run(self.ring, start, self.offer()) as usize;
         if free == 0 {
             return self.blocked(true);
         }
@@ -50,49 +51,78 @@ impl<S: Socket> Pump<'_, S> {
             Err(error) => return self.failed(error),
         };
         self.take_in(start, received);
+        self.received.set(self.received.get() + received as u32);
+        if self.end.get() == End::Answered {
+            return Step::Stop;
+        }
+        if received < most {
+            self.end.set(End::Empty);
+        }
         if received < most || dump && self.context == Context::Send { Step::Stop } else { Step::Moved }
     }
 
-    /// Points the first `most` messages at the frames from `start` on, and receives.
+    /// How many messages to offer room for: the one that is expected; else one more than came the last time, so that as many
+    /// take one call; then four times what this run has received.
+    fn offer(&self) -> u32 {
+        let offer = match (self.received.get(), self.request) {
+            (0, Some(_)) => 1,
+            (0, None) => self.control.rx_burst.load(Relaxed) + 1,
+            (n, _) => n.saturating_mul(4),
+        };
+        let least = if self.request.is_some() { 1 } else { 2 };
+        offer.clamp(least, VLEN as u32)
+    }
+
+    /// Points the first `most` messages at the frames from `start` on, and receives. Everything else in the headers is as the
+    /// last receive and [`Self::message`] have left it.
     fn receive(&self, start: u32, most: usize) -> Result<usize, Errno> {
         let scratch = self.endpoint.scratch();
-        let room = self.ring.geometry().room() as usize;
         let mut pos = start;
         for i in 0..most {
             // SAFETY: `i` is below VLEN; the scratch memory belongs to the lock's holder.
-            unsafe {
-                let frame = IoVec { base: self.ring.payload(pos), len: room };
-                // Behind the room that `gather` needs to bring a spilled message together.
-                let front = room.min(LARGEST);
-                let spill = IoVec { base: self.endpoint.spill(i).add(front), len: LARGEST - front };
-                (&raw mut (*scratch).iov).cast::<[IoVec; 2]>().add(i).write([frame, spill]);
-                let msg = (&raw mut (*scratch).msgs).cast::<MMsgHdr>().add(i);
-                (*msg).hdr.namelen = size_of::<SockaddrNl>() as u32;
-                (*msg).hdr.controllen = CONTROL_LEN;
-            }
+            unsafe { (*(&raw mut (*scratch).iov).cast::<[IoVec; 2]>().add(i))[0].base = self.ring.payload(pos) };
             pos = self.ring.geometry().next(pos);
         }
         self.control.count(&self.control.counters.calls, 1);
-        // SAFETY: the first `most` headers are initialised (`init_scratch` and above) and point to live frames and scratch.
+        // SAFETY: the first `most` headers are initialised (`init_scratch`, `Endpoint::point_scratch` and above) and point to
+        // live frames and scratch.
         unsafe {
-            let msgs = core::slice::from_raw_parts_mut((&raw mut (*scratch).msgs).cast::<MMsgHdr>(), most);
-            self.sock.recv_batch(msgs)
+            let msgs = (&raw mut (*scratch).msgs).cast::<MMsgHdr>();
+            if most == 1 {
+                // The single form is the cheaper one.
+                (*msgs).len = self.sock.recv(&mut (*msgs).hdr, MSG_DONTWAIT)? as u32;
+                return Ok(1);
+            }
+            self.sock.recv_batch(core::slice::from_raw_parts_mut(msgs, most))
         }
     }
 
-    /// What the kernel said of message `i`.
+    /// What the kernel said of message `i`. Makes its header ready for the next receive: the kernel writes the lengths.
     fn message(&self, i: usize) -> (Meta, usize) {
-        let scratch: *const Scratch = self.endpoint.scratch();
-        // SAFETY: `i` is below VLEN; everything was written by the receive, which is over.
+        let scratch = self.endpoint.scratch();
+        // SAFETY: `i` is below VLEN; everything was written by the receive, which is over, and belongs to the lock's holder.
         unsafe {
-            let msg = (&raw const (*scratch).msgs).cast::<MMsgHdr>().add(i).read();
+            let msg = (&raw mut (*scratch).msgs).cast::<MMsgHdr>().add(i);
             let name = (&raw const (*scratch).names).cast::<SockaddrNl>().add(i).read();
             let control = (&raw const (*scratch).control).cast::<[u8; CONTROL_LEN]>().add(i);
-            let used = msg.hdr.controllen.min(CONTROL_LEN);
+            let used = (*msg).hdr.controllen.min(CONTROL_LEN);
             let control = core::slice::from_raw_parts(control.cast::<u8>(), used);
-            let len = msg.len as usize;
-            (meta_of(&name, control, len, msg.hdr.flags & MSG_TRUNC != 0), len)
+            let (len, flags) = ((*msg).len as usize, (*msg).hdr.flags);
+            (*msg).hdr.namelen = size_of::<SockaddrNl>() as u32;
+            (*msg).hdr.controllen = CONTROL_LEN;
+            (meta_of(&name, control, len, flags & MSG_TRUNC != 0), len)
         }
+    }
+
+    /// Whether the message in the frame at `pos` is the acknowledgement (or error) that `request` asks for.
+    fn is_answer(&self, request: Request, pos: u32, meta: &Meta) -> bool {
+        if meta.portid != 0 || (meta.hdr.len as usize) < NLMSG_HDRLEN {
+            return false;
+        }
+        let mut head = [0u8; NLMSG_HDRLEN];
+        // SAFETY: the local is writable for its length.
+        unsafe { self.ring.read_payload(pos, head.as_mut_ptr(), NLMSG_HDRLEN) };
+        message::header(&head, 0).is_some_and(|m| m.kind == abi::NLMSG_ERROR) && message::sequence(&head) == request.0
     }
 
     /// Publishes what has its place, and moves the rest.
@@ -107,6 +137,9 @@ impl<S: Socket> Pump<'_, S> {
             // Where frames are larger than anything that is taken whole, what is cut ends with the frame.
             in_place &= len <= room && meta.truncated == 0;
             if in_place && !is_copied(&meta, false, room as u32) {
+                if self.request.is_some_and(|request| self.is_answer(request, here, &meta)) {
+                    self.end.set(End::Answered);
+                }
                 self.publish(here, &meta.hdr, status::VALID);
             } else if in_place {
                 // SAFETY: the payload is readable for `len <= room` bytes, and the store lies elsewhere.

@@ -11,7 +11,6 @@ use crate::memory::RingMemory;
 use crate::rx::Context;
 use crate::socket::Socket;
 use crate::store::Meta;
-use core::cell::Cell;
 use core::sync::atomic::Ordering::Relaxed;
 
 /// Bytes of a plug: more than the smallest receive buffer.
@@ -20,7 +19,7 @@ pub(super) const PLUG: usize = 4096;
 impl Endpoint {
     /// The client has drained its queue: senders may go on.
     pub(super) fn relieve_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S) {
-        Pump { endpoint: self, control, ring, sock, context: Context::Recv, set_aside: Cell::new(0) }.relieve();
+        Pump::new(self, control, ring, sock, Context::Recv).relieve();
     }
 }
 

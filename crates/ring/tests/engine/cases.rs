@@ -4,6 +4,7 @@ use crate::bench::{Bench, compose, set_status, status_of, word};
 use crate::dump::Dump;
 use crate::message::{Class, datagram, header};
 use nlmmap_ring::abi::{nl_mmap_req, status};
+use nlmmap_ring::control::flag;
 use nlmmap_ring::geometry::Geometry;
 use nlmmap_ring::rx::Context;
 use nlmmap_ring::tx;
@@ -127,6 +128,68 @@ fn only_the_doorbell_is_swallowed() {
         (0..2).for_each(|pos| set_status(bench.rx(), pos, status::UNUSED));
         bench.service(Context::Wait);
         assert_eq!(status_of(bench.rx(), 2), status::UNUSED, "{len} bytes: the doorbell shows");
+        assert!(!bench.mock.is_readable());
+    }
+}
+
+/// A bench with both rings whose kernel acknowledges requests, and a kick of one.
+fn asked(sequence: u32, before: impl FnOnce(&Bench)) -> (Bench, u64) {
+    let bench = Bench::new(Some(ring(8)), Some(ring(8)), false);
+    bench.mock.acks.set(true);
+    before(&bench);
+    let mut request = header(16, 1, 5);
+    request[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    compose(bench.tx(), 0, &request, 16);
+    let calls = bench.mock.calls.get();
+    assert_eq!(bench.kick(None, 0), Ok(16));
+    let calls = bench.mock.calls.get() - calls;
+    (bench, calls)
+}
+
+/// An acknowledgement that somebody else has asked for by the same number.
+fn stale(bench: &Bench, sequence: u32) {
+    let mut request = header(16, 1, 5);
+    request[8..12].copy_from_slice(&sequence.to_ne_bytes());
+    bench.mock.queue.borrow_mut().push_back(crate::message::ack(&request));
+}
+
+/// A single request costs its send and the receive of its acknowledgement, no third call that finds nothing.
+#[test]
+fn a_single_request_ends_with_its_acknowledgement() {
+    let (bench, calls) = asked(7, |_| {});
+    assert_eq!(calls, 2);
+    assert_eq!(status_of(bench.rx(), 0), status::VALID);
+    assert!(!bench.mock.is_readable());
+    // What comes before it is taken on the way.
+    let (bench, _) = asked(7, |bench| {
+        stale(bench, 6);
+        bench.mock.arrive(datagram(Class::Event(3), 1, 40));
+    });
+    assert_eq!([0, 1, 2, 3].map(|pos| status_of(bench.rx(), pos)), [2, 2, 2, 0]);
+    assert!(!bench.mock.is_readable());
+}
+
+/// Where another answer of the same number may lie in front of it, everything is taken: after a pump that did not see the end
+/// of the queue, beside another thread that sends, and where several processes do.
+#[test]
+fn a_single_request_is_not_content_with_an_earlier_acknowledgement() {
+    let doubts: [fn(&Bench); 3] = [
+        |bench| bench.control().set(flag::BEHIND, true),
+        |bench| bench.endpoint.sending.store(2, Relaxed),
+        |bench| {
+            // A live process, and then another one.
+            bench.endpoint.begin_send(1);
+            bench.endpoint.end_send();
+            bench.endpoint.begin_send(2);
+            bench.endpoint.end_send();
+        },
+    ];
+    for doubt in doubts {
+        let (bench, _) = asked(7, |bench| {
+            stale(bench, 7);
+            doubt(bench);
+        });
+        assert_eq!([0, 1, 2].map(|pos| status_of(bench.rx(), pos)), [2, 2, 0]);
         assert!(!bench.mock.is_readable());
     }
 }

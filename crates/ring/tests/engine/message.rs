@@ -60,8 +60,12 @@ pub fn datagram(class: Class, seed: u32, len: usize) -> Datagram {
 /// The acknowledgement of a request.
 pub fn ack(request: &[u8]) -> Datagram {
     let mut bytes = header(36, 2, 0x100);
+    let request: Vec<u8> = request.iter().copied().chain(std::iter::repeat(0)).take(16).collect();
+    let request = request.into_iter().map(|b| if b == POISON { 0 } else { b });
+    // The request's sequence number, and its header behind the error.
+    bytes[8..12].iter_mut().zip(request.clone().skip(8)).for_each(|(to, from)| *to = from);
     bytes.extend([0; 4]);
-    bytes.extend(request.iter().copied().chain(std::iter::repeat(0)).take(16).map(|b| if b == POISON { 0 } else { b }));
+    bytes.extend(request);
     Datagram { bytes, portid: 0, group: 0, creds: [0; 3] }
 }
 
