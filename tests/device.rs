@@ -16,3 +16,5 @@ mod daemon;
 mod library;
 #[path = "device/lifecycle.rs"]
 mod lifecycle;
+#[path = "device/walkthrough.rs"]
+mod walkthrough;

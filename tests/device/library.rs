@@ -7,7 +7,7 @@ use crate::daemon::{Place, passes};
 use crate::support::repository;
 
 /// Builds the library, and gives the directory it is in.
-fn library() -> PathBuf {
+pub fn library() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target directory");
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--quiet", "--package", "nlmmap-c", "--target-dir"]).arg(target);
