@@ -1,7 +1,23 @@
-//! nlmmap serves the memory-mapped netlink ABI (`NETLINK_RX_RING`, `NETLINK_TX_RING`) from userspace.
+//! Netlink by memory-mapped rings, from userspace.
 //!
-//! Linux had these socket options from 3.10 to 4.5; a program that was written for them stops at `ENOPROTOOPT` on any
-//! later kernel. What runs such programs today is the command `nlmmap run`, which puts `libnlmmap_preload.so` before
-//! them: the rings are then ordinary shared memory, and an ordinary netlink socket stands behind them.
+//! [`RingSocket`] receives netlink faster than a loop of `recv` does: one system call fills many frames of a ring, and each
+//! message is lent to the program where it lies, without a copy and without an allocation.
 //!
-//! This crate builds that command. It has no public items yet: a library interface for new programs will stand here.
+//! ```
+//! use nlmmap::{Family, RingSocket};
+//!
+//! fn main() -> nlmmap::Result<()> {
+//!     let socket = RingSocket::builder(Family::ROUTE).build()?;
+//!     // struct nlmsghdr { 20, RTM_GETLINK, NLM_F_REQUEST | NLM_F_DUMP, 1, 0 }, struct rtgenmsg { AF_UNSPEC }
+//!     let request: [u32; 5] = [20, 0x301 << 16 | 18, 1, 0, 0];
+//!     socket.send(&request.map(u32::to_ne_bytes).concat())?;
+//!     let links = socket.recv()?;
+//!     println!("{} interfaces in the first {} bytes", links.parts().count(), links.len());
+//!     Ok(())
+//! }
+//! ```
+mod ring_socket;
+
+pub use ring_socket::{
+    Batch, Builder, Credentials, Destination, Error, Family, Message, Parts, Result, Ring, RingSocket,
+};

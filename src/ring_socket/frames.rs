@@ -1,0 +1,146 @@
+//! The memory that messages are lent from.
+//!
+//! It is private to this process (`MAP_PRIVATE`): no other process, not even a forked child or a daemon, can change what a
+//! program was lent. Two kinds of places for a message: a *frame* of the ring, and a *spill* area for one that is larger.
+//!
+//! # Why lending is sound
+//!
+//! - F1. A place is *free* or *lent*. A frame's state is its `nm_status` (`UNUSED`, `VALID`), a spill area's its bit in `spills`.
+//! - F2. Only the receiving side (`&Receiver`, one thread at a time: [`RingSocket`](crate::RingSocket) is not `Sync`) makes a
+//!   place lent, and only one that is free; so no place is lent twice.
+//! - F3. Only dropping the one [`Lease`] of a place makes it free. A `Lease` cannot be copied, and borrows the `Frames`.
+//! - F4. Places are written while they are free alone: by the kernel inside a receive call, which is given addresses of free
+//!   places only, or by copies in this module.
+//! - So the bytes behind a `Lease` do not change while it lives, and `&[u8]` of them is true. Making a place free is a release
+//!   operation, and looking for free places an acquire one: the last read by whatever thread held the message comes before the
+//!   next write. A lease that is forgotten (`mem::forget`) costs its place and nothing else.
+
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use memmap2::{MmapOptions, MmapRaw};
+use nlmmap_ring::abi::status;
+use nlmmap_ring::endpoint::LARGEST;
+use nlmmap_ring::geometry::Geometry;
+use nlmmap_ring::memory::{Frames as _, RingMemory};
+
+use super::error::{Error, Result};
+
+/// Spill areas: no more than fit one word.
+pub(super) const SPILLS: usize = 64;
+
+/// Frames and spill areas of one socket.
+#[derive(Debug)]
+pub(super) struct Frames {
+    ring: RingMemory,
+    /// A bit for each spill area: set while it is free.
+    spills: AtomicU64,
+    spill_memory: MmapRaw,
+    _ring_memory: MmapRaw,
+}
+
+/// Where a message lies.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Place {
+    /// A frame's payload.
+    Frame(u32),
+    /// A spill area.
+    Spill(u32),
+}
+
+/// Private memory of zeroes; pages appear when they are touched.
+fn memory(len: usize) -> Result<MmapRaw> {
+    let map = MmapOptions::new().len(len).no_reserve_swap().map_anon();
+    map.map(MmapRaw::from).map_err(|source| Error::System { what: "memory for the ring", source })
+}
+
+impl Frames {
+    pub(super) fn new(geometry: Geometry) -> Result<Frames> {
+        let ring_memory = memory(geometry.len())?;
+        let spill_memory = memory(SPILLS * LARGEST)?;
+        // SAFETY: a page-aligned mapping of that length, which lives as long as this value; no reference to it is ever made but
+        // those of `Lease`, to payload that nobody writes (F4).
+        let ring = unsafe { RingMemory::new(ring_memory.as_mut_ptr(), geometry) };
+        Ok(Frames { ring, spills: AtomicU64::new(u64::MAX), spill_memory, _ring_memory: ring_memory })
+    }
+
+    pub(super) fn ring(&self) -> &RingMemory {
+        &self.ring
+    }
+
+    /// Bytes that a frame holds.
+    pub(super) fn room(&self) -> usize {
+        self.ring.geometry().room() as usize
+    }
+
+    /// The most that is taken of one message.
+    pub(super) fn largest(&self) -> usize {
+        self.room().max(LARGEST)
+    }
+
+    /// The first free frame from `from` on, without going around.
+    pub(super) fn free_frame(&self, from: u32) -> Option<u32> {
+        (from..self.ring.geometry().frame_nr()).find(|&pos| self.ring.status(pos) == status::UNUSED)
+    }
+
+    /// The spill areas that are free.
+    pub(super) fn free_spills(&self) -> u64 {
+        self.spills.load(Ordering::Acquire)
+    }
+
+    /// Address of a spill area of [`LARGEST`] bytes.
+    pub(super) fn spill(&self, index: u32) -> *mut u8 {
+        self.spill_memory.as_mut_ptr().wrapping_add(index as usize % SPILLS * LARGEST)
+    }
+
+    /// Address of a place.
+    fn address(&self, place: Place) -> *const u8 {
+        match place {
+            Place::Frame(pos) => self.ring.payload(pos),
+            Place::Spill(index) => self.spill(index),
+        }
+    }
+
+    /// Lends `len` bytes of a free place.
+    ///
+    /// # Safety
+    /// The place is free (F1), holds as many bytes, and the caller is the receiving side (F2).
+    pub(super) unsafe fn lend(&self, place: Place, len: usize) -> Lease<'_> {
+        match place {
+            Place::Frame(pos) => self.ring.set_status(pos, status::VALID),
+            Place::Spill(index) => {
+                self.spills.fetch_and(!(1 << index), Ordering::Relaxed);
+            }
+        }
+        Lease { frames: self, place, len }
+    }
+}
+
+/// A place that is lent, and is free again when this is dropped.
+#[derive(Debug)]
+pub(super) struct Lease<'a> {
+    frames: &'a Frames,
+    place: Place,
+    len: usize,
+}
+
+impl Lease<'_> {
+    #[inline]
+    pub(super) fn bytes(&self) -> &[u8] {
+        // SAFETY: the place holds `len` bytes (`Frames::lend`), mapped as long as the `Frames` that this borrows, and nobody writes
+        // them before this is dropped (F4).
+        unsafe { std::slice::from_raw_parts(self.frames.address(self.place), self.len) }
+    }
+}
+
+impl Drop for Lease<'_> {
+    #[inline]
+    fn drop(&mut self) {
+        match self.place {
+            // Release (`set_status`): the last read comes before the next write.
+            Place::Frame(pos) => self.frames.ring.set_status(pos, status::UNUSED),
+            Place::Spill(index) => {
+                self.frames.spills.fetch_or(1 << index, Ordering::Release);
+            }
+        }
+    }
+}

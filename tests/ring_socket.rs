@@ -1,0 +1,12 @@
+//! `RingSocket` over real netlink families in network namespaces of its own.
+
+#[path = "ring_socket/bad_input.rs"]
+mod bad_input;
+#[path = "ring_socket/lending.rs"]
+mod lending;
+#[path = "ring_socket/queue.rs"]
+mod queue;
+#[path = "ring_socket/route.rs"]
+mod route;
+#[path = "ring_socket/wire.rs"]
+mod wire;

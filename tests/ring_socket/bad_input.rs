@@ -1,0 +1,114 @@
+//! What cannot be is refused, with cause and cure.
+
+use std::fs::File;
+use std::net::UdpSocket;
+use std::os::fd::{FromRawFd, OwnedFd};
+
+use nlmmap::{Error, Family, Ring, RingSocket};
+
+use crate::wire::*;
+
+fn refusal(builder: nlmmap::Builder) -> (Error, String) {
+    let error = builder.build().expect_err("it cannot be built");
+    let text = error.to_string();
+    (error, text)
+}
+
+#[test]
+fn rings_that_cannot_be() {
+    for ring in
+        [Ring::frames(0, 4096), Ring::frames(8, 4), Ring::blocks(4096, 1, 8192, 1), Ring::blocks(4096, 2, 2048, 5)]
+    {
+        for builder in
+            [RingSocket::builder(Family::ROUTE).rx_ring(ring), RingSocket::builder(Family::ROUTE).tx_ring(ring)]
+        {
+            let (error, text) = refusal(builder);
+            assert!(matches!(error, Error::BadRing { .. }), "{error}");
+            assert_eq!(error.errno(), libc::EINVAL);
+            assert!(text.contains("frames of"), "{text}");
+        }
+    }
+}
+
+#[test]
+fn families_that_this_kernel_lacks() {
+    for family in [31, 32, 4096, u32::MAX] {
+        let (error, text) = refusal(RingSocket::builder(Family(family)));
+        assert!(matches!(error, Error::NoFamily(Family(f)) if f == family), "{error}");
+        assert!(text.contains(&family.to_string()) && text.contains("module"), "{text}");
+    }
+}
+
+#[test]
+fn groups_that_are_none() {
+    for group in [0, 100_000] {
+        let (error, text) = refusal(RingSocket::builder(Family::ROUTE).groups([1, group]));
+        assert!(matches!(error, Error::NoGroup { .. }) && text.contains(&group.to_string()), "{text}");
+    }
+    let socket = RingSocket::builder(Family::ROUTE).build().unwrap();
+    assert_eq!(socket.join(0).unwrap_err().errno(), libc::EINVAL);
+}
+
+#[test]
+fn descriptors_of_something_else() {
+    let file = File::open("/dev/null").unwrap();
+    assert!(matches!(refusal(RingSocket::builder(Family::ROUTE).socket(file)).0, Error::NotNetlink));
+    let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
+    assert!(matches!(refusal(RingSocket::builder(Family::ROUTE).socket(udp)).0, Error::NotNetlink));
+    // SAFETY: numbers; the descriptor is new.
+    let usersock =
+        unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 2)) };
+    let (error, text) = refusal(RingSocket::builder(Family::ROUTE).socket(usersock));
+    assert!(matches!(error, Error::OtherFamily { .. }) && text == "the socket is of netlink family 2, not 0", "{text}");
+}
+
+#[test]
+fn namespaces_and_port_ids() {
+    let file = File::open("/dev/null").unwrap();
+    let (error, text) = refusal(RingSocket::builder(Family::ROUTE).namespace(file));
+    assert!(error.errno() == libc::EINVAL && text.contains("namespace"), "{text}");
+    in_namespace(|| {
+        let first = RingSocket::builder(Family::ROUTE).portid(5).build().unwrap();
+        assert_eq!(refusal(RingSocket::builder(Family::ROUTE).portid(5)).0.errno(), libc::EADDRINUSE);
+        drop(first);
+        RingSocket::builder(Family::ROUTE).portid(5).build().unwrap();
+    });
+    // SAFETY: numbers; the descriptor is new.
+    let fd = unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 0)) };
+    let namespace = File::open("/proc/self/ns/net").unwrap();
+    let (error, _) = refusal(RingSocket::builder(Family::ROUTE).socket(fd).namespace(namespace));
+    assert!(matches!(error, Error::Options(_)));
+}
+
+#[test]
+fn nodes_that_are_none() {
+    let (error, text) = refusal(RingSocket::builder(Family::ROUTE).node("/nowhere/nlmmap"));
+    assert!(error.errno() == libc::ENOENT && text.contains("device node"), "{text}");
+    let (error, text) = refusal(RingSocket::builder(Family::ROUTE).node("/dev/null"));
+    assert!(matches!(error, Error::NotNode { .. }) && text.contains("/dev/null"), "{text}");
+}
+
+/// A send that fails takes its message away and leaves the socket whole.
+#[test]
+fn sends_that_fail() {
+    let socket = RingSocket::builder(Family::USERSOCK).build().unwrap();
+    let nobody = nlmmap::Destination { portid: u32::MAX - 5, groups: 0 };
+    assert_eq!(socket.send_to(b"x", nobody).unwrap_err().errno(), libc::ECONNREFUSED);
+    // The kernel itself has no USERSOCK receiver.
+    for _ in 0..3 {
+        socket.send(b"x").unwrap();
+    }
+    for _ in 0..3 {
+        assert_eq!(socket.kick().unwrap_err().errno(), libc::ECONNREFUSED);
+    }
+    assert_eq!(socket.kick().unwrap(), 0);
+    assert!(socket.try_recv().unwrap().is_none());
+}
+
+#[test]
+fn errors_become_io_errors() {
+    let error: std::io::Error = Error::Overrun.into();
+    assert!(error.to_string().contains("receive_buffer"));
+    let error: std::io::Error = RingSocket::builder(Family::ROUTE).node("/nowhere").build().unwrap_err().into();
+    assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
+}
