@@ -1,213 +1,92 @@
-//! Descriptor number to endpoint: one load for every call that is not ours.
+//! From a descriptor to its endpoint, and an endpoint's life: who may act on what the table says.
 //!
-//! A number that was closed and used again behind our back is found out by the socket's cookie, compared at most once in a
-//! while on the way into a hook ([`enter`]).
+//! A number that was closed and used again where no hook saw it must never be taken for what it was. So the way in
+//! ([`enter`]) asks the number for its cookie, except where no time has passed in which it could have changed hands
+//! (interposer.md, "Identity").
 
-use crate::local::{CLAIMED, Local};
+use crate::local::{CLAIMED, Local, now_mapping};
 use crate::log::info;
-use crate::process;
-use core::ptr::null_mut;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use crate::{process, table, watch};
+use core::sync::atomic::Ordering;
 use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::sys;
-use syscalls::Sysno;
 
-/// Descriptors beyond this cannot carry rings (`ENOMEM` at `setsockopt`, never later).
-pub const MOST: usize = 65_536;
-/// Time stamp ticks between two looks at a cookie, as a power of two: about a millisecond.
-const CHECK_EVERY: u32 = 21;
-
-static TABLE: [AtomicPtr<Local>; MOST] = [const { AtomicPtr::new(null_mut()) }; MOST];
-/// When each number's cookie was last compared, 0 for never. By number: what one of a socket's numbers is says nothing of another.
-static CHECKED: [AtomicU32; MOST] = [const { AtomicU32::new(0) }; MOST];
-static ALL: AtomicPtr<Local> = AtomicPtr::new(null_mut());
-static LIVE: AtomicU32 = AtomicU32::new(0);
-/// Behind the highest number that ever was in the table.
-static HIGH: AtomicU32 = AtomicU32::new(0);
-
-/// Stands in the table for a descriptor of our own. No Local lies there: they are pages of their own.
-const PRIVATE: *mut Local = core::ptr::dangling_mut::<Local>();
-
-fn slot(fd: i32) -> Option<&'static AtomicPtr<Local>> {
-    TABLE.get(fd as u32 as usize)
-}
-
-fn checked(fd: i32) -> Option<&'static AtomicU32> {
-    CHECKED.get(fd as u32 as usize)
-}
-
-/// How many descriptors lead to endpoints, and how many are our own.
-#[inline]
-pub fn live() -> u32 {
-    LIVE.load(Ordering::Relaxed)
-}
+pub use crate::table::{
+    Entry, MOST, adopt_duplicate, adopt_private, all, close_private, forget_private, insert, is_adopted, keep_private,
+    live, next_used, release_private, remove,
+};
 
 /// The endpoint of a descriptor, for a hook to work with until it calls [`Local::leave`]. `None`: hand the call on.
 #[inline(always)]
 pub fn enter(fd: i32) -> Option<&'static Local> {
-    match slot(fd) {
-        Some(slot) if !slot.load(Ordering::Relaxed).is_null() => enter_slow(fd, slot),
-        _ => None,
-    }
+    if table::is_nothing(fd) { None } else { enter_slow(fd) }
 }
 
-#[cold]
-fn enter_slow(fd: i32, slot: &'static AtomicPtr<Local>) -> Option<&'static Local> {
+#[inline(never)]
+fn enter_slow(fd: i32) -> Option<&'static Local> {
     process::pid();
-    let checked = checked(fd)?;
     loop {
-        let at = slot.load(Ordering::Acquire);
-        if at.is_null() || at == PRIVATE {
-            return None;
-        }
-        // SAFETY: entries point to Locals, whose memory is never given back.
-        let local = unsafe { &*at };
+        let Entry::Of(local) = table::look(fd) else { return None };
         if !local.try_use() {
             // Being buried, and this entry with it.
             core::hint::spin_loop();
             continue;
         }
-        if slot.load(Ordering::Acquire) != at {
-            local.leave();
+        if !table::leads_to(fd, local) {
+            local.release();
             continue;
         }
-        // Never 0.
-        let now = (sys::ticks() >> CHECK_EVERY) as u32 | 1;
-        if checked.load(Ordering::Relaxed) != now {
-            if sys::cookie(fd).ok() != Some(local.cookie.load(Ordering::Relaxed)) {
+        let now = sys::ticks();
+        if !local.is_certain(now) && !is_still(fd, local) {
+            // A vfork child has descriptors of its own, but its parent's table.
+            if !process::is_vfork_child() {
                 info!("fd {fd} was closed without a call we see: no longer a ring socket");
                 remove(fd);
-                local.leave();
-                return None;
             }
-            checked.store(now, Ordering::Relaxed);
+            local.release();
+            return None;
         }
+        local.note_enter(now);
         return Some(local);
     }
 }
 
-/// Whether a descriptor is adopted, without entering.
-#[inline]
-pub fn is_adopted(fd: i32) -> bool {
-    slot(fd).is_some_and(|s| {
-        let at = s.load(Ordering::Relaxed);
-        !at.is_null() && at != PRIVATE
-    })
-}
-
-/// Whether a descriptor leads to this very endpoint.
-pub fn leads_to(fd: i32, local: &Local) -> bool {
-    slot(fd).is_some_and(|s| core::ptr::eq(s.load(Ordering::SeqCst), local))
+/// Whether a number is the endpoint's socket at this instant.
+#[cold]
+pub fn is_still(fd: i32, local: &Local) -> bool {
+    sys::cookie(fd) == Ok(local.cookie.load(Ordering::Relaxed))
 }
 
 /// Whether a descriptor is our own.
 #[inline]
 pub fn is_private(fd: i32) -> bool {
-    slot(fd).is_some_and(|s| s.load(Ordering::Relaxed) == PRIVATE)
+    table::is_noted(fd) && confirm_private(fd)
 }
 
-/// Leads `fd` to `local`, and whatever it led to away.
-pub fn insert(fd: i32, local: &'static Local) -> bool {
-    let (Some(slot), Some(checked)) = (slot(fd), checked(fd)) else { return false };
-    HIGH.fetch_max(fd as u32 + 1, Ordering::AcqRel);
-    checked.store(0, Ordering::Relaxed);
-    local.fds.fetch_add(1, Ordering::AcqRel);
-    let old = slot.swap(core::ptr::from_ref(local).cast_mut(), Ordering::AcqRel);
-    if old.is_null() {
-        LIVE.fetch_add(1, Ordering::Relaxed);
-    } else if old != PRIVATE {
-        // SAFETY: entries point to Locals.
-        unsafe { &*old }.fds.fetch_sub(1, Ordering::AcqRel);
+#[cold]
+fn confirm_private(fd: i32) -> bool {
+    if process::is_vfork_child() || table::is_ours(fd) {
+        return true;
     }
-    true
+    info!("fd {fd}, one of the library's own, was closed without a call we see");
+    forget_private(fd);
+    false
 }
 
-/// Leads `fd` nowhere. Returns the endpoint it led to, whose count of descriptors has been lowered.
-pub fn remove(fd: i32) -> Option<&'static Local> {
-    let slot = slot(fd)?;
-    let old = slot.load(Ordering::Acquire);
-    if old.is_null()
-        || old == PRIVATE
-        || slot.compare_exchange(old, null_mut(), Ordering::SeqCst, Ordering::Relaxed).is_err()
-    {
-        return None;
-    }
-    LIVE.fetch_sub(1, Ordering::Relaxed);
-    // SAFETY: entries point to Locals.
-    let local = unsafe { &*old };
-    local.fds.fetch_sub(1, Ordering::AcqRel);
-    Some(local)
-}
-
-/// Moves a descriptor of ours out of the way of the client's, and notes it.
-pub fn adopt_private(fd: i32) -> i32 {
-    let mut at = fd;
-    for floor in [900, 200, 64, 3] {
-        // SAFETY: numbers only. F_DUPFD_CLOEXEC is 1030.
-        if let Ok(high) = unsafe { sys::call(Sysno::fcntl, [fd as usize, 1030, floor, 0, 0, 0]) } {
-            sys::close(fd);
-            at = high as i32;
-            break;
+/// A number by which the real socket can be reached for sure, or -1. Numbers that are not it any more are forgotten.
+pub fn certain_fd(local: &Local) -> i32 {
+    loop {
+        let fd = local.any_fd();
+        if fd < 0 || is_still(fd, local) {
+            return fd;
+        }
+        info!("fd {fd} was closed without a call we see: no longer a ring socket");
+        if local.orphan.compare_exchange(fd, -1, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            forget_private(fd);
+        } else if table::leads_to(fd, local) {
+            remove(fd);
         }
     }
-    if let Some(slot) = slot(at) {
-        HIGH.fetch_max(at as u32 + 1, Ordering::AcqRel);
-        slot.store(PRIVATE, Ordering::Release);
-        LIVE.fetch_add(1, Ordering::Relaxed);
-    }
-    at
-}
-
-/// Moves and notes a descriptor of the engine's, unless that was done.
-pub fn keep_private(fd: i32) -> i32 {
-    if is_private(fd) { fd } else { adopt_private(fd) }
-}
-
-/// The engine is about to close a descriptor of its own.
-pub fn release_private(fd: i32) -> i32 {
-    forget_private(fd);
-    fd
-}
-
-/// Closes a descriptor of ours.
-pub fn close_private(fd: i32) {
-    if let Some(slot) = slot(fd)
-        && slot.compare_exchange(PRIVATE, null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    {
-        LIVE.fetch_sub(1, Ordering::Relaxed);
-        sys::close(fd);
-    }
-}
-
-/// A descriptor of ours is about to be replaced by the client's.
-pub fn forget_private(fd: i32) {
-    if let Some(slot) = slot(fd)
-        && slot.compare_exchange(PRIVATE, null_mut(), Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    {
-        LIVE.fetch_sub(1, Ordering::Relaxed);
-    }
-}
-
-/// The lowest descriptor that leads to `local`, or -1.
-pub fn find(local: &Local) -> i32 {
-    TABLE.iter().position(|s| core::ptr::eq(s.load(Ordering::Relaxed), local)).map_or(-1, |fd| fd as i32)
-}
-
-/// The first descriptor from `from` to `to` that is adopted or our own.
-pub fn next_used(from: u32, to: u32) -> Option<u32> {
-    let slots = TABLE.get(from as usize..=(to as usize).min(MOST - 1))?;
-    slots.iter().position(|s| !s.load(Ordering::Relaxed).is_null()).map(|n| from + n as u32)
-}
-
-/// Every Local there ever was; ask [`Local::live`].
-pub fn all() -> impl Iterator<Item = &'static Local> {
-    let mut at = ALL.load(Ordering::Acquire);
-    core::iter::from_fn(move || {
-        // SAFETY: null or a Local, never given back.
-        let local: &'static Local = unsafe { at.as_ref()? };
-        at = local.next.load(Ordering::Acquire);
-        Some(local)
-    })
 }
 
 /// A Local that stands for nothing yet: one used before, or a new one. It is marked live, and the caller is at work with it.
@@ -217,6 +96,7 @@ pub fn allocate() -> Result<&'static Local> {
             if !local.live.load(Ordering::Relaxed) {
                 local.orphan.store(-1, Ordering::Relaxed);
                 local.cookie.store(0, Ordering::Relaxed);
+                local.distrust();
                 local.live.store(true, Ordering::Release);
                 local.unclaim(1);
                 return Ok(local);
@@ -230,14 +110,8 @@ pub fn allocate() -> Result<&'static Local> {
     local.users.store(1, Ordering::Relaxed);
     local.live.store(true, Ordering::Relaxed);
     local.orphan.store(-1, Ordering::Relaxed);
-    let mut head = ALL.load(Ordering::Relaxed);
-    loop {
-        local.next.store(head, Ordering::Relaxed);
-        match ALL.compare_exchange(head, page, Ordering::Release, Ordering::Relaxed) {
-            Ok(_) => return Ok(local),
-            Err(now) => head = now,
-        }
-    }
+    table::publish(local);
+    Ok(local)
 }
 
 /// The live endpoint of a socket, entered.
@@ -249,21 +123,103 @@ pub fn by_cookie(cookie: u64) -> Option<&'static Local> {
         if l.live.load(Ordering::Acquire) && l.cookie.load(Ordering::Relaxed) == cookie {
             return true;
         }
-        l.leave();
+        l.release();
         false
     })
+}
+
+/// `ENOMEM` for a descriptor beyond the table.
+pub fn check(fd: i32) -> Result<()> {
+    if table::has_room(fd) { Ok(()) } else { Err(Errno::NOMEM) }
+}
+
+impl Local {
+    /// Ends a hook's work with it.
+    #[inline]
+    pub fn leave(&self) {
+        self.note_leave();
+        self.release();
+    }
+
+    /// Ends work with it that did not begin by a number; the last one out of a dead one takes its memory away. Never passes
+    /// through zero: a child that was forked by a signal's handler above a hook leaves what its parent entered.
+    #[inline]
+    pub fn release(&self) {
+        let before = self.users.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
+        if before == Ok(1) && self.is_over() {
+            self.bury();
+        }
+    }
+
+    #[cold]
+    fn bury(&self) {
+        if !self.claim() {
+            return;
+        }
+        if self.is_over() && self.live.load(Ordering::Relaxed) {
+            watch::forget(self);
+            // From here on no number leads here again, in a fork child neither.
+            self.cookie.store(0, Ordering::Relaxed);
+            self.endpoint.move_descriptors(release_private);
+            // SAFETY: claimed: nobody else is inside, and whoever comes is turned away.
+            unsafe { self.endpoint.reset() };
+            self.duty.free();
+            self.live.store(false, Ordering::Release);
+        }
+        self.unclaim(0);
+    }
+
+    /// Follows a new mapping, made just now. `false` when there are too many pieces to follow.
+    pub fn add_range(&self, lo: usize, hi: usize) -> bool {
+        let first = !self.is_mapped();
+        let added = self.note_range(lo, hi, now_mapping());
+        if added && first {
+            self.count_mapping(1);
+        }
+        added
+    }
+
+    /// Forgets what was mapped in `lo..hi` before `nr`, and is not any more. Returns whether anything of ours was there.
+    pub fn cut_range(&self, lo: usize, hi: usize, nr: usize) -> bool {
+        let hit = self.forget_range(lo, hi, nr);
+        if hit && !self.is_mapped() {
+            self.count_mapping(-1);
+            let orphan = self.orphan.swap(-1, Ordering::SeqCst);
+            if orphan >= 0 {
+                watch::forget(self);
+                watch::quiesce(self, orphan);
+                close_duplicate(self, orphan);
+            }
+        }
+        hit
+    }
+
+    fn count_mapping(&self, change: i32) {
+        if let Some(control) = self.endpoint.control() {
+            let held = control.lock.hold(process::pid());
+            control.note_mapping(process::pid(), change);
+            drop(held);
+        }
+    }
+}
+
+/// Closes the duplicate that kept a socket, if the number is still that.
+fn close_duplicate(local: &Local, fd: i32) {
+    let ours = is_still(fd, local);
+    if forget_private(fd) && ours {
+        sys::close(fd);
+    }
 }
 
 /// A fork child makes the endpoints its own: no other thread is at work with them here.
 ///
 /// The kernel copies descriptors before it copies memory, and memory page by page, while other threads of the parent go on: what
-/// was copied of this table need not agree with the child's descriptors, nor with itself (interposer.md, "Identity"). So
+/// was copied of the table need not agree with the child's descriptors, nor with itself (interposer.md, "Identity"). So
 /// everything is derived again from what each number is here.
 pub fn after_fork(pid: u32) {
     for local in all() {
         local.duty.after_fork();
-        local.endpoint.sending.store(0, Ordering::Relaxed);
-        local.fds.store(0, Ordering::Relaxed);
+        local.distrust();
         if local.users.swap(0, Ordering::Relaxed) & CLAIMED != 0 {
             // Half made or half buried: whatever it was to become, it is nothing here. Its memory is not used again.
             local.cookie.store(0, Ordering::Relaxed);
@@ -271,40 +227,30 @@ pub fn after_fork(pid: u32) {
             local.users.store(CLAIMED, Ordering::Relaxed);
         }
     }
-    LIVE.store(0, Ordering::Relaxed);
-    for (fd, (slot, checked)) in TABLE.iter().zip(&CHECKED).enumerate().take(HIGH.load(Ordering::Relaxed) as usize) {
-        let at = slot.load(Ordering::Relaxed);
-        if at.is_null() {
-            continue;
+    table::after_fork(|fd, entry| match entry {
+        Entry::Nothing => false,
+        Entry::Own => table::is_ours(fd),
+        Entry::Of(local) => {
+            local.live.load(Ordering::Relaxed) && local.cookie.load(Ordering::Relaxed) != 0 && is_still(fd, local)
         }
-        checked.store(0, Ordering::Relaxed);
-        if at != PRIVATE {
-            // SAFETY: entries point to Locals, whose memory is never given back.
-            let local = unsafe { &*at };
-            let cookie = local.cookie.load(Ordering::Relaxed);
-            if !local.live.load(Ordering::Relaxed) || cookie == 0 || sys::cookie(fd as i32) != Ok(cookie) {
-                slot.store(null_mut(), Ordering::Relaxed);
-                continue;
-            }
-            local.fds.fetch_add(1, Ordering::Relaxed);
+    });
+    for local in all().filter(|l| l.live.load(Ordering::Relaxed)) {
+        let orphan = local.orphan.load(Ordering::Relaxed);
+        if orphan >= 0 && !table::is_noted(orphan) {
+            local.orphan.store(-1, Ordering::Relaxed);
         }
-        LIVE.fetch_add(1, Ordering::Relaxed);
-    }
-    for local in all() {
-        if local.live.load(Ordering::Relaxed)
-            && local.is_mapped()
+        if local.is_mapped()
             && let Some(control) = local.endpoint.control()
         {
             let held = control.lock.hold(pid);
             control.note_mapping(pid, 1);
             drop(held);
         }
+        if local.try_use() {
+            // What was only just made, or only just left, ends here.
+            local.release();
+        }
     }
-}
-
-/// `ENOMEM` for a descriptor beyond the table.
-pub fn check(fd: i32) -> Result<()> {
-    slot(fd).map(|_| ()).ok_or(Errno::NOMEM)
 }
 
 #[cfg(test)]

@@ -2,7 +2,7 @@
 //!
 //! A client that spins on `nm_status`, or waits by system calls of its own, never enters a hook. One thread a process watches
 //! the sockets for it. It sleeps in the kernel, and leaves the work to the client's own threads while those keep waiting by
-//! calls we see ([`Duty`], readiness.md "Who pumps").
+//! calls we see ([`crate::duty`], readiness.md "Who pumps").
 //!
 //! | state | the socket is | changes to |
 //! | --- | --- | --- |
@@ -11,13 +11,15 @@
 //! | `Active` | not watched; the client is expected to call within a tick | `Off`/`Active` if it does, `Driving` if not |
 //! | `Driving` | watched for every message, which the thread moves at once | `Off` by a wait of ours |
 
+use crate::duty::{ACTIVE, ARMED, DRIVING, OFF};
 use crate::fdtable;
-use crate::init;
+use crate::found::{PTHREAD_CREATE, PTHREAD_DETACH};
 use crate::local::Local;
-use crate::log::warning;
+use crate::log::{info, warning};
 use crate::process;
 use crate::symbols::EpollEvent;
-use core::sync::atomic::{AtomicI32, AtomicU32, AtomicU64, Ordering};
+use crate::watch::{self, EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, watch};
+use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use nlmmap_ring::control::flag;
 use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::rx::Context;
@@ -39,110 +41,17 @@ const USELESS: u32 = 8;
 /// Waits that end within so many ticks of the processor's clock (about 1 ms) of each other are a stream.
 const OFTEN: u64 = 1 << 21;
 
-const EPOLLIN: u32 = 1;
-const EPOLLOUT: u32 = 4;
-const EPOLLET: u32 = 1 << 31;
-const EPOLLONESHOT: u32 = 1 << 30;
-
-const OFF: u32 = 0;
-const ARMED: u32 = 1;
-const ACTIVE: u32 = 2;
-const DRIVING: u32 = 3;
-
-/// The backing thread's view of one endpoint.
-#[derive(Debug)]
-pub struct Duty {
-    state: AtomicU32,
-    /// The descriptor it is registered by plus one; 0 when it is not.
-    fd: AtomicI32,
-    /// Waits by the client, counted at their start.
-    pub waits: AtomicU64,
-    /// Client threads inside a wait.
-    pub inside: AtomicU32,
-    /// When a wait last ended ([`sys::ticks`]).
-    left: AtomicU64,
-    /// `waits` when the thread last looked.
-    seen: AtomicU64,
-    /// Looks of the driving thread in a row that found nothing to move.
-    useless: AtomicU32,
-    /// Messages moved when the driving thread last looked.
-    moved: AtomicU64,
-    /// The descriptor the thread is working with plus one: it must not be closed meanwhile, or its number may be another
-    /// socket's by the time the thread receives.
-    using: AtomicI32,
-    /// Looks in a row that the thread has left to a sender.
-    passed: AtomicU32,
-}
-
-impl Duty {
-    /// Back to nothing.
-    pub fn free(&self) {
-        self.state.store(OFF, Ordering::Relaxed);
-        self.fd.store(0, Ordering::Relaxed);
-        self.waits.store(0, Ordering::Relaxed);
-        self.inside.store(0, Ordering::Relaxed);
-        self.useless.store(0, Ordering::Relaxed);
-        self.passed.store(0, Ordering::Relaxed);
-    }
-
-    /// In a fork child nobody waits and no thread watches.
-    pub fn after_fork(&self) {
-        self.state.store(OFF, Ordering::Relaxed);
-        self.fd.store(0, Ordering::Relaxed);
-        self.inside.store(0, Ordering::Relaxed);
-        self.using.store(0, Ordering::Relaxed);
-    }
-}
-
-static EPOLL: AtomicI32 = AtomicI32::new(-1);
+/// Which thread is the one: an earlier one, which may sleep in an instance that is gone, ends when it wakes.
+static GENERATION: AtomicUsize = AtomicUsize::new(0);
 static STARTED: AtomicU32 = AtomicU32::new(0);
-
-fn control(op: usize, fd: i32, events: u32, local: &Local) -> Result<()> {
-    let event = EpollEvent { events, data: core::ptr::from_ref(local) as u64 };
-    let ep = EPOLL.load(Ordering::Relaxed);
-    if ep < 0 {
-        return Err(Errno::BADF);
-    }
-    // SAFETY: the event is a local.
-    unsafe { sys::call(Sysno::epoll_ctl, [ep as usize, op, fd as usize, &raw const event as usize, 0, 0]) }.map(|_| ())
-}
-
-const ADD: usize = 1;
-const DEL: usize = 2;
-const MOD: usize = 3;
-
-/// Registers (or changes) what the thread is told about a socket.
-fn watch(local: &Local, events: u32) -> bool {
-    let fd = local.duty.fd.load(Ordering::Acquire) - 1;
-    if fd >= 0 && control(MOD, fd, events, local).is_ok() {
-        return true;
-    }
-    let fd = local.any_fd();
-    if fd < 0 {
-        return false;
-    }
-    let done = match control(ADD, fd, events, local) {
-        Err(Errno::EXIST) => control(MOD, fd, events, local),
-        other => other,
-    };
-    if done.is_ok() {
-        local.duty.fd.store(fd + 1, Ordering::Release);
-    }
-    done.is_ok()
-}
 
 /// Starts the thread, once a process, and has it watch `local`.
 ///
 /// # Errors
 /// What the kernel or the C library refuses: descriptors (`EMFILE`), threads (`EAGAIN`), memory.
 pub fn start(local: &Local) -> Result<()> {
-    if EPOLL.load(Ordering::Acquire) < 0 {
-        // SAFETY: numbers only. EPOLL_CLOEXEC.
-        let ep = unsafe { sys::call(Sysno::epoll_create1, [0x80000, 0, 0, 0, 0, 0]) }? as i32;
-        let ep = fdtable::adopt_private(ep);
-        if EPOLL.compare_exchange(-1, ep, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-            fdtable::close_private(ep);
-        }
+    if watch::instance() < 0 {
+        watch::make(-1)?;
     }
     if STARTED.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
         && let Err(e) = spawn()
@@ -156,10 +65,37 @@ pub fn start(local: &Local) -> Result<()> {
     Ok(())
 }
 
+/// Has the thread woken by the next message, by a new thread and instance if the old one's number was closed where no hook saw
+/// it: that thread sleeps in an instance that nobody can reach any more.
+fn arm(local: &Local) {
+    if watch::arm(local) || local.any_fd() < 0 {
+        return;
+    }
+    let old = watch::instance();
+    if old >= 0 && !watch::is_there() && watch::make(old).is_ok() {
+        info!("fd {old}, the backing thread's, was closed without a call we see: another thread takes over");
+        if STARTED.swap(1, Ordering::AcqRel) == 1 {
+            GENERATION.fetch_add(1, Ordering::AcqRel);
+        }
+        if spawn().is_err() {
+            STARTED.store(0, Ordering::Release);
+        }
+        watch_all();
+    }
+}
+
+/// Registers every socket with a new instance.
+fn watch_all() {
+    for local in fdtable::all().filter(|l| l.live.load(Ordering::Relaxed)) {
+        local.duty.fd.store(0, Ordering::Relaxed);
+        watch::arm(local);
+    }
+}
+
 /// A thread that the C library knows, so that its credential changes reach it: by a signal of its own, the only kind that is
 /// not blocked there.
 fn spawn() -> Result<()> {
-    let (create, detach) = (init::PTHREAD_CREATE.load(Ordering::Relaxed), init::PTHREAD_DETACH.load(Ordering::Relaxed));
+    let (create, detach) = (PTHREAD_CREATE.load(Ordering::Relaxed), PTHREAD_DETACH.load(Ordering::Relaxed));
     if create == 0 || detach == 0 {
         warning!("this process has no pthread_create: frames move only while the program waits, sends or receives");
         return Ok(());
@@ -172,7 +108,7 @@ fn spawn() -> Result<()> {
     let mut thread = 0;
     let mask = sys::block_ordinary_signals();
     // SAFETY: `main` never returns and never unwinds; the library is never unloaded.
-    let error = unsafe { create(&raw mut thread, 0, main, 0) };
+    let error = unsafe { create(&raw mut thread, 0, main, GENERATION.load(Ordering::Acquire)) };
     sys::restore_signals(mask);
     if error != 0 {
         return Err(Errno(error));
@@ -180,14 +116,6 @@ fn spawn() -> Result<()> {
     // SAFETY: the thread was just made and nobody else knows it.
     unsafe { detach(thread) };
     Ok(())
-}
-
-/// Has the thread woken by the next message.
-fn arm(local: &Local) {
-    local.duty.state.store(ARMED, Ordering::Relaxed);
-    if !watch(local, EPOLLIN | EPOLLONESHOT) {
-        local.duty.state.store(OFF, Ordering::Relaxed);
-    }
 }
 
 /// A client thread is about to wait: the work is its own.
@@ -246,41 +174,10 @@ pub fn note_send(local: &Local) {
     }
 }
 
-/// A descriptor is about to be closed: if the thread is registered by it, it goes on by another one.
-pub fn closing(local: &Local, fd: i32) {
-    let duty = &local.duty;
-    if duty.fd.compare_exchange(fd + 1, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-        let _ = control(DEL, fd, 0, local);
-        if local.fds.load(Ordering::Relaxed) > 0 || local.orphan.load(Ordering::Relaxed) >= 0 {
-            arm(local);
-        }
-    }
-}
-
-/// Waits until the thread does not work with a descriptor that does not lead to the endpoint any more, so that it may be
-/// closed. A pump is short, and never sleeps.
-pub fn quiesce(local: &Local, fd: i32) {
-    while local.duty.using.load(Ordering::SeqCst) == fd + 1 {
-        sys::nap(10_000);
-    }
-}
-
-/// The endpoint is over.
-pub fn forget(local: &Local) {
-    let fd = local.duty.fd.swap(0, Ordering::AcqRel) - 1;
-    if fd >= 0 {
-        let _ = control(DEL, fd, 0, local);
-    }
-    local.duty.state.store(OFF, Ordering::Relaxed);
-}
-
-/// In a fork child: the parent's thread is not here, and its epoll instance is not ours to use.
+/// In a fork child: the parent's thread is not here.
 pub fn after_fork() {
     STARTED.store(0, Ordering::Relaxed);
-    let ep = EPOLL.swap(-1, Ordering::Relaxed);
-    if ep >= 0 {
-        fdtable::close_private(ep);
-    }
+    watch::after_fork();
 }
 
 /// What the thread found at one endpoint.
@@ -294,17 +191,21 @@ enum Next {
     Soon,
 }
 
-extern "C" fn main(_: usize) -> usize {
+extern "C" fn main(generation: usize) -> usize {
     // SAFETY: PR_SET_NAME (15) takes a C string of up to 16 bytes.
     let _ = unsafe { sys::call(Sysno::prctl, [15, c"nlmmap".as_ptr() as usize, 0, 0, 0, 0]) };
     let mut events = [EpollEvent { events: 0, data: 0 }; 16];
     let mut timeout = TICK;
     let mut soon = 0i32;
     loop {
-        let ep = EPOLL.load(Ordering::Acquire);
+        let ep = watch::instance();
         let args = [ep as usize, events.as_mut_ptr() as usize, events.len(), timeout as usize, 0, 8];
         // SAFETY: the events are locals; no signal set.
-        let n = match unsafe { sys::call(Sysno::epoll_pwait, args) } {
+        let waited = unsafe { sys::call(Sysno::epoll_pwait, args) };
+        if GENERATION.load(Ordering::Acquire) != generation {
+            return 0;
+        }
+        let n = match waited {
             Ok(n) => n,
             Err(Errno::INTR) => continue,
             Err(_) => {
@@ -326,7 +227,7 @@ extern "C" fn main(_: usize) -> usize {
                 continue;
             }
             let found = look(local);
-            local.leave();
+            local.release();
             match found {
                 Next::Soon => next = Next::Soon,
                 Next::Tick if next == Next::Quiet => next = Next::Tick,
@@ -353,20 +254,14 @@ extern "C" fn main(_: usize) -> usize {
 
 /// Makes a new epoll instance in the place of one that is gone.
 fn reopen(gone: i32) -> bool {
-    // SAFETY: numbers only.
-    let Ok(ep) = (unsafe { sys::call(Sysno::epoll_create1, [0x80000, 0, 0, 0, 0, 0]) }) else {
-        warning!("the backing thread has lost its descriptor and cannot have another: frames move only during calls");
-        return false;
-    };
-    let ep = fdtable::adopt_private(ep as i32);
-    if EPOLL.compare_exchange(gone, ep, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-        fdtable::close_private(ep);
+    if watch::instance() != gone {
         return true;
     }
-    for local in fdtable::all().filter(|l| l.live.load(Ordering::Relaxed)) {
-        local.duty.fd.store(0, Ordering::Relaxed);
-        arm(local);
+    if watch::make(gone).is_err() {
+        warning!("the backing thread has lost its descriptor and cannot have another: frames move only during calls");
+        return false;
     }
+    watch_all();
     true
 }
 
@@ -428,10 +323,7 @@ fn moved(local: &Local) -> u64 {
 
 /// Moves what there is, in the client's stead.
 fn drive(local: &'static Local) -> Next {
-    // What has come between a send and the pump that follows it is the sender's to take.
-    if local.endpoint.sending.load(Ordering::Acquire) > 0
-        && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE
-    {
+    if local.duty.sending.load(Ordering::Acquire) > 0 && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE {
         local.duty.useless.fetch_add(1, Ordering::Relaxed);
         return Next::Soon;
     }
@@ -441,13 +333,13 @@ fn drive(local: &'static Local) -> Next {
     }
     let mut next = Next::Quiet;
     let fd = local.any_fd();
+    let mut stale = false;
     // First the claim, then the look whether the number still leads here; `quiesce` does it the other way round.
     local.duty.using.store(fd + 1, Ordering::SeqCst);
-    if local.live.load(Ordering::Acquire)
-        && fd >= 0
-        && local.is_reached_by(fd)
-        && sys::cookie(fd).ok() == Some(local.cookie.load(Ordering::Relaxed))
-    {
+    let reached = local.live.load(Ordering::Acquire) && fd >= 0 && local.is_reached_by(fd);
+    if reached && !fdtable::is_still(fd, local) {
+        stale = true;
+    } else if reached {
         let before = moved(local);
         local.endpoint.service(&Fd(fd), process::pid(), Context::Background);
         if moved(local) != before {
@@ -463,7 +355,11 @@ fn drive(local: &'static Local) -> Next {
         }
     }
     local.duty.using.store(0, Ordering::SeqCst);
-    local.leave();
+    if stale && fdtable::certain_fd(local) >= 0 {
+        // By another number, then.
+        next = Next::Tick;
+    }
+    local.release();
     next
 }
 
@@ -473,11 +369,12 @@ pub fn move_away(fd: i32) {
     let Ok(copy) = (unsafe { sys::call(Sysno::fcntl, [fd as usize, 1030, 3, 0, 0, 0]) }) else {
         return;
     };
-    let copy = fdtable::adopt_private(copy as i32);
-    if EPOLL.compare_exchange(fd, copy, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+    // The mark, if there is one, is the file's.
+    let copy = fdtable::adopt_duplicate(copy as i32);
+    if !watch::moved(fd, copy) {
         match fdtable::all().find(|l| l.orphan.load(Ordering::Relaxed) == fd) {
             Some(local) => {
-                closing(local, fd);
+                watch::closing(local, fd);
                 local.orphan.store(copy, Ordering::Relaxed);
                 arm(local);
             }

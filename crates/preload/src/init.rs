@@ -5,18 +5,12 @@
 //! 2. find the few C library functions we use ourselves
 //! 3. read `NLMMAP_STRICT` and `NLMMAP_LOG` from the environment, once
 
-use crate::{log, next};
+use crate::found::{PTHREAD_CREATE, PTHREAD_DETACH, TESTCANCEL};
+use crate::{fork, log, next};
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use core::sync::atomic::Ordering;
 
-/// Whether `NLMMAP_STRICT` asks for 4.5's answers.
-pub static STRICT: AtomicBool = AtomicBool::new(false);
-/// `pthread_create`, 0 when the process has none.
-pub static PTHREAD_CREATE: AtomicUsize = AtomicUsize::new(0);
-/// `pthread_detach`
-pub static PTHREAD_DETACH: AtomicUsize = AtomicUsize::new(0);
-/// `pthread_testcancel`
-pub static TESTCANCEL: AtomicUsize = AtomicUsize::new(0);
+pub use crate::found::{STRICT, test_cancel};
 
 /// The address the loader gave for a name that may be missing: a weak reference, read through the offset table, since the
 /// language has no weak imports.
@@ -61,6 +55,7 @@ extern "C" fn construct(_argc: c_int, _argv: *const *const c_char, env: *const *
     ] {
         slot.store(symbol(dlsym, RTLD_NEXT, name), Ordering::Relaxed);
     }
+    fork::announce();
     crate::process::construct(
         symbol(dlsym, RTLD_NEXT, c"__register_atfork"),
         symbol(dlsym, RTLD_NEXT, c"pthread_atfork"),
@@ -101,18 +96,6 @@ fn variable(env: *const *const c_char, name: &[u8]) -> Option<&'static [u8]> {
         at = unsafe { at.add(1) };
     }
     None
-}
-
-/// `pthread_testcancel`: a wait that is answered from memory is a cancellation point all the same.
-#[inline]
-pub fn test_cancel() {
-    let at = TESTCANCEL.load(Ordering::Relaxed);
-    if at != 0 {
-        // SAFETY: the C library's pthread_testcancel takes nothing.
-        let f = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn()>(at) };
-        // SAFETY: as above; no value with a destructor is alive in our frames.
-        unsafe { f() };
-    }
 }
 
 #[used]

@@ -12,21 +12,31 @@
 //! | module | promise |
 //! | --- | --- |
 //! | [`symbols`] | the one table of interposed names |
-//! | [`entry`], [`next`] | made from the table: exports and hand-on |
-//! | [`init`] | constructor: resolve, read the environment |
-//! | [`process`] | fork, vfork, which process this is |
-//! | [`fdtable`], [`local`] | descriptor to endpoint, and its life |
-//! | [`route`] | what each hook does with a descriptor of ours |
-//! | [`guard`] | the backing thread: frames move while the client makes no calls |
+//! | [`next`], [`entry`] | made from the table: hand-on, and (above all others) exports |
 //! | [`log`] | one line to descriptor 2, when asked for |
+//! | [`found`] | what the constructor has found in the process and its environment |
+//! | [`process`] | fork, vfork, which process this is |
+//! | [`duty`], [`local`] | one endpoint in this process: data |
+//! | [`table`] | descriptor to endpoint, own numbers: data |
+//! | [`watch`] | the backing thread's epoll instance |
+//! | [`fdtable`] | the way in, and an endpoint's life |
+//! | [`guard`] | the backing thread: frames move while the client makes no calls |
+//! | [`fork`] | a fork child takes its copy over |
+//! | [`init`] | constructor: resolve, read the environment |
+//! | [`route`] | what each hook does with a descriptor of ours |
+//!
+//! A module uses those above it in this table, never one below.
 #![cfg_attr(not(test), no_std)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("the preload library knows x86-64 Linux only so far");
 
+pub mod duty;
 pub mod entry;
 pub mod fdtable;
+pub mod fork;
+pub mod found;
 pub mod guard;
 pub mod init;
 pub mod local;
@@ -35,6 +45,8 @@ pub mod next;
 pub mod process;
 pub mod route;
 pub mod symbols;
+pub mod table;
+pub mod watch;
 
 /// Read by `nlmmap run` and `nlmmap doctor` to know the library in a process: the version of this hand-shake.
 #[allow(non_upper_case_globals, reason = "an exported C name")]

@@ -3,8 +3,9 @@
 //! The memory of a [`Local`] is never given back, only used again: a thread that found it in the table a moment ago may
 //! always look at it, and finds out that it came too late by looking at the table once more.
 
+use crate::duty::Duty;
 use crate::log::info;
-use crate::{fdtable, guard, process};
+use crate::table;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use nlmmap_ring::endpoint::Endpoint;
 use nlmmap_ring::sys;
@@ -17,6 +18,23 @@ pub const WATCHES: usize = 16;
 /// In [`Local::users`]: one thread has it for itself.
 pub const CLAIMED: u32 = 1 << 31;
 
+/// In [`Range::lo`]: taken, and not filled in yet.
+const TAKEN: usize = 1;
+
+/// A number cannot change hands in less time than this, in ticks of the processor's clock: it takes a system call that closes
+/// a socket (about 64 to 250 ns, below the cost of any).
+const SWIFT: u64 = 256;
+/// A call that took longer may have slept (about 5 us).
+const SHORT: u64 = 1 << 14;
+
+static MAPPINGS: AtomicUsize = AtomicUsize::new(1);
+
+/// The place of a mapping or an unmapping in their order: taken behind the kernel's `mmap`, before its `munmap`. What is forgotten
+/// for an unmapping is what was mapped before it, though another thread is given the same addresses at once.
+pub fn now_mapping() -> usize {
+    MAPPINGS.fetch_add(1, Ordering::SeqCst)
+}
+
 /// A piece of address space where the client has the rings mapped; `lo == 0` for none.
 #[derive(Debug)]
 pub struct Range {
@@ -24,6 +42,8 @@ pub struct Range {
     pub lo: AtomicUsize,
     /// Behind the last byte.
     pub hi: AtomicUsize,
+    /// Its place in the order of all mappings and unmappings of the process ([`now_mapping`]).
+    pub nr: AtomicUsize,
 }
 
 /// A registration with an epoll instance.
@@ -59,6 +79,10 @@ pub struct Local {
     pub users: AtomicU32,
     /// Descriptors of this process that lead here.
     pub fds: AtomicU32,
+    /// When the call that is under way began ([`sys::ticks`]); 0 unless it is the only one, by the only number.
+    entered: AtomicU64,
+    /// When such a call, which was short, last ended; 0 for not since the numbers last changed.
+    left: AtomicU64,
     /// The socket's `SO_COOKIE`.
     pub cookie: AtomicU64,
     /// A duplicate that keeps the socket while the client has closed its own but still maps the rings, or -1.
@@ -68,7 +92,7 @@ pub struct Local {
     /// Where the socket is watched.
     pub watches: [Watch; WATCHES],
     /// What the backing thread thinks of it.
-    pub duty: guard::Duty,
+    pub duty: Duty,
 }
 
 const _: () = assert!(size_of::<Local>() <= sys::PAGE);
@@ -83,61 +107,52 @@ impl Local {
     pub fn covers(&self, at: usize) -> bool {
         self.ranges.iter().any(|r| {
             let lo = r.lo.load(Ordering::Relaxed);
-            lo != 0 && (lo..r.hi.load(Ordering::Relaxed)).contains(&at)
+            lo > TAKEN && (lo..r.hi.load(Ordering::Relaxed)).contains(&at)
         })
     }
 
-    /// Follows a new mapping. `false` when there are too many pieces to follow.
-    pub fn add_range(&self, lo: usize, hi: usize) -> bool {
-        let first = !self.is_mapped();
-        let Some(free) = self.ranges.iter().find(|r| r.lo.load(Ordering::Relaxed) == 0) else {
-            return false;
-        };
+    /// Whether any of `lo..hi` lies in a mapping of the rings.
+    pub fn overlaps(&self, lo: usize, hi: usize) -> bool {
+        self.ranges.iter().any(|r| {
+            let a = r.lo.load(Ordering::Relaxed);
+            a > TAKEN && a < hi && lo < r.hi.load(Ordering::Relaxed)
+        })
+    }
+
+    /// Notes a mapping that was made at `nr`. `false` when there are too many pieces to follow.
+    pub fn note_range(&self, lo: usize, hi: usize, nr: usize) -> bool {
+        let free =
+            self.ranges.iter().find(|r| r.lo.compare_exchange(0, TAKEN, Ordering::AcqRel, Ordering::Relaxed).is_ok());
+        let Some(free) = free else { return false };
         free.hi.store(hi, Ordering::Relaxed);
-        free.lo.store(lo, Ordering::Relaxed);
-        if first && let Some(control) = self.endpoint.control() {
-            let held = control.lock.hold(process::pid());
-            control.note_mapping(process::pid(), 1);
-            drop(held);
-        }
+        free.nr.store(nr, Ordering::Relaxed);
+        free.lo.store(lo, Ordering::Release);
         true
     }
 
-    /// Forgets `lo..hi`, which is not mapped any more. Returns whether anything of ours was there.
-    pub fn cut_range(&self, lo: usize, hi: usize) -> bool {
+    /// Forgets what was mapped in `lo..hi` before `nr`. Returns whether there was anything.
+    pub fn forget_range(&self, lo: usize, hi: usize, nr: usize) -> bool {
         let mut hit = false;
         let mut tail = None;
         for r in &self.ranges {
-            let (a, b) = (r.lo.load(Ordering::Relaxed), r.hi.load(Ordering::Relaxed));
-            if a == 0 || hi <= a || b <= lo {
+            let (a, b) = (r.lo.load(Ordering::Acquire), r.hi.load(Ordering::Relaxed));
+            let made = r.nr.load(Ordering::Relaxed);
+            if a <= TAKEN || hi <= a || b <= lo || made >= nr {
                 continue;
             }
             hit = true;
             match (lo > a, hi < b) {
-                (false, false) => r.lo.store(0, Ordering::Relaxed),
+                (false, false) => r.lo.store(0, Ordering::Release),
                 (true, false) => r.hi.store(lo, Ordering::Relaxed),
                 (false, true) => r.lo.store(hi, Ordering::Relaxed),
                 (true, true) => {
                     r.hi.store(lo, Ordering::Relaxed);
-                    tail = Some((hi, b));
+                    tail = Some((hi, b, made));
                 }
             }
         }
-        if let Some((lo, hi)) = tail {
-            self.add_range(lo, hi);
-        }
-        if hit && !self.is_mapped() {
-            if let Some(control) = self.endpoint.control() {
-                let held = control.lock.hold(process::pid());
-                control.note_mapping(process::pid(), -1);
-                drop(held);
-            }
-            let orphan = self.orphan.swap(-1, Ordering::SeqCst);
-            if orphan >= 0 {
-                guard::forget(self);
-                guard::quiesce(self, orphan);
-                fdtable::close_private(orphan);
-            }
+        if let Some((lo, hi, made)) = tail {
+            self.note_range(lo, hi, made);
         }
         hit
     }
@@ -145,12 +160,12 @@ impl Local {
     /// A number by which the real socket can be reached, or -1.
     pub fn any_fd(&self) -> i32 {
         let orphan = self.orphan.load(Ordering::Relaxed);
-        if orphan >= 0 { orphan } else { fdtable::find(self) }
+        if orphan >= 0 { orphan } else { table::find(self) }
     }
 
     /// Whether a descriptor leads to this socket, as a number of the client's or as our own.
     pub fn is_reached_by(&self, fd: i32) -> bool {
-        self.orphan.load(Ordering::SeqCst) == fd || fdtable::leads_to(fd, self)
+        self.orphan.load(Ordering::SeqCst) == fd || table::leads_to(fd, self)
     }
 
     /// Begins work with it. `false`: it is being made or buried, and not to be touched.
@@ -163,16 +178,38 @@ impl Local {
         true
     }
 
-    /// Ends a hook's work with it; the last one out of a dead one takes its memory away.
-    #[inline]
-    pub fn leave(&self) {
-        if self.users.fetch_sub(1, Ordering::AcqRel) == 1 && self.is_over() {
-            self.bury();
-        }
+    /// Whether nothing of the process leads here any more.
+    pub fn is_over(&self) -> bool {
+        self.fds.load(Ordering::Acquire) == 0 && self.orphan.load(Ordering::Relaxed) < 0 && !self.is_mapped()
     }
 
-    fn is_over(&self) -> bool {
-        self.fds.load(Ordering::Acquire) == 0 && self.orphan.load(Ordering::Relaxed) < 0 && !self.is_mapped()
+    /// Whether the only number that leads here must still be it at `now` (interposer.md, "Identity").
+    #[inline]
+    pub fn is_certain(&self, now: u64) -> bool {
+        now.wrapping_sub(self.left.load(Ordering::Relaxed)) < SWIFT && self.fds.load(Ordering::Relaxed) == 1
+    }
+
+    /// A call has begun at `now`, by a number that was just found to be right.
+    #[inline]
+    pub fn note_enter(&self, now: u64) {
+        let only = self.users.load(Ordering::Relaxed) == 1 && self.fds.load(Ordering::Relaxed) == 1;
+        self.entered.store(if only { now } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// A call ends.
+    #[inline]
+    pub fn note_leave(&self) {
+        let entered = self.entered.load(Ordering::Relaxed);
+        let now = sys::ticks();
+        let only = entered != 0 && self.users.load(Ordering::Relaxed) == 1 && now.wrapping_sub(entered) < SHORT;
+        self.entered.store(0, Ordering::Relaxed);
+        self.left.store(if only { now } else { 0 }, Ordering::Relaxed);
+    }
+
+    /// The numbers that lead here change: the next call looks again.
+    pub fn distrust(&self) {
+        self.entered.store(0, Ordering::Relaxed);
+        self.left.store(0, Ordering::Relaxed);
     }
 
     /// Claims it for this thread alone, if nobody works with it.
@@ -195,22 +232,6 @@ impl Local {
     /// Ends a claim, with `users` of them at work from now on.
     pub fn unclaim(&self, users: u32) {
         self.users.fetch_sub(CLAIMED - users, Ordering::AcqRel);
-    }
-
-    #[cold]
-    fn bury(&self) {
-        if !self.claim() {
-            return;
-        }
-        if self.is_over() && self.live.load(Ordering::Relaxed) {
-            guard::forget(self);
-            self.endpoint.move_descriptors(fdtable::release_private);
-            // SAFETY: claimed: nobody else is inside, and whoever comes is turned away.
-            unsafe { self.endpoint.reset() };
-            self.duty.free();
-            self.live.store(false, Ordering::Release);
-        }
-        self.unclaim(0);
     }
 
     /// The one line about a closed endpoint.

@@ -4,9 +4,7 @@
 //! makes it its own at the first call that concerns an endpoint); after `vfork` the mark is there but the process id is
 //! another one (the child borrows the parent's memory: hand everything on, write nothing).
 
-use crate::fdtable;
-use crate::guard;
-use core::sync::atomic::{AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
 use nlmmap_ring::sys;
 
 const OURS: u32 = 1;
@@ -14,14 +12,19 @@ const SETTLING: u32 = 2;
 
 static PID: AtomicU32 = AtomicU32::new(0);
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+/// What a fork child does with its copy of the tables ([`on_fork`]), 0 for nothing yet.
+static TAKE_OVER: AtomicUsize = AtomicUsize::new(0);
+
+/// Says what a fork child does, given its process id, before its first call that concerns an endpoint.
+pub fn on_fork(take_over: fn(u32)) {
+    TAKE_OVER.store(take_over as usize, Ordering::Relaxed);
+}
 
 /// Notes how children are announced: glibc's or musl's `atfork`, 0 for none.
 pub fn construct(register_atfork: usize, pthread_atfork: usize) {
     type Handler = extern "C" fn();
     extern "C" fn child() {
-        if fdtable::live() > 0 {
-            settle();
-        }
+        settle();
     }
     if register_atfork != 0 {
         // SAFETY: glibc's `__register_atfork(prepare, parent, child, dso_handle)`.
@@ -91,8 +94,12 @@ fn settle() {
         Ok(_) => {
             let pid = sys::getpid();
             PID.store(pid, Ordering::Relaxed);
-            guard::after_fork();
-            fdtable::after_fork(pid);
+            let take_over = TAKE_OVER.load(Ordering::Relaxed);
+            if take_over != 0 {
+                // SAFETY: only `on_fork` stores here.
+                let take_over = unsafe { core::mem::transmute::<usize, fn(u32)>(take_over) };
+                take_over(pid);
+            }
             mark.store(OURS, Ordering::Release);
         }
         Err(OURS) => {}

@@ -167,7 +167,6 @@ impl Model {
             Op::CloseBehind(fd) => {
                 if self.open.remove(&fd).is_some() {
                     sys::close(fd);
-                    forget_looks();
                 }
             }
             Op::ReplaceBehind(fd, to) => {
@@ -176,7 +175,6 @@ impl Model {
                     let kind = self.open[&fd];
                     // A duplicate that the library did not see made is not ours until its socket is asked for a ring.
                     self.open.insert(to, kind);
-                    forget_looks();
                     if self.adopted(to).is_some() {
                         self.show(to);
                     }
@@ -235,11 +233,6 @@ fn set_ring(fd: i32, tx: bool, blocks: u32, frames: u32) -> Result<()> {
     // SAFETY: the request is a local.
     let result = unsafe { route::setsockopt(fd, SOL_NETLINK, name, (&raw mut req).cast(), 16) };
     if result == 0 { Ok(()) } else { Err(crate::next::errno()) }
-}
-
-/// The next way in looks at each number's cookie again, as it does once a millisecond.
-fn forget_looks() {
-    super::CHECKED.iter().for_each(|checked| checked.store(0, Relaxed));
 }
 
 fn run(ops: &[Op]) {

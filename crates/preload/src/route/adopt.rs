@@ -174,7 +174,7 @@ fn change(local: &'static Local, fd: i32, which: Which, req: &nl_mmap_req) -> Re
 /// Makes an endpoint for a socket that has none.
 fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
     fdtable::check(fd).inspect_err(|_| info!("fd {fd}: descriptors from {} on cannot carry rings", fdtable::MOST))?;
-    process::prepare()?;
+    crate::fork::prepare()?;
     if fdtable::all().next().is_none() {
         super::note_signals();
     }

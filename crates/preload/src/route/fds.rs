@@ -1,10 +1,10 @@
 //! Descriptors: `close`, `dup` and the like. The table follows; the real descriptor is always the kernel's own.
 
 use crate::fdtable;
-use crate::guard;
 use crate::local::Local;
 use crate::next::{self, errno};
 use crate::process;
+use crate::{guard, watch};
 use core::ffi::{c_int, c_uint, c_ulong};
 use core::sync::atomic::Ordering::Relaxed;
 use nlmmap_ring::errno::Errno;
@@ -27,14 +27,14 @@ fn part(fd: c_int) -> Option<&'static Local> {
         if local.is_mapped() && local.orphan.load(Relaxed) < 0 {
             // SAFETY: numbers only.
             if let Ok(copy) = unsafe { sys::call(Sysno::fcntl, [fd as usize, F_DUPFD_CLOEXEC as usize, 3, 0, 0, 0]) } {
-                local.orphan.store(fdtable::adopt_private(copy as i32), Relaxed);
+                local.orphan.store(fdtable::adopt_duplicate(copy as i32), Relaxed);
             }
         }
     }
     super::epoll::closing(local, fd);
     fdtable::remove(fd);
-    guard::closing(local, fd);
-    guard::quiesce(local, fd);
+    watch::closing(local, fd);
+    watch::quiesce(local, fd);
     Some(local)
 }
 

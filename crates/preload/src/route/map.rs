@@ -2,7 +2,7 @@
 
 use crate::fdtable;
 use crate::guard;
-use crate::local::Local;
+use crate::local::{Local, now_mapping};
 use crate::log::{debug, info};
 use crate::next::{self, set_errno};
 use crate::route::options;
@@ -19,10 +19,11 @@ const FAILED: Ptr = usize::MAX as Ptr;
 
 pub unsafe fn mmap(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, off: c_long) -> Ptr {
     if fd < 0 || flags & MAP_ANONYMOUS != 0 || !fdtable::is_adopted(fd) {
+        let nr = if flags & MAP_FIXED != 0 && fdtable::live() > 0 { now_mapping() } else { 0 };
         // SAFETY: handed on as it came.
         let at = unsafe { next::mmap(addr, len, prot, flags, fd, off) };
-        if flags & MAP_FIXED != 0 && at != FAILED && fdtable::live() > 0 {
-            unmapped(addr as usize, len);
+        if nr != 0 && at != FAILED {
+            unmapped(addr as usize, len, nr);
         }
         if at == FAILED && fd >= 0 && next::errno() == Errno::NODEV && options::ASKED.load(Relaxed) && is_netlink(fd) {
             // To a program that knows rings, a netlink socket can be mapped, and this one has none.
@@ -72,15 +73,16 @@ unsafe fn map_rings(
         return Err(Errno::INVAL);
     }
     let fixed = if flags & (MAP_FIXED | MAP_FIXED_NOREPLACE) != 0 { Some(addr.cast::<u8>()) } else { None };
+    let nr = now_mapping();
     // SAFETY: the client's duty: a fixed range is its own.
     let at = unsafe { local.endpoint.map(fixed, len, prot as u32)? };
     let len = sys::pages(len);
     if fixed.is_some() {
-        unmapped(at as usize, len);
+        unmapped(at as usize, len, nr);
     }
     let started = if local.add_range(at as usize, at as usize + len) { guard::start(local) } else { Err(Errno::NOMEM) };
     if let Err(e) = started {
-        local.cut_range(at as usize, at as usize + len);
+        local.cut_range(at as usize, at as usize + len, now_mapping());
         // SAFETY: mapped above, not yet handed out.
         unsafe { sys::unmap(at, len) };
         return Err(e);
@@ -89,22 +91,23 @@ unsafe fn map_rings(
     Ok(at.cast())
 }
 
-/// A range is not what it was: mappings of rings that lay there are gone.
-fn unmapped(lo: usize, len: usize) {
+/// A range is not what it was: mappings of rings that lay there before `nr` are gone.
+fn unmapped(lo: usize, len: usize, nr: usize) {
     let hi = lo.saturating_add(sys::pages(len));
     for local in fdtable::all() {
-        if local.is_mapped() && local.try_use() {
-            local.cut_range(lo, hi);
-            local.leave();
+        if local.overlaps(lo, hi) && local.try_use() {
+            local.cut_range(lo, hi, nr);
+            local.release();
         }
     }
 }
 
 pub unsafe fn munmap(addr: Ptr, len: usize) -> c_int {
+    let nr = if fdtable::all().next().is_some() { now_mapping() } else { 0 };
     // SAFETY: handed on as it came.
     let result = unsafe { next::munmap(addr, len) };
-    if result == 0 && crate::fdtable::all().next().is_some() && !crate::process::is_vfork_child() {
-        unmapped(addr as usize, len);
+    if nr != 0 && result == 0 && !crate::process::is_vfork_child() {
+        unmapped(addr as usize, len, nr);
     }
     result
 }
@@ -121,9 +124,10 @@ pub unsafe fn msync(addr: Ptr, len: usize, flags: c_int) -> c_int {
 }
 
 pub unsafe fn mremap(addr: Ptr, old: usize, len: usize, flags: c_int, to: Ptr) -> Ptr {
+    let nr = if fdtable::all().next().is_some() { now_mapping() } else { 0 };
     // SAFETY: handed on as it came.
     let at = unsafe { next::mremap(addr, old, len, flags, to) };
-    if at != FAILED && fdtable::all().next().is_some() {
+    if nr != 0 && at != FAILED {
         let lo = addr as usize;
         let ours = fdtable::all().find(|l| l.covers(lo));
         if let Some(local) = ours
@@ -136,9 +140,9 @@ pub unsafe fn mremap(addr: Ptr, old: usize, len: usize, flags: c_int, to: Ptr) -
             }
             if old != 0 && (moved || len < old) {
                 let from = if moved { lo } else { lo + sys::pages(len) };
-                local.cut_range(from, lo + sys::pages(old));
+                local.cut_range(from, lo + sys::pages(old), nr);
             }
-            local.leave();
+            local.release();
         }
     }
     at

@@ -1,0 +1,135 @@
+//! The backing thread's epoll instance: which sockets it watches, and by which numbers.
+//!
+//! The instance has a number of the client's table, which may be closed where no hook sees it. A registration is made only after
+//! a look whether the number is still ours (`table`, "own numbers"). A change of one is not preceded by that look: at an
+//! instance of the client's it finds nothing to change, unless the client had registered the same socket there.
+
+use crate::duty::{ARMED, OFF};
+use crate::local::Local;
+use crate::symbols::EpollEvent;
+use crate::table;
+use core::sync::atomic::{AtomicI32, Ordering};
+use nlmmap_ring::errno::{Errno, Result};
+use nlmmap_ring::sys;
+use syscalls::Sysno;
+
+/// Readable.
+pub const EPOLLIN: u32 = 1;
+/// Writable.
+pub const EPOLLOUT: u32 = 4;
+/// Once for each arrival.
+pub const EPOLLET: u32 = 1 << 31;
+/// Once.
+pub const EPOLLONESHOT: u32 = 1 << 30;
+
+const ADD: usize = 1;
+const DEL: usize = 2;
+const MOD: usize = 3;
+
+static EPOLL: AtomicI32 = AtomicI32::new(-1);
+
+/// The instance's number, -1 for none.
+#[inline]
+pub fn instance() -> i32 {
+    EPOLL.load(Ordering::Acquire)
+}
+
+/// Whether there is an instance, and its number is still it.
+pub fn is_there() -> bool {
+    let ep = instance();
+    ep >= 0 && table::is_noted(ep) && table::is_marked(ep)
+}
+
+/// Makes an instance in the place of `old`, unless somebody else has. A number that is not ours any more is forgotten.
+pub fn make(old: i32) -> Result<()> {
+    // SAFETY: numbers only. EPOLL_CLOEXEC.
+    let made = unsafe { sys::call(Sysno::epoll_create1, [0x80000, 0, 0, 0, 0, 0]) }? as i32;
+    let made = table::adopt_private(made);
+    if EPOLL.compare_exchange(old, made, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+        table::close_private(made);
+    } else if old >= 0 {
+        table::close_private(old);
+    }
+    Ok(())
+}
+
+/// The instance has moved from number `old` to `new`. `false`: it was not there.
+pub fn moved(old: i32, new: i32) -> bool {
+    EPOLL.compare_exchange(old, new, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+}
+
+/// In a fork child: the parent's instance is not ours to use.
+pub fn after_fork() {
+    let ep = EPOLL.swap(-1, Ordering::Relaxed);
+    if ep >= 0 {
+        table::close_private(ep);
+    }
+}
+
+fn control(op: usize, fd: i32, events: u32, local: &Local) -> Result<()> {
+    let ep = instance();
+    if ep < 0 || op == ADD && !is_there() {
+        return Err(Errno::BADF);
+    }
+    let event = EpollEvent { events, data: core::ptr::from_ref(local) as u64 };
+    // SAFETY: the event is a local.
+    unsafe { sys::call(Sysno::epoll_ctl, [ep as usize, op, fd as usize, &raw const event as usize, 0, 0]) }.map(|_| ())
+}
+
+/// Registers (or changes) what the thread is told about a socket.
+pub fn watch(local: &Local, events: u32) -> bool {
+    let fd = local.duty.fd.load(Ordering::Acquire) - 1;
+    if fd >= 0 && control(MOD, fd, events, local).is_ok() {
+        return true;
+    }
+    let fd = local.any_fd();
+    if fd < 0 {
+        return false;
+    }
+    let done = match control(ADD, fd, events, local) {
+        Err(Errno::EXIST) => control(MOD, fd, events, local),
+        other => other,
+    };
+    if done.is_ok() {
+        local.duty.fd.store(fd + 1, Ordering::Release);
+    }
+    done.is_ok()
+}
+
+/// Has the thread woken by the next message.
+pub fn arm(local: &Local) -> bool {
+    local.duty.state.store(ARMED, Ordering::Relaxed);
+    let done = watch(local, EPOLLIN | EPOLLONESHOT);
+    if !done {
+        local.duty.state.store(OFF, Ordering::Relaxed);
+    }
+    done
+}
+
+/// A descriptor is about to be closed: if the thread is registered by it, it goes on by another one.
+pub fn closing(local: &Local, fd: i32) {
+    let duty = &local.duty;
+    if duty.fd.compare_exchange(fd + 1, 0, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        let _ = control(DEL, fd, 0, local);
+        if local.fds.load(Ordering::Relaxed) > 0 || local.orphan.load(Ordering::Relaxed) >= 0 {
+            arm(local);
+        }
+    }
+}
+
+/// Waits until the thread does not work with a descriptor that does not lead to the endpoint any more, so that it may be
+/// closed. A pump is short, and never sleeps.
+pub fn quiesce(local: &Local, fd: i32) {
+    while local.duty.using.load(Ordering::SeqCst) == fd + 1 {
+        sys::nap(10_000);
+    }
+}
+
+/// The endpoint is over.
+pub fn forget(local: &Local) {
+    let fd = local.duty.fd.swap(0, Ordering::AcqRel) - 1;
+    if fd >= 0 {
+        let _ = control(DEL, fd, 0, local);
+    }
+    local.duty.state.store(OFF, Ordering::Relaxed);
+}
