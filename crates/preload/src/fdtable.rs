@@ -13,7 +13,7 @@ use nlmmap_ring::sys;
 
 pub use crate::table::{
     Entry, MOST, adopt_duplicate, adopt_private, all, close_private, forget_private, insert, is_adopted, keep_private,
-    live, next_used, release_private, remove,
+    leads_to, live, next_used, release_private, remove,
 };
 
 /// The endpoint of a descriptor, for a hook to work with until it calls [`Local::leave`]. `None`: hand the call on.
@@ -36,18 +36,11 @@ fn enter_slow(fd: i32) -> Option<&'static Local> {
             local.release();
             continue;
         }
-        let now = sys::ticks();
-        if !local.is_certain(now) && !is_still(fd, local) {
-            // A vfork child has descriptors of its own, but its parent's table.
-            if !process::is_vfork_child() {
-                info!("fd {fd} was closed without a call we see: no longer a ring socket");
-                remove(fd);
-            }
-            local.release();
-            return None;
+        if confirm(fd, local) {
+            return Some(local);
         }
-        local.note_enter(now);
-        return Some(local);
+        local.release();
+        return None;
     }
 }
 
@@ -55,6 +48,22 @@ fn enter_slow(fd: i32) -> Option<&'static Local> {
 #[cold]
 pub fn is_still(fd: i32, local: &Local) -> bool {
     sys::cookie(fd) == Ok(local.cookie.load(Ordering::Relaxed))
+}
+
+/// Whether a number that leads to `local`, which the caller uses, is still its socket. If not, it leads nowhere from now on. (A
+/// vfork child has descriptors of its own, but its parent's table: it changes nothing.)
+#[inline]
+pub fn confirm(fd: i32, local: &Local) -> bool {
+    let now = sys::ticks();
+    if local.is_certain(now) || is_still(fd, local) {
+        local.note_enter(now);
+        return true;
+    }
+    if table::leads_to(fd, local) && !process::is_vfork_child() {
+        info!("fd {fd} was closed without a call we see: no longer a ring socket");
+        remove(fd);
+    }
+    false
 }
 
 /// Whether a descriptor is our own.
@@ -138,6 +147,15 @@ impl Local {
     #[inline]
     pub fn leave(&self) {
         self.note_leave();
+        self.release();
+    }
+
+    /// Ends work with it, in which a number may have been confirmed.
+    #[inline]
+    pub fn leave_confirmed(&self) {
+        if self.is_entered() {
+            self.note_leave();
+        }
         self.release();
     }
 

@@ -196,6 +196,12 @@ impl Local {
         self.entered.store(if only { now } else { 0 }, Ordering::Relaxed);
     }
 
+    /// Whether such a call is under way.
+    #[inline]
+    pub fn is_entered(&self) -> bool {
+        self.entered.load(Ordering::Relaxed) != 0
+    }
+
     /// A call ends.
     #[inline]
     pub fn note_leave(&self) {

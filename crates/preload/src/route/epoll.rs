@@ -231,18 +231,19 @@ fn mark(ep: c_int, watch: &Watch) {
     watch.marked.store(done.is_ok(), Relaxed);
 }
 
-/// Calls `f` for each registration of a ring socket with `ep`.
+/// Calls `f` for each registration of a ring socket with `ep`. Whether its number is still the socket is not looked at: who
+/// acts on the number, or reports it, asks [`fdtable::confirm`] first.
 fn each(ep: c_int, mut f: impl FnMut(&'static Local, &'static Watch)) {
     for local in fdtable::all() {
         if !local.live.load(Relaxed) {
             continue;
         }
         for watch in local.watches.iter().filter(|w| w.ep.load(Relaxed) == ep + 1) {
-            if let Some(entered) = fdtable::enter(watch.fd.load(Relaxed)) {
-                if core::ptr::eq(entered, local) && local.endpoint.rx().is_some() {
+            if fdtable::leads_to(watch.fd.load(Relaxed), local) && local.try_use() {
+                if local.endpoint.rx().is_some() {
                     f(local, watch);
                 }
-                entered.leave();
+                local.leave_confirmed();
             }
         }
     }
@@ -302,8 +303,14 @@ unsafe fn wait_any(
         let mut room = true;
         each(ep, |local, watch| {
             mark(ep, watch);
-            if wait::wants_service(local) {
-                wait::service(local, watch.fd.load(Relaxed), Context::Wait);
+            let fd = watch.fd.load(Relaxed);
+            let wants = wait::wants_service(local);
+            if (wants || events_of(local, watch) != 0) && !fdtable::confirm(fd, local) {
+                drop_watch(watch);
+                return;
+            }
+            if wants {
+                wait::service(local, fd, Context::Wait);
             }
             guard::note_call(local);
             let now = events_of(local, watch);
@@ -378,6 +385,12 @@ unsafe fn sift(ep: c_int, events: *mut EpollEvent, n: c_int, report_ours: bool) 
         each(ep, |local, watch| {
             if watch.marked.load(Relaxed) && event.data == core::ptr::from_ref(watch) as u64 {
                 let fd = watch.fd.load(Relaxed);
+                if !fdtable::confirm(fd, local) {
+                    // Another number keeps the socket alive, and the kernel reports it until that is closed.
+                    drop_watch(watch);
+                    out = None;
+                    return;
+                }
                 if event.events & EPOLLERR != 0 {
                     wait::fetch_error(local, fd);
                 }
