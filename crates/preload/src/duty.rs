@@ -26,8 +26,6 @@ pub struct Duty {
     pub left: AtomicU64,
     /// `waits` when the thread last looked.
     pub seen: AtomicU64,
-    /// Client threads between a send and the pump that follows it: what has come is theirs to take.
-    pub sending: AtomicU32,
     /// Looks of the driving thread in a row that found nothing to move.
     pub useless: AtomicU32,
     /// Messages moved when the driving thread last looked.
@@ -46,7 +44,6 @@ impl Duty {
         self.fd.store(0, Ordering::Relaxed);
         self.waits.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
-        self.sending.store(0, Ordering::Relaxed);
         self.useless.store(0, Ordering::Relaxed);
         self.passed.store(0, Ordering::Relaxed);
     }
@@ -56,7 +53,6 @@ impl Duty {
         self.state.store(OFF, Ordering::Relaxed);
         self.fd.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
-        self.sending.store(0, Ordering::Relaxed);
         self.using.store(0, Ordering::Relaxed);
     }
 }

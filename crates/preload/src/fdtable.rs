@@ -24,6 +24,17 @@ pub fn enter(fd: i32) -> Option<&'static Local> {
 
 #[inline(never)]
 fn enter_slow(fd: i32) -> Option<&'static Local> {
+    let local = borrow(fd)?;
+    if confirm(fd, local) {
+        return Some(local);
+    }
+    local.release();
+    None
+}
+
+/// What the table says of a descriptor, whose number nobody has asked yet: for waits, which look at the memory of many sockets
+/// and act on few. Who acts on the number, or tells the client something of it, asks [`confirm`] first.
+pub fn borrow(fd: i32) -> Option<&'static Local> {
     process::pid();
     loop {
         let Entry::Of(local) = table::look(fd) else { return None };
@@ -36,11 +47,7 @@ fn enter_slow(fd: i32) -> Option<&'static Local> {
             local.release();
             continue;
         }
-        if confirm(fd, local) {
-            return Some(local);
-        }
-        local.release();
-        return None;
+        return Some(local);
     }
 }
 
@@ -237,6 +244,7 @@ fn close_duplicate(local: &Local, fd: i32) {
 pub fn after_fork(pid: u32) {
     for local in all() {
         local.duty.after_fork();
+        local.endpoint.sending.store(0, Ordering::Relaxed);
         local.distrust();
         if local.users.swap(0, Ordering::Relaxed) & CLAIMED != 0 {
             // Half made or half buried: whatever it was to become, it is nothing here. Its memory is not used again.

@@ -323,7 +323,10 @@ fn moved(local: &Local) -> u64 {
 
 /// Moves what there is, in the client's stead.
 fn drive(local: &'static Local) -> Next {
-    if local.duty.sending.load(Ordering::Acquire) > 0 && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE {
+    // What has come between a send and the pump that follows it is the sender's to take.
+    if local.endpoint.sending.load(Ordering::Acquire) > 0
+        && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE
+    {
         local.duty.useless.fetch_add(1, Ordering::Relaxed);
         return Next::Soon;
     }

@@ -83,7 +83,7 @@ pub fn watch(local: &Local, events: u32) -> bool {
         return true;
     }
     let fd = local.any_fd();
-    if fd < 0 {
+    if fd < 0 || sys::cookie(fd) != Ok(local.cookie.load(Ordering::Relaxed)) {
         return false;
     }
     let done = match control(ADD, fd, events, local) {

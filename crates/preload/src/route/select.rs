@@ -72,12 +72,12 @@ impl Sets {
                 let fd = word * 64 + any.trailing_zeros() as usize;
                 any &= any - 1;
                 if fd < nr
-                    && let Some(local) = fdtable::enter(fd as c_int)
+                    && let Some(local) = fdtable::borrow(fd as c_int)
                 {
                     if local.endpoint.rx().is_some() {
                         f(fd, local);
                     }
-                    local.leave();
+                    local.leave_confirmed();
                 }
             }
         }
@@ -105,7 +105,11 @@ unsafe fn select_any(
     loop {
         let mut ready = false;
         asked.each(nr, |fd, local| {
-            if wait::wants_service(local) {
+            let wants = wait::wants_service(local);
+            if (wants || asked.answer(fd, local) != [false; 3]) && !fdtable::confirm(fd as c_int, local) {
+                return;
+            }
+            if wants {
                 wait::service(local, fd as c_int, Context::Wait);
             }
             ready |= asked.answer(fd, local) != [false; 3];
@@ -143,7 +147,11 @@ unsafe fn select_any(
         }
         asked.each(nr, |fd, local| {
             let [r, w, x] = &got.0;
-            if r.has(fd) || w.has(fd) || x.has(fd) || blocked {
+            let told = r.has(fd) || w.has(fd) || x.has(fd);
+            if (told || blocked || asked.answer(fd, local) != [false; 3]) && !fdtable::confirm(fd as c_int, local) {
+                return;
+            }
+            if told || blocked {
                 // An error shows in the write set too; whose it is, the socket says.
                 wait::fetch_error(local, fd as c_int);
                 wait::service(local, fd as c_int, Context::Wait);

@@ -167,12 +167,12 @@ impl Entries {
             // SAFETY: the caller's duty.
             let entry = unsafe { &mut *self.fds.add(i) };
             if fdtable::is_adopted(entry.fd)
-                && let Some(local) = fdtable::enter(entry.fd)
+                && let Some(local) = fdtable::borrow(entry.fd)
             {
                 if local.endpoint.rx().is_some() {
                     f(entry, local);
                 }
-                local.leave();
+                local.leave_confirmed();
             }
         }
     }
@@ -184,12 +184,12 @@ impl Entries {
         for i in 0..self.nr.min(64) {
             // SAFETY: the caller's duty.
             let entry = unsafe { &mut *self.fds.add(i) };
-            if let Some(local) = fdtable::enter(entry.fd) {
+            if let Some(local) = fdtable::borrow(entry.fd) {
                 if local.endpoint.rx().is_some() && is_blocked(local) {
                     entry.fd = !entry.fd;
                     hidden |= 1 << i;
                 }
-                local.leave();
+                local.release();
             }
         }
         hidden
@@ -233,12 +233,20 @@ unsafe fn poll_any(
         // SAFETY: the caller's duty, here and below.
         unsafe {
             entries.each(|entry, local| {
+                entry.revents = 0;
                 if wants_service(local) {
+                    if !fdtable::confirm(entry.fd, local) {
+                        return;
+                    }
                     service(local, entry.fd, Context::Wait);
                 }
+                let now = events(local) & (entry.events | ERR);
+                if now != 0 && !fdtable::confirm(entry.fd, local) {
+                    return;
+                }
                 ours += 1;
-                entry.revents = events(local) & (entry.events | ERR);
-                ready += usize::from(entry.revents != 0);
+                entry.revents = now;
+                ready += usize::from(now != 0);
                 guard::note_call(local);
             });
         }
@@ -302,6 +310,10 @@ unsafe fn settle(entries: &Entries, saved: nlmmap_ring::Errno, blocked: bool) ->
     unsafe {
         entries.each(|entry, local| {
             let told = entry.revents;
+            if (told != 0 || blocked || events(local) & (entry.events | ERR) != 0) && !fdtable::confirm(entry.fd, local)
+            {
+                return;
+            }
             if told & ERR != 0 {
                 fetch_error(local, entry.fd);
             }
