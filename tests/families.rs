@@ -25,6 +25,22 @@ fn nfqueue_flood_loses_only_what_the_kernel_dropped() {
     nfqueue("flood").passes();
 }
 
+fn error_amid_a_walk_found_by(road: &str) {
+    client("midwalk").arg(road).setup(&format!("{UDP} NFQUEUE --queue-num 5")).passes();
+}
+
+#[test]
+fn errors_amid_a_walk_are_there_at_its_end() {
+    for road in ["kick", "poll", "recv", "spin"] {
+        error_amid_a_walk_found_by(road);
+    }
+}
+
+#[test]
+fn answers_amid_a_walk_are_there_when_the_kick_returns() {
+    error_amid_a_walk_found_by("ack");
+}
+
 #[test]
 fn nfqueue_gso_packets_arrive_whole() {
     client("nfqueue")

@@ -1,10 +1,14 @@
-/* nfqueue.c WAY SIZE COUNT: COUNT UDP packets of SIZE bytes on the loopback of a network namespace of its own, each queued
+/* nfqueue.c WAY SIZE COUNT [burst]: COUNT UDP packets of SIZE bytes on the loopback of a network namespace of its own, each queued
  * to this program and accepted by it.
  *
  * recv, poll, drain   one sendto a verdict
  * mmsg                recvmmsg, and the verdicts of a batch joined in one datagram: the best by hand
  * ring                one TX frame a verdict, one kick when the RX ring is empty or the TX ring is full
  * ring4:SIZE:NR       the same, with a kick every 4 verdicts
+ * ring1:SIZE:NR       the same, with a kick for every verdict, before its RX frame is released
+ *
+ * burst: the packets come 4 000 at a time, as fast as they can be sent, and the queue holds 1 024 of them. What is lost is
+ * told; otherwise the sender waits for the verdicts, and nothing may be lost.
  *
  * Accepted packets are dropped at INPUT: what follows a verdict is no part of the comparison. */
 #include "way.h"
@@ -14,7 +18,7 @@
 #include <linux/netfilter/nfnetlink_queue.h>
 #include <net/if.h>
 
-enum { QUEUE = 5, PORT = 9999, WINDOW = 1024, TX_SIZE = 256, TX_NR = 64 };
+enum { QUEUE = 5, PORT = 9999, WINDOW = 1024, TX_SIZE = 256, TX_NR = 64, BURST = 4000, SHORT = 1024 };
 
 struct verdict {
 	struct nlmsghdr n;
@@ -24,8 +28,9 @@ struct verdict {
 };
 _Static_assert(sizeof(struct verdict) == 32, "no padding");
 
-static volatile uint64_t *words; /* 0: go, 1: packets judged */
+static volatile uint64_t *words; /* 0: go, 1: packets judged, 2: packets sent, 3: no more bursts */
 static uint64_t judged;
+static int burst;
 static uint32_t last;
 static struct verdict joined[VLEN];
 static unsigned waiting, every = TX_NR;
@@ -62,7 +67,7 @@ static inline void take(struct chan *c, const char *m, size_t len)
 	CHECK(len >= n->nlmsg_len && n->nlmsg_type == (NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET) &&
 	      a->nla_type == NFQA_PACKET_HDR, "message type %x, attribute %u", n->nlmsg_type, a->nla_type);
 	id = ntohl(h->packet_id);
-	CHECK(id == last + 1, "packet %u after %u", id, last);
+	CHECK(burst ? id > last : id == last + 1, "packet %u after %u", id, last);
 	last = id;
 	judged++;
 	if (c->way == RING) {
@@ -123,6 +128,21 @@ static void generate(size_t size, uint64_t count)
 	iov = (struct iovec){ data, size };
 	for (int i = 0; i < 32; i++)
 		msgs[i].msg_hdr = (struct msghdr){ .msg_iov = &iov, .msg_iovlen = 1 };
+	/* Each burst begins when the client has done what it could of the last one. */
+	for (uint64_t sent = 0, seen; burst && sent < count;) {
+		for (int i = 0; i < BURST; i++)
+			send(fd, data, size, 0); /* refused by a full queue */
+		words[2] = sent += BURST;
+		do {
+			seen = words[1];
+			usleep(20000);
+		} while (words[1] != seen);
+	}
+	if (burst) {
+		words[3] = 1;
+		send(fd, data, size, 0); /* wakes it for the last time */
+		_exit(0);
+	}
 	for (uint64_t sent = 0; sent < count;) {
 		uint64_t n = count - sent < 32 ? count - sent : 32;
 		if (sent + n - words[1] > WINDOW) {
@@ -139,17 +159,19 @@ int main(int argc, char **argv)
 {
 	struct nfqnl_msg_config_cmd bind = { .command = NFQNL_CFG_CMD_BIND, .pf = htons(AF_INET) };
 	struct nfqnl_msg_config_params params = { htonl(0xffff), NFQNL_COPY_PACKET };
-	uint32_t most = htonl(100000);
+	uint32_t most;
 	char way[64];
 	struct chan c;
 	struct meter m;
 	uint64_t count;
 	size_t size;
 	pid_t sender;
-	CHECK(argc == 4, "usage: nfqueue WAY SIZE COUNT");
+	CHECK(argc == 4 || argc == 5, "usage: nfqueue WAY SIZE COUNT [burst]");
+	burst = argc == 5;
+	most = htonl(burst ? SHORT : 100000);
 	snprintf(way, sizeof way, "%s", argv[1]);
-	if (!strncmp(way, "ring4", 5)) {
-		every = 4;
+	if (!strncmp(way, "ring4", 5) || !strncmp(way, "ring1", 5)) {
+		every = way[4] - '0';
 		memmove(way + 4, way + 5, strlen(way + 5) + 1);
 	}
 	c = chan_parse(way);
@@ -174,10 +196,12 @@ int main(int argc, char **argv)
 	chan_rings(&c, TX_SIZE, TX_NR);
 	meter_start(&m);
 	words[0] = 1;
-	while (judged < count) {
+	while (burst ? !words[3] : judged < count) {
 		CHAN_EACH(&c, take);
 		flush(&c);
 	}
+	if (burst)
+		printf("lost=%lu ", words[2] > judged ? words[2] - judged : 0);
 	report(&m, &c, judged);
 	join_helper(sender);
 	return 0;

@@ -75,12 +75,18 @@ pub const NLMSG_DONE: u16 = 3;
 pub const NLM_F_MULTI: u16 = 2;
 /// `NLM_F_ACK`
 pub const NLM_F_ACK: u16 = 4;
+/// `NLM_F_ECHO`
+pub const NLM_F_ECHO: u16 = 8;
 /// `NLM_F_DUMP`
 pub const NLM_F_DUMP: u16 = 0x300;
 /// `NETLINK_NETFILTER`
 pub const NETLINK_NETFILTER: u32 = 12;
 /// `NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET`
 pub const NFQNL_PACKET: u16 = 3 << 8;
+/// `NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_VERDICT`
+pub const NFQNL_VERDICT: u16 = 3 << 8 | 1;
+/// `NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_VERDICT_BATCH`
+pub const NFQNL_VERDICT_BATCH: u16 = 3 << 8 | 3;
 /// `NFNL_SUBSYS_ULOG << 8 | NFULNL_MSG_PACKET`
 pub const NFULNL_PACKET: u16 = 4 << 8;
 

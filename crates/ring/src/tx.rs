@@ -94,9 +94,27 @@ impl Endpoint {
                     }
                 }
             }
-            self.answer_quietly(sock, pid, round.request, self.sending.load(Relaxed) <= 1);
+            match round.wants {
+                Wants::Nothing if self.is_amid_walk(control) => control.set(flag::BEHIND, true),
+                Wants::One(request) => self.answer_quietly(sock, pid, Some(request), self.sending.load(Relaxed) <= 1),
+                _ => self.service_quietly(sock, pid, Context::Send),
+            }
         }
         Ok(total)
+    }
+}
+
+impl Endpoint {
+    /// Whether the client is in the middle of a walk: the two newest frames are `VALID`, so it has more to read than the one
+    /// that it may be at.
+    fn is_amid_walk(&self, control: &Control) -> bool {
+        let Some(rx) = self.rx() else { return false };
+        let newest = rx.prev(rx.geometry().wrap(control.rx_head.load(Relaxed)));
+        !self.strict.load(Relaxed)
+            && rx.frame_nr() > 1
+            && control.flags.load(Relaxed) & (flag::DUMP | flag::DUMPING) == 0
+            && rx.status(newest) == status::VALID
+            && rx.status(rx.prev(newest)) == status::VALID
     }
 }
 
@@ -127,8 +145,19 @@ struct Round {
     bytes: usize,
     /// The frame that was not, and why.
     failed: Option<(Taken, Errno)>,
-    /// What was sent, if it was nothing but one request that wants an acknowledgement.
-    request: Option<Request>,
+    /// What the client is owed for what was sent.
+    wants: Wants,
+}
+
+/// What a client is owed when its send returns (protocol.md, "What a send waits for").
+#[derive(Clone, Copy)]
+enum Wants {
+    /// Whatever has been queued by then.
+    Answers,
+    /// The same, and this is the last of it.
+    One(Request),
+    /// An error, at the end of what it has to read.
+    Nothing,
 }
 
 impl<S: Socket> Kick<'_, S> {
@@ -136,7 +165,7 @@ impl<S: Socket> Kick<'_, S> {
     /// The pointers of the template are valid for the lengths beside them.
     #[inline]
     unsafe fn one(&self, frame: Taken) -> Round {
-        let request = self.note(frame);
+        let wants = self.note(frame);
         let (ring, t) = (self.ring, self.template);
         let flags = self.flags | MSG_DONTWAIT;
         // SAFETY: the frame is live, the rest is the caller's duty.
@@ -153,9 +182,9 @@ impl<S: Socket> Kick<'_, S> {
             Ok(_) => {
                 ring.set_status(frame.pos, status::UNUSED);
                 self.sent(1);
-                Round { sent: 1, bytes: frame.len, failed: None, request }
+                Round { sent: 1, bytes: frame.len, failed: None, wants }
             }
-            Err(error) => Round { sent: 0, bytes: 0, failed: Some((frame, error)), request: None },
+            Err(error) => Round { sent: 0, bytes: 0, failed: Some((frame, error)), wants: Wants::Answers },
         }
     }
 
@@ -166,8 +195,11 @@ impl<S: Socket> Kick<'_, S> {
         let mut taken = [first; BATCH];
         let n = gather(self.ring, &mut taken, budget as usize);
         let batch = taken.get(..n).unwrap_or(&[]);
+        let mut wants = Wants::Nothing;
         for frame in batch {
-            self.note(*frame);
+            if !matches!(self.note(*frame), Wants::Nothing) {
+                wants = Wants::Answers;
+            }
         }
         let joined = joinable(self.endpoint.family.load(Relaxed), self.ring, self.template, batch);
         // SAFETY: the caller's duty for the template; frames are live.
@@ -183,7 +215,10 @@ impl<S: Socket> Kick<'_, S> {
             Err(error) => batch.get(sent).map(|frame| (*frame, error)),
             Ok(()) => None,
         };
-        Round { sent: sent as u32, bytes, failed, request: None }
+        if failed.is_some() {
+            wants = Wants::Answers;
+        }
+        Round { sent: sent as u32, bytes, failed, wants }
     }
 
     /// A frame has failed, or would have to wait: it is taken from the ring now, whatever comes. `behind` others of the same
@@ -226,20 +261,27 @@ impl<S: Socket> Kick<'_, S> {
     /// Looks at the first message of a frame that is about to be sent. Only hints: what a client writes meanwhile does no harm.
     /// A dump request changes how replies are received; a single request is answered when its acknowledgement comes.
     #[inline]
-    fn note(&self, frame: Taken) -> Option<Request> {
+    fn note(&self, frame: Taken) -> Wants {
         let mut head = [0u8; abi::NLMSG_HDRLEN];
         if frame.len < head.len() {
-            return None;
+            return Wants::Answers;
         }
         // SAFETY: the local is writable for its length.
         unsafe { self.ring.read_payload(frame.pos, head.as_mut_ptr(), head.len()) };
         note_request(self.control, &head);
-        let m = message::header(&head, 0)?;
+        let Some(m) = message::header(&head, 0) else { return Wants::Answers };
         let len = m.len as usize;
-        let is_single = len <= frame.len && frame.len <= abi::nlmsg_align(len);
-        let is_border = self.endpoint.family.load(Relaxed) == abi::NETLINK_NETFILTER && is_batch_border(m.kind);
-        let is_asked = m.flags & abi::NLM_F_ACK != 0 && m.flags & abi::NLM_F_DUMP != abi::NLM_F_DUMP;
-        (is_single && is_asked && !is_border).then_some(Request(message::sequence(&head)))
+        if len > frame.len || frame.len > abi::nlmsg_align(len) {
+            return Wants::Answers;
+        }
+        let is_netfilter = self.endpoint.family.load(Relaxed) == abi::NETLINK_NETFILTER;
+        if m.flags & abi::NLM_F_ACK != 0 {
+            let is_dump = m.flags & abi::NLM_F_DUMP == abi::NLM_F_DUMP;
+            let is_border = is_netfilter && is_batch_border(m.kind);
+            return if is_dump || is_border { Wants::Answers } else { Wants::One(Request(message::sequence(&head))) };
+        }
+        let is_verdict = is_netfilter && matches!(m.kind, abi::NFQNL_VERDICT | abi::NFQNL_VERDICT_BATCH);
+        if is_verdict && m.flags & abi::NLM_F_ECHO == 0 { Wants::Nothing } else { Wants::Answers }
     }
 }
 

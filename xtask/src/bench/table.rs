@@ -70,7 +70,11 @@ pub fn of(work: &Work, all: &[Runs]) -> String {
         let calls = runs.counted.each("calls").map_or("-".into(), |n| format!("{n:.2}"));
         let copies = runs.counted.each("copies").filter(|n| *n >= 0.005).map(|n| format!(" ({n:.2} COPY)"));
         let told = runs.counted.of("told").filter(|n| *n > 0.0).map(|n| format!(" ({n} ENOBUFS)"));
-        format!("{calls}{}{}", copies.unwrap_or_default(), told.unwrap_or_default())
+        // Where the work permits it: in all timed runs together, of all that was sent.
+        let sum = |name: &str| runs.timed.iter().filter_map(|s| s.of(name)).sum::<f64>();
+        let lost = sum("lost") / (sum("lost") + sum("messages"));
+        let lost = runs.timed.iter().any(|s| s.of("lost").is_some()).then(|| format!(" ({:.1} % lost)", lost * 100.0));
+        [Some(calls), copies, told, lost].into_iter().flatten().collect::<String>()
     };
     let Some(base) = all.iter().find(|runs| runs.way.label == work.against) else {
         return String::new();

@@ -62,6 +62,7 @@ const QUEUE: &[Way] = &[
     plain("by hand: recvmmsg, 64 verdicts joined", "mmsg"),
     ring("ring, kick per walk", "ring"),
     ring("ring, kick per 4 verdicts", "ring4"),
+    ring("ring, kick per verdict", "ring1"),
     ring("ring of 1024 frames, kick per walk", "ring:2048:1024"),
 ];
 
@@ -131,6 +132,12 @@ pub static ALL: &[Work] = &[
     },
     queue("nfqueue-64", "NFQUEUE accept, 64 bytes of UDP", &["64", "COUNT"], [150_000, 10_000]),
     queue("nfqueue-1400", "NFQUEUE accept, 1400 bytes of UDP", &["1400", "COUNT"], [150_000, 10_000]),
+    queue(
+        "nfqueue-burst",
+        "NFQUEUE accept, bursts of 4 000 packets, queue of 1 024",
+        &["64", "COUNT", "burst"],
+        [80_000, 8_000],
+    ),
     Work {
         name: "requests",
         title: "requests with acknowledgement, 64 at a time",

@@ -98,13 +98,16 @@ pub(super) fn events(local: &Local) -> i16 {
 }
 
 /// Whether a wait must pump before it looks: strict mode's dumps go on at each wait; a backlog may find frames, a doorbell
-/// may have become obsolete, and behind a full ring an error may wait.
+/// may have become obsolete, and behind a full ring an error may wait. Where memory has nothing and kicks have left the socket
+/// alone, asking it first whether it is readable would only be one more call.
 pub(super) fn wants_service(local: &Local) -> bool {
     local.endpoint.strict.load(Relaxed)
-        || local
-            .endpoint
-            .control()
-            .is_some_and(|c| c.flags.load(Relaxed) & (flag::BLOCKED | flag::BELL) != 0 || c.unplaced.load(Relaxed) > 0)
+        || local.endpoint.control().is_some_and(|c| {
+            let flags = c.flags.load(Relaxed);
+            flags & (flag::BLOCKED | flag::BELL) != 0
+                || c.unplaced.load(Relaxed) > 0
+                || flags & flag::BEHIND != 0 && !readiness::readable(&local.endpoint, c)
+        })
 }
 
 pub(super) fn service(local: &Local, fd: c_int, context: Context) {

@@ -193,3 +193,54 @@ fn a_single_request_is_not_content_with_an_earlier_acknowledgement() {
         assert!(!bench.mock.is_readable());
     }
 }
+
+/// A verdict for which the mock has an error to tell, and packets that wait to be read.
+fn walk(packets: u32) -> Bench {
+    let bench = Bench::new(Some(ring(8)), Some(ring(8)), false);
+    for i in 0..packets {
+        bench.mock.arrive(datagram(Class::Packet, i, 40));
+    }
+    bench.service(Context::Wait);
+    bench
+}
+
+/// Kicks one verdict, which the kernel answers. Returns how many calls that took.
+fn judge(bench: &Bench, flags: u16) -> u64 {
+    bench.mock.acks.set(true);
+    let at = bench.control().tx_head.load(Relaxed);
+    compose(bench.tx(), at, &header(16, 0x301, flags), 16);
+    let calls = bench.mock.calls.get();
+    assert_eq!(bench.kick(None, 0), Ok(16));
+    bench.mock.calls.get() - calls
+}
+
+/// While there is more to read than the frame that the client may be at, a verdict's error may wait in the socket; by the kick
+/// for the last frame, and by a wait or a receive at the end, everything is there, in order.
+#[test]
+fn a_verdict_amid_a_walk_is_not_pumped_after() {
+    let bench = walk(3);
+    for pos in 0..3 {
+        let calls = judge(&bench, 1);
+        assert_eq!(calls == 1, pos < 2, "verdict {pos}: {calls} calls");
+        assert_eq!(status_of(bench.rx(), 3), if pos < 2 { status::UNUSED } else { status::VALID });
+        set_status(bench.rx(), pos, status::UNUSED);
+    }
+    assert_eq!([3, 4, 5, 6].map(|pos| status_of(bench.rx(), pos)), [2, 2, 2, 0], "one error a verdict");
+    for by_wait in [false, true] {
+        let bench = walk(3);
+        assert_eq!(judge(&bench, 1), 1);
+        (0..3).for_each(|pos| set_status(bench.rx(), pos, status::UNUSED));
+        assert!(bench.mock.is_readable(), "whoever waits on the socket wakes");
+        if by_wait {
+            bench.service(Context::Wait);
+        } else {
+            assert!(bench.receive(&[64], 0, 0).is_err());
+        }
+        assert_eq!(status_of(bench.rx(), 3), status::VALID, "by a wait: {by_wait}");
+    }
+    // Who asks for an answer has it at once, with all that was left.
+    let bench = walk(3);
+    assert_eq!(judge(&bench, 1), 1);
+    judge(&bench, 5);
+    assert_eq!([3, 4, 5].map(|pos| status_of(bench.rx(), pos)), [2, 2, 0]);
+}
