@@ -155,6 +155,12 @@ pub const PART: u32 = family(READ | WRITE, 0x13);
 pub const SETOPT: u32 = family(WRITE, 0x14);
 pub const GETOPT: u32 = family(READ | WRITE, 0x15);
 
+/// Whether an ioctl changes nothing and sends nothing: whoever has the open file may have the answer.
+pub const fn only_asks(number: u32) -> bool {
+    matches!(number, GETSOCKNAME | GETPEERNAME | GETSOCKOPT | GET_ERROR | STATE)
+        || matches!(unsized_number(number), RECV | PEEK | PART | GETOPT)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

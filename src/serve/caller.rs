@@ -1,20 +1,32 @@
-//! Who calls: what the kernel tells of the thread behind a request.
+//! Who calls, and from where: what the kernel tells of the thread behind a request.
 //!
 //! Until its request is answered that thread sleeps in the kernel: it cannot end, and cannot change its credentials or
 //! namespaces, so everything read from `/proc` here is what the request was made with.
 
 use std::fs::{self, File};
 use std::io;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::MetadataExt;
-use std::sync::OnceLock;
 
 use cuse_rs::{Caller, Errno};
 
-use super::rights::{self, Rights};
+use super::worker::enter::{Identity, Namespaces};
 
 /// `PF_IO_WORKER` and `PF_KTHREAD`: threads that act for others. Their own credentials may be older than those they act
 /// with, which nothing tells us.
 const PROXIES: u64 = 0x10 | 0x20_0000;
+
+/// A namespace's numbers. While somebody lives in it no other has them.
+type Numbers = (u64, u64);
+
+/// A thread's place and what it may there: what decides over a netlink message.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    user: Numbers,
+    pid: Numbers,
+    net: Numbers,
+    pub who: Identity,
+}
 
 /// A client, as it opened the node.
 #[derive(Clone, Debug)]
@@ -22,9 +34,42 @@ pub struct Client {
     pub pid: u32,
     pub uid: u32,
     pub command: String,
-    /// Capabilities it had then. No later request has more, whoever sends it: what the kernel asks of the opener of a
-    /// socket, asked of the opener of the node.
-    pub caps: u64,
+    /// Capabilities it had then, and the user namespace they were in. No later request has more, whoever sends it: what the
+    /// kernel asks of the opener of a socket, asked of the opener of the node.
+    caps: u64,
+    user: Numbers,
+}
+
+fn numbers(tid: &str, namespace: &str) -> io::Result<Numbers> {
+    fs::metadata(format!("/proc/{tid}/ns/{namespace}")).map(|there| (there.dev(), there.ino()))
+}
+
+/// `/proc/TID/status`
+struct Status(String);
+
+impl Status {
+    fn read(tid: u32) -> io::Result<Status> {
+        fs::read_to_string(format!("/proc/{tid}/status")).map(Status)
+    }
+
+    fn field(&self, name: &str) -> Option<&str> {
+        self.0.lines().find_map(|line| line.strip_prefix(name)).map(str::trim)
+    }
+
+    /// Real, effective, saved and file system id.
+    fn ids(&self, name: &str) -> Option<[u32; 4]> {
+        let mut ids = self.field(name)?.split_ascii_whitespace().map(str::parse);
+        let mut next = || ids.next()?.ok();
+        Some([next()?, next()?, next()?, next()?])
+    }
+
+    fn caps(&self) -> Option<u64> {
+        u64::from_str_radix(self.field("CapEff:")?, 16).ok()
+    }
+
+    fn groups(&self) -> Option<Vec<u32>> {
+        self.field("Groups:")?.split_ascii_whitespace().map(|group| group.parse().ok()).collect()
+    }
 }
 
 impl Client {
@@ -33,57 +78,67 @@ impl Client {
     /// # Errors
     /// Why it cannot be served, in words, and as the client gets it.
     pub fn new(caller: &Caller) -> Result<Client, (Errno, String)> {
-        let refuse = |why: &str| Err((Errno::EPERM, why.to_owned()));
         if caller.tid == 0 {
-            return refuse("its process is not visible in the daemon's pid namespace");
+            return Err((Errno::EPERM, "its process is not visible in the daemon's pid namespace".into()));
         }
-        match same_user_namespace(caller.tid) {
-            Ok(true) => {}
-            Ok(false) => return refuse("it is in another user namespace than the daemon"),
-            Err(error) => {
-                return Err((Errno::EPERM, format!("its user namespace cannot be read: {error}")));
-            }
-        }
-        let status = fs::read_to_string(format!("/proc/{}/status", caller.tid)).unwrap_or_default();
-        let field = |name: &str| status.lines().find_map(|line| line.strip_prefix(name)).map(str::trim);
+        let bad = |what: &str| {
+            let what = what.to_owned();
+            move |error: io::Error| (Errno::EPERM, format!("its {what} cannot be read: {error}"))
+        };
+        let status = Status::read(caller.tid).map_err(bad("status"))?;
+        let user = numbers(&caller.tid.to_string(), "user").map_err(bad("user namespace"))?;
         Ok(Client {
-            pid: field("Tgid:").and_then(|pid| pid.parse().ok()).unwrap_or(caller.tid),
+            pid: status.field("Tgid:").and_then(|pid| pid.parse().ok()).unwrap_or(caller.tid),
             uid: caller.uid,
-            command: field("Name:").unwrap_or("?").to_owned(),
-            caps: capabilities(caller.tid),
+            command: status.field("Name:").unwrap_or("?").to_owned(),
+            caps: if is_proxy(caller.tid) { 0 } else { status.caps().unwrap_or(0) },
+            user,
         })
     }
 
-    /// The rights of a later request.
-    pub fn rights(&self, caller: &Caller) -> Rights {
-        // Nothing in common: no need to ask further.
-        let caps = if self.caps == 0 || caller.tid == 0 { 0 } else { self.caps & capabilities(caller.tid) };
-        Rights { uid: caller.uid, gid: caller.gid, caps }
-    }
-}
-
-/// Capabilities of a thread, in the daemon's user namespace.
-fn capabilities(tid: u32) -> u64 {
-    match rights::effective(tid) {
-        Ok(0) | Err(_) => 0,
-        // In a user namespace of its own everybody has them all, and they mean nothing here.
-        Ok(caps) if matches!(same_user_namespace(tid), Ok(true)) && !is_proxy(tid) => caps,
-        Ok(_) => 0,
-    }
-}
-
-fn same_user_namespace(tid: u32) -> io::Result<bool> {
-    /// The daemon's own: while it lives there, no other has these numbers.
-    static OURS: OnceLock<(u64, u64)> = OnceLock::new();
-    let numbers = |path: &str| fs::metadata(path).map(|there| (there.dev(), there.ino()));
-    let ours = match OURS.get() {
-        Some(ours) => *ours,
-        None => {
-            let ours = numbers("/proc/self/ns/user")?;
-            *OURS.get_or_init(|| ours)
+    /// Where a later request comes from, and what it may there: no more than the opener, if that was in another user
+    /// namespace, nothing that needs a capability. With it the process id, as the caller's own namespace has it.
+    pub fn place(&self, caller: &Caller) -> io::Result<(Place, u32)> {
+        let unreadable = || io::Error::from_raw_os_error(libc::EPERM);
+        if caller.tid == 0 {
+            return Err(unreadable());
         }
-    };
-    Ok(numbers(&format!("/proc/{tid}/ns/user"))? == ours)
+        let tid = caller.tid.to_string();
+        let status = Status::read(caller.tid)?;
+        let [user, pid, net] = ["user", "pid", "net"].map(|namespace| numbers(&tid, namespace));
+        let (user, pid, net) = (user?, pid?, net?);
+        let [ruid, euid, suid, fsuid] = status.ids("Uid:").ok_or_else(unreadable)?;
+        let [rgid, egid, sgid, fsgid] = status.ids("Gid:").ok_or_else(unreadable)?;
+        let caps = if user == self.user { status.caps().unwrap_or(0) & self.caps } else { 0 };
+        let who = if (fsuid, fsgid) != (caller.uid, caller.gid) || is_proxy(caller.tid) {
+            // It acts with credentials that are not its own: only their ids are known.
+            Identity { uids: [caller.uid; 3], gids: [caller.gid; 3], groups: Vec::new(), caps: 0 }
+        } else {
+            let groups = status.groups().unwrap_or_default();
+            Identity { uids: [ruid, euid, suid], gids: [rgid, egid, sgid], groups, caps }
+        };
+        let process = status.field("NStgid:").and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
+        Ok((Place { user, pid, net, who }, process.unwrap_or(0)))
+    }
+}
+
+impl Place {
+    /// Descriptors of the namespaces that are not the daemon's. The caller waits for its answer.
+    pub fn namespaces(&self, caller: &Caller) -> io::Result<Namespaces> {
+        let tid = caller.tid.to_string();
+        let open = |namespace: &str, its: Numbers| -> io::Result<Option<OwnedFd>> {
+            if its == numbers("self", namespace)? {
+                return Ok(None);
+            }
+            let file = File::open(format!("/proc/{tid}/ns/{namespace}"))?;
+            let there = file.metadata()?;
+            if (there.dev(), there.ino()) != its {
+                return Err(io::Error::from_raw_os_error(libc::ESTALE));
+            }
+            Ok(Some(file.into()))
+        };
+        Ok(Namespaces { net: open("net", self.net)?, pid: open("pid", self.pid)?, user: open("user", self.user)? })
+    }
 }
 
 /// Whether a thread acts for others; unsure means yes.
@@ -99,13 +154,6 @@ fn flags(stat: &[u8]) -> Option<u64> {
     rest.split_ascii_whitespace().nth(6)?.parse().ok()
 }
 
-/// The caller's network namespace; `None` when it is the daemon's own.
-pub fn network_namespace(tid: u32) -> io::Result<Option<File>> {
-    let file = File::open(format!("/proc/{tid}/ns/net"))?;
-    let (its, ours) = (file.metadata()?, fs::metadata("/proc/thread-self/ns/net")?);
-    Ok(((its.dev(), its.ino()) != (ours.dev(), ours.ino())).then_some(file))
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -119,12 +167,31 @@ mod tests {
         assert!(flags(line).unwrap() & PROXIES != 0);
     }
 
+    fn me() -> Caller {
+        let tid = nix::unistd::gettid().as_raw().cast_unsigned();
+        Caller { tid, uid: nix::unistd::geteuid().as_raw(), gid: nix::unistd::getegid().as_raw() }
+    }
+
     #[test]
     fn this_thread_is_itself() {
-        let tid = nix::unistd::gettid().as_raw().cast_unsigned();
-        assert!(same_user_namespace(tid).unwrap());
-        assert!(!is_proxy(tid));
-        assert!(network_namespace(tid).unwrap().is_none());
+        let (client, me) = (Client::new(&me()).unwrap(), me());
+        let (place, process) = client.place(&me).unwrap();
+        assert_eq!(process, std::process::id());
+        assert_eq!(place.who.uids, [me.uid; 3]);
+        assert_eq!(place.who.caps, client.caps);
+        assert_eq!(place, client.place(&me).unwrap().0);
+        let namespaces = place.namespaces(&me).unwrap();
+        assert!(namespaces.net.is_none() && namespaces.pid.is_none() && namespaces.user.is_none());
+        assert!(!is_proxy(me.tid));
         assert!(is_proxy(u32::MAX));
+    }
+
+    #[test]
+    fn whoever_acts_with_other_ids_has_no_capabilities() {
+        let (client, me) = (Client::new(&me()).unwrap(), me());
+        let (place, _) = client.place(&Caller { uid: me.uid + 1, ..me }).unwrap();
+        assert_eq!((place.who.uids, place.who.caps), ([me.uid + 1; 3], 0));
+        let elsewhere = Client { user: (0, 0), ..client };
+        assert_eq!(elsewhere.place(&me).unwrap().0.who.caps, 0);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use cuse_rs::{
-    Device, Errno, FileHandle, IoctlReply, IoctlRequest, NodeKind, OpenReply, OpenRequest, Opening, PollFlags,
+    Device, Errno, FileHandle, IoctlReply, IoctlRequest, NodeKind, OpenReply, OpenRequest, Opening, PollReply,
     PollRequest, ReadReply, ReadRequest, WriteReply, WriteRequest,
 };
 use nlmmap_ring::endpoint::Which;
@@ -12,30 +12,19 @@ use super::abi::{self, Words};
 use super::caller::Client;
 use super::file::File;
 use super::limits::Ledger;
-use super::pool::Pool;
+use super::workers::Workers;
 use super::{log, memory};
 
 /// The device: everything its open files share.
 pub struct Netlink {
-    pub pool: Arc<Pool>,
+    pub workers: Arc<Workers>,
     pub ledger: Arc<Ledger>,
     /// Longer writes may have been cut by the kernel.
     pub max_write: usize,
 }
 
-/// What an ioctl answers: bytes for its argument.
-type Answer = Result<Vec<u8>, Errno>;
-
 fn input<T: Words>(request: &IoctlRequest<'_>) -> Result<T, Errno> {
     abi::read(request.data).ok_or(Errno::EINVAL)
-}
-
-fn output<T: Words>(value: &T) -> Answer {
-    Ok(abi::bytes(value).to_vec())
-}
-
-fn nothing(done: Result<(), Errno>) -> Answer {
-    done.map(|()| Vec::new())
 }
 
 impl Netlink {
@@ -56,84 +45,66 @@ impl Netlink {
             log::refused(&client, format_args!("no memory object: {error}"));
             memory::errno(error)
         })?;
+        let rings = Arc::new(rings);
         let opening = match request.node {
-            NodeKind::Fuse => Opening::new().backing(rings.try_clone()?),
+            NodeKind::Fuse => Opening::new().backing(rings.clone()),
             NodeKind::Cuse => Opening::new(),
         };
         let handle = request.handle.get();
-        Ok((File::new(handle, request.node, client, reply.notifier(), rings, ticket), opening))
+        let workers = self.workers.clone();
+        Ok((File::new(handle, request.node, client, reply.notifier(), workers, rings, ticket), opening))
     }
 
-    fn ioctl_answer(&self, request: &IoctlRequest<'_>, file: &File) -> Answer {
-        let caller = &request.caller;
-        match request.cmd {
-            abi::VERSION => output(&match file.node {
-                NodeKind::Fuse => abi::Version {
-                    abi: abi::ABI,
-                    node: abi::NODE_FUSE,
-                    features: abi::F_MAP_NODE | abi::F_SOCKET_CALLS,
-                },
-                NodeKind::Cuse => abi::Version {
-                    abi: abi::ABI,
-                    node: abi::NODE_CUSE,
-                    features: abi::F_MAP_MEMORY | abi::F_SOCKET_CALLS,
-                },
-            }),
-            abi::SOCKET => nothing(file.make_socket(caller, &self.pool, &input(request)?)),
-            abi::BIND => nothing(file.bind(caller, &input(request)?)),
-            abi::CONNECT => nothing(file.connect(caller, &input(request)?)),
-            abi::GETSOCKNAME => output(&file.name()?),
-            abi::ADD_MEMBERSHIP => nothing(file.membership(caller, true, input(request)?)),
-            abi::DROP_MEMBERSHIP => nothing(file.membership(caller, false, input(request)?)),
-            abi::SETSOCKOPT => nothing(file.set_option(caller, &input(request)?)),
-            abi::GETSOCKOPT => {
-                let option: abi::SockOpt = input(request)?;
-                output(&abi::SockOpt { value: file.option(&option)?, ..option })
+    /// Gives the reply back with an error for what is not an ioctl of ours, or has no proper argument.
+    fn ioctl_on(
+        &self,
+        request: &IoctlRequest<'_>,
+        file: &Arc<File>,
+        reply: IoctlReply,
+    ) -> Result<(), (IoctlReply, Errno)> {
+        let (caller, cmd, data) = (&request.caller, request.cmd, request.data);
+        macro_rules! argument {
+            () => {
+                match input(request) {
+                    Ok(argument) => argument,
+                    Err(errno) => return Err((reply, errno)),
+                }
+            };
+        }
+        match cmd {
+            abi::VERSION => {
+                let (node, map) = match file.node {
+                    NodeKind::Fuse => (abi::NODE_FUSE, abi::F_MAP_NODE),
+                    NodeKind::Cuse => (abi::NODE_CUSE, abi::F_MAP_MEMORY),
+                };
+                let version = abi::Version { abi: abi::ABI, node, features: map | abi::F_SOCKET_CALLS };
+                // Undeliverable: then nobody waits for it.
+                let _ = reply.done(0, abi::bytes(&version));
             }
-            abi::RX_RING => nothing(file.set_ring(caller, Which::Rx, &input(request)?)),
-            abi::TX_RING => nothing(file.set_ring(caller, Which::Tx, &input(request)?)),
-            abi::MAP_INFO => output(&file.map_info()?),
-            abi::MEMORY => nothing(file.use_memory(caller, input(request)?)),
-            abi::KICK => {
-                let mut kick = input(request)?;
-                file.kick(caller, &self.pool, &mut kick)?;
-                output(&kick)
-            }
-            abi::GET_ERROR => output(&file.take_error()?),
-            abi::GETPEERNAME => output(&file.peer()?),
+            abi::SOCKET => file.make_socket(caller, argument!(), reply),
+            abi::RX_RING => file.set_ring(caller, Which::Rx, argument!(), reply),
+            abi::TX_RING => file.set_ring(caller, Which::Tx, argument!(), reply),
+            abi::MAP_INFO => file.map_info(reply),
+            abi::MEMORY => file.use_memory(caller, argument!(), reply),
+            abi::KICK => file.kick(caller, data, reply),
             abi::MAPPED => {
-                let wanted: abi::Mapped = input(request)?;
-                output(&file.note_mapped(caller, wanted.mapped != 0)?)
+                let wanted: abi::Mapped = argument!();
+                match file.note_mapped(caller, wanted.mapped != 0) {
+                    Ok(answer) => drop(reply.done(0, abi::bytes(&answer))),
+                    Err(errno) => return Err((reply, errno)),
+                }
             }
-            abi::STATE => output(&file.state()?),
-            number => self.socket_call(number, request, file),
+            abi::BIND | abi::CONNECT | abi::ADD_MEMBERSHIP | abi::DROP_MEMBERSHIP | abi::SETSOCKOPT => {
+                file.change(caller, cmd, data, reply);
+            }
+            _ if abi::only_asks(cmd) => file.query(cmd, data, reply),
+            _ => match abi::unsized_number(cmd) {
+                abi::SEND => file.send(caller, data, reply),
+                abi::SETOPT => file.change(caller, cmd, data, reply),
+                _ => return Err((reply, Errno::ENOTTY)),
+            },
         }
-    }
-
-    /// Calls whose arguments have any size.
-    fn socket_call(&self, number: u32, request: &IoctlRequest<'_>, file: &File) -> Answer {
-        let (caller, size) = (&request.caller, abi::argument_size(number));
-        match abi::unsized_number(number) {
-            abi::RECV => file.receive_message(&self.pool, size, false),
-            abi::PEEK => file.receive_message(&self.pool, size, true),
-            abi::PART => {
-                let (part, _) = abi::split(request.data).ok_or(Errno::EINVAL)?;
-                file.receive_part(&self.pool, &part, size)
-            }
-            abi::SEND => {
-                let (head, data) = abi::split(request.data).ok_or(Errno::EINVAL)?;
-                nothing(file.send_to(caller, &self.pool, &head, data))
-            }
-            abi::SETOPT => {
-                let (head, value) = abi::split(request.data).ok_or(Errno::EINVAL)?;
-                nothing(file.set_any_option(caller, &head, value))
-            }
-            abi::GETOPT => {
-                let (head, _) = abi::split(request.data).ok_or(Errno::EINVAL)?;
-                file.any_option(&head, size)
-            }
-            _ => Err(Errno::ENOTTY),
-        }
+        Ok(())
     }
 }
 
@@ -147,7 +118,7 @@ impl Device for Netlink {
         };
         let file = Arc::new(file);
         // Before the answer: the client's next call may come before this one has returned.
-        self.pool.add(&file);
+        self.workers.add(&file);
         tracing::debug!(
             handle = file.handle,
             pid = file.client.pid,
@@ -157,44 +128,36 @@ impl Device for Netlink {
         );
         if let Err(error) = reply.opened_with(file.clone(), opening) {
             tracing::debug!(handle = file.handle, %error, "the client did not get its open file");
-            self.pool.remove(&file);
+            self.workers.remove(&file);
             file.close();
         }
     }
 
     fn release(&self, handle: FileHandle, file: Arc<File>) {
         tracing::debug!(handle = handle.get(), pid = file.client.pid, "closed");
-        self.pool.remove(&file);
+        self.workers.remove(&file);
         file.close();
     }
 
     fn read(&self, request: &ReadRequest, file: &Arc<File>, reply: ReadReply) {
         let wait = request.flags & libc::O_NONBLOCK == 0;
-        file.read(&self.pool, reply, request.size as usize, wait);
+        file.read(reply, request.size as usize, wait);
     }
 
     fn write(&self, request: &WriteRequest<'_>, file: &Arc<File>, reply: WriteReply) {
         if request.data.len() > self.max_write {
             return reply.error(Errno::EMSGSIZE);
         }
-        match file.write(&request.caller, &self.pool, request.data) {
-            Ok(_) => {
-                let _ = reply.all_written();
-            }
-            Err(errno) => reply.error(errno),
-        }
+        file.write(&request.caller, request.data, reply);
     }
 
     fn ioctl(&self, request: &IoctlRequest<'_>, file: &Arc<File>, reply: IoctlReply) {
-        match self.ioctl_answer(request, file) {
-            Ok(answer) => {
-                let _ = reply.done(0, &answer);
-            }
-            Err(errno) => reply.error(errno),
+        if let Err((reply, errno)) = self.ioctl_on(request, file, reply) {
+            reply.error(errno);
         }
     }
 
-    fn poll(&self, _: &PollRequest, file: &Arc<File>) -> PollFlags {
-        file.ready(&self.pool)
+    fn poll_later(&self, request: &PollRequest, file: &Arc<File>, reply: PollReply) {
+        file.poll(request.notify, reply);
     }
 }

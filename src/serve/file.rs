@@ -1,72 +1,54 @@
-//! One open file of the node: a netlink socket, its rings, and those who wait for it.
+//! One open file of the node, seen from the front: where its socket lives, and who waits for what.
+//!
+//! The front touches neither socket nor rings. Requests go to the worker that is in the caller's place, with the caller's
+//! rights; when that is another than the one before, the open file moves first, and what comes meanwhile waits for it.
 
 use std::collections::VecDeque;
-use std::os::fd::{AsRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Mutex, MutexGuard, OnceLock, PoisonError, RwLock, RwLockReadGuard};
+use std::os::fd::OwnedFd;
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::{Duration, Instant};
 
-use cuse_rs::{Caller, Errno, NodeKind, Parked, PollFlags, PollNotifier, ReadReply};
+use cuse_rs::{Caller, Errno, IoctlReply, NodeKind, Parked, PollFlags, PollNotifier, PollReply, ReadReply, WriteReply};
 use nlmmap_ring::abi::nl_mmap_req;
-use nlmmap_ring::control::{Control, flag};
-use nlmmap_ring::endpoint::{Endpoint, Which};
+use nlmmap_ring::control::Control;
+use nlmmap_ring::endpoint::Which;
 use nlmmap_ring::geometry::Geometry;
-use nlmmap_ring::readiness;
-use nlmmap_ring::rx::Context;
-use nlmmap_ring::socket::Fd;
-use nlmmap_ring::sys::{self, IoVec, MsgHdr, SockaddrNl};
+use nlmmap_ring::sys::{self, SockaddrNl};
 
-use super::abi::{self, Kick, MapInfo};
-use super::caller::{self, Client};
-use super::calls::{Calls, Mappers};
+use super::abi;
+use super::caller::Client;
 use super::limits::Ticket;
-use super::memory;
-use super::pool::Pool;
-use super::rights::Rights;
-use super::socket::Socket;
+use super::mappers::Mappers;
+use super::memory::{self, Shared};
+use super::worker::open::{RingState, ready};
+use super::worker::wire::{Head, Packet, flag, op};
+use super::workers::{Lodging, Then, Unasked, Workers, lock};
 
-/// How soon a full ring is looked at again, at first and at last.
-const FIRST_NAP: Duration = Duration::from_micros(200);
-const LAST_NAP: Duration = Duration::from_millis(64);
-/// A pump that has moved so many messages may have stopped only to let others have the thread.
-const MANY: u64 = 4096;
-/// `POLLMSG`: there is something for `NLMMAP_RECV`.
-const MESSAGE: u32 = 0x400;
+/// Readers of one open file that may wait at once.
+const READERS: usize = 64;
 /// A read that waits longer is `EINTR`. A ring file is a regular file, whose position has a lock: another process that reads
 /// the same open file waits behind this one where not even SIGKILL reaches it.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
-/// Readers of one open file that may wait at once.
-const READERS: usize = 64;
+/// Threads of one open file that may have said where their next `write` goes.
+const NEXT_WRITES: usize = 64;
+/// Requests that may wait while an open file moves.
+const WAITING: usize = 1024;
 
-/// The rings, as far as the client has set them.
-pub(super) struct Rings {
-    memory: OwnedFd,
-    pub(super) rx: Option<Geometry>,
-    pub(super) tx: Option<Geometry>,
-    /// Whether the client has asked how to map them: then they stay as they are.
-    fixed: bool,
-    /// Who says to map them: meanwhile they stay as they are, too.
-    pub(super) mappers: Mappers,
-    /// Whether frames move. A character device's rings do once the client has given memory for them.
-    pub(super) active: bool,
-    ticket: Ticket,
-}
+const NO_SOCKET: Errno = Errno::new(libc::ENOTSOCK);
+const GONE: Errno = Errno::new(libc::ENOTCONN);
 
-impl Rings {
-    fn slot(&mut self, which: Which) -> &mut Option<Geometry> {
-        match which {
-            Which::Rx => &mut self.rx,
-            Which::Tx => &mut self.tx,
-        }
-    }
-
-    pub(super) fn len(&self, which: Which) -> usize {
-        let ring = match which {
-            Which::Rx => &self.rx,
-            Which::Tx => &self.tx,
-        };
-        ring.as_ref().map_or(0, Geometry::len)
-    }
+/// Where the socket is.
+enum Home {
+    /// The client has not made it yet.
+    None,
+    Making(Lodging),
+    At(Lodging),
+    Moving {
+        from: Lodging,
+        to: Lodging,
+    },
+    /// Its worker has died.
+    Lost,
 }
 
 struct Reader {
@@ -74,10 +56,35 @@ struct Reader {
     room: usize,
 }
 
-struct Nap {
-    /// A look is due already.
-    pending: bool,
-    next: Duration,
+/// A request on its way.
+struct Job {
+    /// Where it has to be done, if that is not wherever the socket is.
+    lodging: Option<Lodging>,
+    head: Head,
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+    then: Then,
+}
+
+struct State {
+    home: Home,
+    waiting: VecDeque<Job>,
+    memory: Arc<OwnedFd>,
+    /// The rings, as the worker last told.
+    rings: [Option<nl_mmap_req>; 2],
+    /// Whether the client has asked how to map them: then they stay as they are.
+    fixed: bool,
+    ticket: Ticket,
+    /// Bytes of rings that have been asked for and may come to be.
+    asked: u64,
+    /// Changes of rings that are under way.
+    changing: u32,
+    /// Who says to map them: meanwhile they stay as they are, too.
+    mappers: Mappers,
+    /// Where the next `write` of a thread goes.
+    next: Vec<(u32, Option<SockaddrNl>)>,
+    readers: VecDeque<Reader>,
+    closed: bool,
 }
 
 /// An open file.
@@ -87,25 +94,38 @@ pub struct File {
     pub client: Client,
     pub opened: Instant,
     notifier: PollNotifier,
-    socket: OnceLock<Socket>,
-    pub(super) endpoint: Endpoint,
-    /// Read by whoever moves frames, written by whoever changes the rings.
-    pub(super) rings: RwLock<Rings>,
-    /// What socket calls leave behind for the next one.
-    pub(super) calls: Calls,
-    /// Capabilities of the last request that sent something: what the replies to it may tell.
-    caps: AtomicU64,
-    readers: Mutex<VecDeque<Reader>>,
-    nap: Mutex<Nap>,
-    closed: AtomicBool,
+    workers: Arc<Workers>,
+    shared: OnceLock<Shared>,
+    family: OnceLock<u32>,
+    state: Mutex<State>,
 }
 
-pub(super) fn os(error: nlmmap_ring::Errno) -> Errno {
-    Errno::new(error.0)
+impl State {
+    fn has_socket(&self) -> bool {
+        matches!(self.home, Home::At(_) | Home::Moving { .. })
+    }
 }
 
-pub(super) fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+fn len(ring: &nl_mmap_req) -> u64 {
+    u64::from(ring.nm_block_size) * u64::from(ring.nm_block_nr)
+}
+
+fn both(rings: &[Option<nl_mmap_req>; 2]) -> u64 {
+    rings.iter().flatten().map(len).sum()
+}
+
+fn fail(unasked: impl IntoIterator<Item = Unasked>) {
+    for (then, errno) in unasked {
+        then(Err(errno));
+    }
+}
+
+fn bytes_of(answer: Result<Packet, Errno>) -> Result<Vec<u8>, Errno> {
+    let packet = answer?;
+    match packet.head.error {
+        0 => Ok(packet.bytes),
+        error => Err(Errno::new(error)),
+    }
 }
 
 impl File {
@@ -114,7 +134,8 @@ impl File {
         node: NodeKind,
         client: Client,
         notifier: PollNotifier,
-        memory: OwnedFd,
+        workers: Arc<Workers>,
+        memory: Arc<OwnedFd>,
         ticket: Ticket,
     ) -> File {
         File {
@@ -123,494 +144,541 @@ impl File {
             client,
             opened: Instant::now(),
             notifier,
-            socket: OnceLock::new(),
-            endpoint: Endpoint::empty(),
-            rings: RwLock::new(Rings {
+            workers,
+            shared: OnceLock::new(),
+            family: OnceLock::new(),
+            state: Mutex::new(State {
+                home: Home::None,
+                waiting: VecDeque::new(),
                 memory,
-                rx: None,
-                tx: None,
+                rings: [None; 2],
                 fixed: false,
-                mappers: Mappers::default(),
-                active: false,
                 ticket,
+                asked: 0,
+                changing: 0,
+                mappers: Mappers::default(),
+                next: Vec::new(),
+                readers: VecDeque::new(),
+                closed: false,
             }),
-            calls: Calls::default(),
-            caps: AtomicU64::new(0),
-            readers: Mutex::default(),
-            nap: Mutex::new(Nap { pending: false, next: FIRST_NAP }),
-            closed: AtomicBool::new(false),
         }
     }
 
-    pub fn socket(&self) -> Option<&Socket> {
-        self.socket.get()
+    fn state(&self) -> MutexGuard<'_, State> {
+        lock(&self.state)
     }
 
-    pub(super) fn need_socket(&self) -> Result<&Socket, Errno> {
-        self.socket().ok_or(Errno::new(libc::ENOTSOCK))
-    }
-
+    /// The engine's counters and positions.
     pub fn control(&self) -> Option<&Control> {
-        self.endpoint.control()
+        self.family.get().and(self.shared.get()).map(Shared::control)
     }
 
-    pub(super) fn rings(&self) -> RwLockReadGuard<'_, Rings> {
-        self.rings.read().unwrap_or_else(PoisonError::into_inner)
+    /// `NETLINK_*` number, once the client has made its socket.
+    pub fn family(&self) -> Option<u32> {
+        self.family.get().copied()
     }
 
     /// Geometry of both rings.
     pub fn geometry(&self) -> [Option<nl_mmap_req>; 2] {
-        let rings = self.rings();
-        [rings.rx, rings.tx].map(|ring| ring.map(|ring| ring.request()))
+        self.state().rings
     }
 
     /// RX frames that the client has not released, as far as known.
     pub fn occupancy(&self) -> u32 {
-        self.control().map_or(0, |control| control.rx_outstanding.load(Ordering::Relaxed))
+        self.control().map_or(0, |control| control.rx_outstanding.load(std::sync::atomic::Ordering::Relaxed))
     }
 
-    /// Runs `f` with the rights of a request that acts in the client's name.
-    pub(super) fn act<T>(
-        &self,
-        caller: &Caller,
-        f: impl FnOnce(&Socket, &Rights) -> Result<T, Errno>,
-    ) -> Result<T, Errno> {
-        let socket = self.need_socket()?;
-        let rights = self.client.rights(caller);
-        self.caps.store(rights.caps, Ordering::Relaxed);
-        rights.with(|| f(socket, &rights)).map_err(Errno::from)?
+    fn head(&self, op: u32, value: u64, flags: u32) -> Head {
+        Head { op, id: self.workers.number(), handle: self.handle, value, flags, ..Head::default() }
     }
 
-    /// Rights to receive with: a dump looks at those of whoever receives its parts.
-    pub(super) fn receiver(&self) -> Rights {
-        Rights::receiver(self.caps.load(Ordering::Relaxed))
+    /// Takes a request to the worker at the caller's place.
+    fn act(self: &Arc<File>, caller: &Caller, mut head: Head, bytes: Vec<u8>, fds: Vec<OwnedFd>, then: Then) {
+        let lodging = match self.lodging(caller, &mut head) {
+            Ok(lodging) => lodging,
+            Err(errno) => return then(Err(errno)),
+        };
+        self.submit(Job { lodging, head, bytes, fds, then });
+    }
+
+    /// A place to act at; none where the socket is already, or is not at all.
+    fn lodging(&self, caller: &Caller, head: &mut Head) -> Result<Option<Lodging>, Errno> {
+        if matches!(self.state().home, Home::None | Home::Making(_) | Home::Lost) {
+            return Ok(None);
+        }
+        let (place, pid) = self.client.place(caller)?;
+        head.pid = pid;
+        if matches!(&self.state().home, Home::At(lodging) if lodging.worker.place == place) {
+            return Ok(None);
+        }
+        self.lodge(&place, caller).map(Some)
+    }
+
+    fn lodge(&self, place: &super::caller::Place, caller: &Caller) -> Result<Lodging, Errno> {
+        self.workers.lodge(place, caller).inspect_err(|errno| {
+            super::log::refused(&self.client, format_args!("no worker at its place: {errno}"));
+        })
+    }
+
+    /// Takes a request to wherever the socket is.
+    fn ask(self: &Arc<File>, head: Head, bytes: Vec<u8>, then: Then) {
+        self.submit(Job { lodging: None, head, bytes, fds: Vec::new(), then });
+    }
+
+    fn submit(self: &Arc<File>, job: Job) {
+        let unasked = self.place(&mut self.state(), job);
+        fail(unasked.err());
+    }
+
+    fn place(self: &Arc<File>, state: &mut State, job: Job) -> Result<(), Unasked> {
+        match &state.home {
+            Home::None | Home::Making(_) => Err((job.then, NO_SOCKET)),
+            Home::Lost => Err((job.then, GONE)),
+            Home::Moving { .. } if state.waiting.len() >= WAITING => Err((job.then, Errno::ENOBUFS)),
+            Home::Moving { .. } => {
+                state.waiting.push_back(job);
+                Ok(())
+            }
+            Home::At(at) => match &job.lodging {
+                Some(to) if to.worker.place != at.worker.place => self.begin_move(state, job),
+                _ => at.worker.ask(&self.workers, job.head, job.bytes, job.fds, job.then),
+            },
+        }
+    }
+
+    /// The open file goes to where `job` has to be done. Everything later waits until it is there.
+    fn begin_move(self: &Arc<File>, state: &mut State, mut job: Job) -> Result<(), Unasked> {
+        let home = std::mem::replace(&mut state.home, Home::Lost);
+        let (Home::At(from), Some(to)) = (home, job.lodging.take()) else {
+            return Err((job.then, GONE));
+        };
+        let file = self.clone();
+        let then: Then = Box::new(move |answer| file.moved_out(answer));
+        if let Err((_, errno)) =
+            from.worker.ask(&self.workers, self.head(op::EVICT, 0, 0), Vec::new(), Vec::new(), then)
+        {
+            state.home = if errno == GONE { Home::Lost } else { Home::At(from) };
+            return Err((job.then, errno));
+        }
+        state.home = Home::Moving { from, to };
+        state.waiting.push_back(job);
+        Ok(())
+    }
+
+    /// The old worker has let go: the new one takes over, and then what has waited.
+    fn moved_out(self: &Arc<File>, answer: Result<Packet, Errno>) {
+        let answer = answer.and_then(|packet| match packet.head.error {
+            0 => Ok(packet),
+            error => Err(Errno::new(error)),
+        });
+        let mut state = self.state();
+        let waiting = std::mem::take(&mut state.waiting);
+        let home = std::mem::replace(&mut state.home, Home::Lost);
+        let (moving, errno) = match (home, answer) {
+            (Home::Moving { to, .. }, Ok(packet)) => match self.move_in(&state, &to, packet) {
+                Ok(()) => {
+                    state.home = Home::At(to);
+                    (true, GONE)
+                }
+                Err(errno) => (false, errno),
+            },
+            (Home::Moving { from, .. }, Err(errno)) if errno != GONE => {
+                // It could not let go (too many descriptors on their way): the socket is where it was.
+                state.home = Home::At(from);
+                (false, errno)
+            }
+            _ => (false, GONE),
+        };
+        let mut unasked = Vec::new();
+        for job in waiting {
+            if moving {
+                unasked.extend(self.place(&mut state, job).err());
+            } else {
+                unasked.push((job.then, errno));
+            }
+        }
+        drop(state);
+        fail(unasked);
+    }
+
+    fn move_in(self: &Arc<File>, state: &State, to: &Lodging, mut packet: Packet) -> Result<(), Errno> {
+        let (socket, shared) = (packet.fds.pop().ok_or(GONE)?, self.shared.get().ok_or(GONE)?);
+        let fds = vec![socket, state.memory.try_clone()?, shared.memory().try_clone()?];
+        let (file, number) = (self.clone(), to.worker.number());
+        let then: Then = Box::new(move |answer| {
+            if let Err(errno) = bytes_of(answer) {
+                tracing::debug!(handle = file.handle, %errno, "an open file was lost on its way");
+                file.lost(number);
+            }
+        });
+        let asked = to.worker.ask(&self.workers, self.head(op::ADOPT, 0, 0), packet.bytes, fds, then);
+        asked.map_err(|(_, errno)| errno)
+    }
+
+    /// A worker has died. If the socket was there, it is gone.
+    pub fn lost(&self, number: u64) {
+        let mut state = self.state();
+        let is_there = match &state.home {
+            Home::At(at) => at.is_in(number),
+            Home::Moving { from, .. } => from.is_in(number),
+            // The request that makes it is answered with why not.
+            Home::None | Home::Making(_) | Home::Lost => false,
+        };
+        if !is_there {
+            return;
+        }
+        let home = std::mem::replace(&mut state.home, Home::Lost);
+        let (readers, waiting) = (std::mem::take(&mut state.readers), std::mem::take(&mut state.waiting));
+        drop(state);
+        drop(home);
+        for reader in readers {
+            if let Some(reply) = reader.reply.take() {
+                reply.error(GONE);
+            }
+        }
+        fail(waiting.into_iter().map(|job| (job.then, GONE)));
+        self.notifier.notify();
     }
 
     /// `NLMMAP_SOCKET`
-    pub fn make_socket(&self, caller: &Caller, pool: &Pool, wanted: &abi::Socket) -> Result<(), Errno> {
-        if self.socket().is_some() {
-            return Err(Errno::EBUSY);
-        }
-        let there = caller::network_namespace(caller.tid)?;
-        let rights = self.client.rights(caller);
-        let (kind, strict) = (wanted.kind & !abi::SOCKET_STRICT, wanted.kind & abi::SOCKET_STRICT != 0);
-        let socket = Socket::new(there.as_ref(), &rights, kind, wanted.protocol)?;
-        // Under the write lock: of two threads that make a socket at once, one gets EBUSY.
-        let _rings = self.rings.write().unwrap_or_else(PoisonError::into_inner);
-        if self.socket().is_some() {
-            return Err(Errno::EBUSY);
-        }
-        self.endpoint.open(wanted.protocol, strict).map_err(os)?;
-        // Nobody waits for the real socket but the pool: no doorbells.
-        self.endpoint.unseen.store(false, Ordering::Relaxed);
-        self.caps.store(rights.caps, Ordering::Relaxed);
-        if self.socket.set(socket).is_err() {
-            return Err(Errno::EBUSY);
-        }
-        pool.watch(self.handle, self.need_socket()?.fd()).map_err(memory::errno)
-    }
-
-    pub fn bind(&self, caller: &Caller, name: &SockaddrNl) -> Result<(), Errno> {
-        self.act(caller, |socket, _| socket.bind(name))
-    }
-
-    pub fn connect(&self, caller: &Caller, name: &SockaddrNl) -> Result<(), Errno> {
-        self.act(caller, |socket, _| socket.connect(name))
-    }
-
-    pub fn name(&self) -> Result<SockaddrNl, Errno> {
-        self.need_socket()?.name()
-    }
-
-    pub fn membership(&self, caller: &Caller, add: bool, group: u32) -> Result<(), Errno> {
-        let has_ring = self.rings().rx.is_some();
-        self.act(caller, |socket, _| socket.membership(add, group, has_ring))
-    }
-
-    pub fn set_option(&self, caller: &Caller, option: &abi::SockOpt) -> Result<(), Errno> {
-        self.act(caller, |socket, _| socket.set_option(option.level, option.name, option.value))?;
-        // NETLINK_NO_ENOBUFS
-        if let (nlmmap_ring::abi::SOL_NETLINK, 5, Some(control)) = (option.level, option.name, self.control()) {
-            control.set(flag::NO_ENOBUFS, option.value != 0);
-        }
-        Ok(())
-    }
-
-    pub fn option(&self, option: &abi::SockOpt) -> Result<i32, Errno> {
-        self.need_socket()?.option(option.level, option.name)
-    }
-
-    /// `NLMMAP_RX_RING`, `NLMMAP_TX_RING`: the checks and their order are those of `netlink_set_ring`.
-    pub fn set_ring(&self, caller: &Caller, which: Which, request: &nl_mmap_req) -> Result<(), Errno> {
-        let socket = self.need_socket()?;
-        let mut rings = self.rings.write().unwrap_or_else(PoisonError::into_inner);
-        if rings.fixed || rings.mappers.any() {
-            return Err(Errno::EBUSY);
-        }
-        let wanted = if request.nm_block_nr != 0 {
-            if rings.slot(which).is_some() {
-                return Err(Errno::EBUSY);
-            }
-            let machine = sys::total_memory().max(1 << 20);
-            Some(Geometry::check(request, sys::PAGE as u32, machine).map_err(os)?)
-        } else if request.nm_frame_nr != 0 {
-            return Err(Errno::EINVAL);
-        } else {
-            None
+    pub fn make_socket(self: &Arc<File>, caller: &Caller, wanted: abi::Socket, reply: IoctlReply) {
+        let place = match self.client.place(caller) {
+            Ok((place, _)) => place,
+            Err(error) => return reply.error(error.into()),
         };
-        self.arrange(&mut rings, which, wanted)?;
-        if which == Which::Rx {
-            let rights = self.client.rights(caller);
-            let strict = self.endpoint.strict.load(Ordering::Relaxed);
-            rights.with(|| match wanted {
-                Some(ring) => {
-                    self.note_options(socket);
-                    let (bytes, frames) = if strict { (0, 0) } else { (ring.len(), ring.frame_nr() as usize) };
-                    socket.begin_ring(bytes, frames);
+        let mut state = self.state();
+        match state.home {
+            Home::None => {}
+            Home::Lost => return reply.error(GONE),
+            _ => return reply.error(Errno::EBUSY),
+        }
+        let prepared = self.prepare(&state).and_then(|fds| Ok((fds, self.lodge(&place, caller)?)));
+        let (fds, lodging) = match prepared {
+            Ok(prepared) => prepared,
+            Err(errno) => return reply.error(errno),
+        };
+        let file = self.clone();
+        let then: Then = Box::new(move |answer| {
+            let made = bytes_of(answer);
+            let mut state = file.state();
+            state.home = match (std::mem::replace(&mut state.home, Home::None), &made) {
+                (Home::Making(lodging), Ok(_)) => {
+                    let _ = file.family.set(wanted.protocol);
+                    Home::At(lodging)
                 }
-                None => socket.drain(),
-            })?;
+                _ => Home::None,
+            };
+            drop(state);
+            match made {
+                Ok(_) => drop(reply.done(0, &[])),
+                Err(errno) => reply.error(errno),
+            }
+        });
+        let head = self.head(op::SOCKET, u64::from(self.node == NodeKind::Cuse), 0);
+        let asked = lodging.worker.ask(&self.workers, head, abi::bytes(&wanted).to_vec(), fds, then);
+        if asked.is_ok() {
+            state.home = Home::Making(lodging);
         }
-        Ok(())
+        drop(state);
+        fail(asked.err());
     }
 
-    /// Gives the rings their new places in the memory. On failure the ring asked for is not set.
-    fn arrange(&self, rings: &mut Rings, which: Which, wanted: Option<Geometry>) -> Result<(), Errno> {
-        let before = std::mem::replace(rings.slot(which), wanted);
-        let bytes = (rings.len(Which::Rx) + rings.len(Which::Tx)) as u64;
-        if let Err(limit) = rings.ticket.set_ring_bytes(bytes) {
-            *rings.slot(which) = before;
-            super::log::refused(&self.client, format_args!("rings of {bytes} bytes exceed {limit}"));
-            return Err(limit.errno());
-        }
-        if self.node == NodeKind::Cuse {
-            // They move again when there is memory for the new ones.
-            rings.active = false;
-            // SAFETY: the write lock is held, and every user of the rings holds the read lock.
-            unsafe {
-                self.endpoint.drop_ring(Which::Tx);
-                self.endpoint.drop_ring(Which::Rx);
+    /// The memory that a socket's worker needs.
+    fn prepare(&self, state: &State) -> Result<Vec<OwnedFd>, Errno> {
+        let shared = match self.shared.get() {
+            Some(shared) => shared,
+            None => {
+                let made = Shared::new().map_err(memory::errno)?;
+                self.shared.get_or_init(|| made)
             }
-            return Ok(());
-        }
-        let placed = self.place(rings, which == Which::Rx);
-        if placed.is_err() {
-            *rings.slot(which) = None;
-            let bytes = (rings.len(Which::Rx) + rings.len(Which::Tx)) as u64;
-            // Less than before: within every limit.
-            let _ = rings.ticket.set_ring_bytes(bytes);
-            let again = self.place(rings, which == Which::Rx);
-            if again.is_err() {
-                (rings.rx, rings.tx) = (None, None);
-            }
-        }
-        placed
+        };
+        Ok(vec![state.memory.try_clone()?, shared.memory().try_clone()?])
     }
 
-    /// Sets the engine's rings to what `rings` says; the receive ring is made anew when it or its size changes.
-    fn place(&self, rings: &mut Rings, anew: bool) -> Result<(), Errno> {
-        let (rx_len, tx_len) = (rings.len(Which::Rx), rings.len(Which::Tx));
-        // SAFETY: the write lock is held, and every user of the rings holds the read lock.
-        unsafe {
-            self.endpoint.drop_ring(Which::Tx);
-            if anew {
-                self.endpoint.drop_ring(Which::Rx);
-            }
-        }
-        let keep = if anew { 0 } else { rx_len };
-        memory::resize(&rings.memory, keep, rx_len + tx_len).map_err(memory::errno)?;
-        self.add_rings(rings)
+    fn ioctl_then(reply: IoctlReply) -> Then {
+        Box::new(move |answer| match bytes_of(answer) {
+            // Undeliverable: then nobody waits for it.
+            Ok(bytes) => drop(reply.done(0, &bytes)),
+            Err(errno) => reply.error(errno),
+        })
     }
 
-    fn add_rings(&self, rings: &mut Rings) -> Result<(), Errno> {
-        let fd = rings.memory.as_raw_fd();
-        for (which, ring, offset) in [(Which::Rx, rings.rx, 0), (Which::Tx, rings.tx, rings.len(Which::Rx))] {
-            if let Some(geometry) = ring
-                && self.endpoint.ring(which).is_none()
+    /// What needs rings is `EINVAL` without, and so without a socket.
+    fn ring_error(errno: Errno) -> Errno {
+        if errno == NO_SOCKET { Errno::EINVAL } else { errno }
+    }
+
+    /// An ioctl that only asks.
+    pub fn query(self: &Arc<File>, cmd: u32, argument: &[u8], reply: IoctlReply) {
+        self.ask(self.head(op::IOCTL, u64::from(cmd), 0), argument.to_vec(), File::ioctl_then(reply));
+    }
+
+    /// An ioctl that does something, in the caller's name.
+    pub fn change(self: &Arc<File>, caller: &Caller, cmd: u32, argument: &[u8], reply: IoctlReply) {
+        let head = self.head(op::IOCTL, u64::from(cmd), 0);
+        self.act(caller, head, argument.to_vec(), Vec::new(), File::ioctl_then(reply));
+    }
+
+    /// `NLMMAP_KICK`. An interrupt of the caller ends one that lasts.
+    pub fn kick(self: &Arc<File>, caller: &Caller, argument: &[u8], reply: IoctlReply) {
+        let head = self.head(op::IOCTL, u64::from(abi::KICK), 0);
+        let (file, id) = (Arc::downgrade(self), head.id);
+        reply.on_interrupt(move || {
+            if let Some(file) = file.upgrade()
+                && let Home::At(at) = &file.state().home
             {
-                self.endpoint.add_ring_at(which, geometry, fd, offset).map_err(os)?;
+                at.worker.say(&file.workers, file.head(op::CANCEL, id, 0));
             }
+        });
+        let then = File::ioctl_then(reply);
+        let then: Then = Box::new(move |answer| then(answer.map_err(File::ring_error)));
+        self.act(caller, head, argument.to_vec(), Vec::new(), then);
+    }
+
+    /// `NLMMAP_RX_RING`, `NLMMAP_TX_RING`: within the limits. Everything else about them is the worker's to judge.
+    pub fn set_ring(self: &Arc<File>, caller: &Caller, which: Which, request: nl_mmap_req, reply: IoctlReply) {
+        let index = usize::from(which == Which::Tx);
+        let mut asked = 0;
+        let mut state = self.state();
+        if state.has_socket() && state.mappers.any() {
+            return reply.error(Errno::EBUSY);
         }
-        rings.active = true;
-        Ok(())
+        let machine = sys::total_memory().max(1 << 20);
+        let may_be = !state.fixed && state.rings.get(index).is_some_and(Option::is_none);
+        if may_be && request.nm_block_nr != 0 && Geometry::check(&request, sys::PAGE as u32, machine).is_ok() {
+            if matches!(state.home, Home::None | Home::Making(_)) {
+                return reply.error(NO_SOCKET);
+            }
+            asked = len(&request);
+            let bytes = both(&state.rings) + state.asked + asked;
+            if let Err(limit) = state.ticket.set_ring_bytes(bytes) {
+                super::log::refused(&self.client, format_args!("rings of {bytes} bytes exceed {limit}"));
+                return reply.error(limit.errno());
+            }
+            state.asked += asked;
+        }
+        state.changing += 1;
+        drop(state);
+        let file = self.clone();
+        let then: Then = Box::new(move |answer| {
+            let rings = answer.as_ref().ok().and_then(|packet| abi::read::<RingState>(&packet.bytes));
+            file.keep_books(asked, rings);
+            match bytes_of(answer) {
+                Ok(_) => drop(reply.done(0, &[])),
+                Err(errno) => reply.error(errno),
+            }
+        });
+        let cmd = if which == Which::Rx { abi::RX_RING } else { abi::TX_RING };
+        self.act(caller, self.head(op::IOCTL, u64::from(cmd), 0), abi::bytes(&request).to_vec(), Vec::new(), then);
+    }
+
+    /// What was asked for is there or is not: from now on what is there counts.
+    fn keep_books(&self, asked: u64, rings: Option<RingState>) {
+        let mut state = self.state();
+        state.asked -= asked;
+        state.changing -= 1;
+        if let Some(RingState { rx, tx }) = rings {
+            state.rings = [rx, tx].map(|ring| (ring.nm_block_nr != 0).then_some(ring));
+        }
+        let bytes = both(&state.rings) + state.asked;
+        // No more than before, but for a worker that lies: then the limits refuse, and what was counted stays.
+        let _ = state.ticket.set_ring_bytes(bytes);
     }
 
     /// `NLMMAP_MAP_INFO`
-    pub fn map_info(&self) -> Result<MapInfo, Errno> {
-        let mut rings = self.rings.write().unwrap_or_else(PoisonError::into_inner);
-        let (rx_len, tx_len) = (rings.len(Which::Rx) as u64, rings.len(Which::Tx) as u64);
-        if rx_len + tx_len == 0 {
-            return Err(Errno::EINVAL);
-        }
-        let how = if self.node == NodeKind::Fuse { abi::MAP_NODE } else { abi::MAP_MEMORY };
-        if self.node == NodeKind::Fuse && !rings.fixed {
-            memory::seal(&rings.memory).map_err(memory::errno)?;
-        }
-        rings.fixed = true;
-        Ok(MapInfo { how, pad: 0, rx_len, tx_len })
+    pub fn map_info(self: &Arc<File>, reply: IoctlReply) {
+        let file = self.clone();
+        let then: Then = Box::new(move |answer| match bytes_of(answer) {
+            Ok(bytes) => {
+                file.state().fixed = true;
+                let _ = reply.done(0, &bytes);
+            }
+            Err(errno) => reply.error(File::ring_error(errno)),
+        });
+        self.ask(self.head(op::IOCTL, u64::from(abi::MAP_INFO), 0), Vec::new(), then);
     }
 
     /// `NLMMAP_MEMORY`: the rings shall lie in the client's own memfd.
-    pub fn use_memory(&self, caller: &Caller, number: i32) -> Result<(), Errno> {
+    pub fn use_memory(self: &Arc<File>, caller: &Caller, number: i32, reply: IoctlReply) {
         if self.node == NodeKind::Fuse {
-            return Err(Errno::EOPNOTSUPP);
+            return reply.error(Errno::EOPNOTSUPP);
         }
-        let mut rings = self.rings.write().unwrap_or_else(PoisonError::into_inner);
-        if !(rings.fixed || rings.mappers.any()) || caller.tid == 0 {
-            return Err(Errno::EINVAL);
+        let mut state = self.state();
+        let (fixed, len) = (state.fixed || state.mappers.any(), both(&state.rings) as usize);
+        drop(state);
+        if !fixed || caller.tid == 0 {
+            return reply.error(Errno::EINVAL);
         }
-        if rings.active {
+        let taken = memory::take(caller.tid, number, len).and_then(|taken| Ok((taken.try_clone()?, taken)));
+        let (theirs, ours) = match taken {
+            Ok(taken) => taken,
+            Err(errno) => return reply.error(errno),
+        };
+        let file = self.clone();
+        let then: Then = Box::new(move |answer| match bytes_of(answer) {
+            Ok(_) => {
+                file.state().memory = Arc::new(ours);
+                let _ = reply.done(0, &[]);
+            }
+            Err(errno) => reply.error(errno),
+        });
+        self.act(caller, self.head(op::IOCTL, u64::from(abi::MEMORY), 0), Vec::new(), vec![theirs], then);
+    }
+
+    /// `NLMMAP_MAPPED`
+    pub fn note_mapped(&self, caller: &Caller, mapped: bool) -> Result<abi::Mapped, Errno> {
+        let mut state = self.state();
+        if !state.has_socket() {
+            return Err(if matches!(state.home, Home::Lost) { GONE } else { NO_SOCKET });
+        }
+        if mapped && state.changing > 0 {
+            // By another thread, at this moment: nobody can say what there will be to map.
             return Err(Errno::EBUSY);
         }
-        let len = rings.len(Which::Rx) + rings.len(Which::Tx);
-        rings.memory = memory::take(caller.tid, number, len)?;
-        self.add_rings(&mut rings)
-    }
-
-    /// `NLMMAP_KICK`
-    pub fn kick(&self, caller: &Caller, pool: &Pool, kick: &mut Kick) -> Result<(), Errno> {
-        if kick.dest_len != 0 && kick.dest_len as usize != size_of::<SockaddrNl>() {
+        let [rx_len, tx_len] = state.rings.map(|ring| ring.as_ref().map_or(0, len));
+        if mapped && rx_len + tx_len == 0 {
             return Err(Errno::EINVAL);
         }
-        let mut dest = kick.dest;
-        let result = {
-            let rings = self.rings();
-            if rings.tx.is_none() || !rings.active {
-                return Err(Errno::EINVAL);
+        state.mappers.note(caller, mapped)?;
+        let how = if self.node == NodeKind::Fuse { abi::MAP_NODE } else { abi::MAP_MEMORY };
+        Ok(abi::Mapped { mapped: u32::from(mapped), how, rx_len, tx_len })
+    }
+
+    /// `write`: one message, to where this thread has said.
+    pub fn write(self: &Arc<File>, caller: &Caller, data: &[u8], reply: WriteReply) {
+        let mut state = self.state();
+        let said = state.next.iter().position(|(tid, _)| *tid == caller.tid);
+        let dest = said.and_then(|at| state.next.swap_remove(at).1);
+        drop(state);
+        let dest_len = if dest.is_some() { size_of::<SockaddrNl>() as u32 } else { 0 };
+        let mut bytes = abi::bytes(&abi::Send { dest: dest.unwrap_or_default(), dest_len, flags: 0 }).to_vec();
+        bytes.extend_from_slice(data);
+        let then: Then = Box::new(move |answer| match bytes_of(answer) {
+            Ok(_) => drop(reply.all_written()),
+            Err(errno) => reply.error(errno),
+        });
+        self.act(caller, self.head(op::WRITE, 0, 0), bytes, Vec::new(), then);
+    }
+
+    /// `NLMMAP_SEND`
+    pub fn send(self: &Arc<File>, caller: &Caller, argument: &[u8], reply: IoctlReply) {
+        let Some((head, data)) = abi::split::<abi::Send>(argument) else {
+            return reply.error(Errno::EINVAL);
+        };
+        if head.dest_len != 0 && head.dest_len as usize != size_of::<SockaddrNl>() {
+            return reply.error(Errno::EINVAL);
+        }
+        match (head.flags, data.len()) {
+            (0, _) => {
+                let then = File::ioctl_then(reply);
+                self.act(caller, self.head(op::WRITE, 0, 0), argument.to_vec(), Vec::new(), then);
             }
-            self.act(caller, |socket, rights| {
-                let mut template = MsgHdr::EMPTY;
-                if kick.dest_len != 0 {
-                    template.name = (&raw mut dest).cast();
-                    template.namelen = kick.dest_len;
+            (abi::SEND_NEXT, 0) => {
+                let mut state = self.state();
+                state.next.retain(|(tid, _)| *tid != caller.tid);
+                if state.next.len() >= NEXT_WRITES {
+                    // Of a thread that has ended in between, most likely.
+                    state.next.remove(0);
                 }
-                let credentials = self.sender(caller, rights);
-                if let Some(credentials) = &credentials {
-                    credentials.attach(&mut template);
-                }
-                // SAFETY: the template points to locals that outlive the call.
-                let sent = unsafe {
-                    self.endpoint.kick(&Fd(socket.raw()), sys::getpid(), &template, libc::MSG_DONTWAIT as u32)
-                };
-                sent.map_err(os)
-            })
-        };
-        self.tell(pool);
-        kick.sent = result? as u64;
-        Ok(())
-    }
-
-    /// One message, to the connected peer or where `dest` says.
-    pub fn send(&self, caller: &Caller, pool: &Pool, dest: Option<SockaddrNl>, data: &[u8]) -> Result<usize, Errno> {
-        let sent = {
-            let rings = self.rings();
-            self.act(caller, |socket, rights| {
-                if let Some(control) = self.control() {
-                    nlmmap_ring::tx::note_request(control, data);
-                }
-                let sent = socket.send(dest, data, self.sender(caller, rights).as_ref());
-                if rings.active && rings.rx.is_some() {
-                    self.endpoint.service(&Fd(socket.raw()), sys::getpid(), Context::Send);
-                }
-                sent
-            })
-        };
-        self.tell(pool);
-        sent
-    }
-
-    /// One message for `read`, if there is one.
-    fn receive(&self, room: usize) -> Result<Vec<u8>, Errno> {
-        let mut buffer = vec![0; room];
-        let mut vector = IoVec { base: buffer.as_mut_ptr(), len: buffer.len() };
-        let mut message = MsgHdr { iov: &raw mut vector, iovlen: 1, ..MsgHdr::EMPTY };
-        // SAFETY: the header points to the buffer.
-        let got = unsafe { self.calls.take(|| self.receive_into(&mut message, 0)) }?;
-        buffer.truncate(got);
-        Ok(buffer)
-    }
-
-    /// `recvmsg` without sleeping: a message that is in no frame.
-    ///
-    /// # Safety
-    /// The header's pointers are valid for the lengths beside them.
-    pub(super) unsafe fn receive_into(&self, message: &mut MsgHdr, flags: u32) -> Result<usize, Errno> {
-        let socket = self.need_socket()?;
-        let rings = self.rings();
-        self.receiver().with(|| {
-            let fd = Fd(socket.raw());
-            // SAFETY: the caller's duty.
-            let got = unsafe {
-                if rings.rx.is_none() || !rings.active {
-                    nlmmap_ring::socket::Socket::recv(&fd, message, flags | sys::MSG_DONTWAIT)
-                } else {
-                    self.endpoint.receive(&fd, sys::getpid(), message, flags)
-                }
-            };
-            got.map_err(os)
-        })?
+                state.next.push((caller.tid, (head.dest_len != 0).then_some(head.dest)));
+                drop(state);
+                let _ = reply.done(0, &[]);
+            }
+            _ => reply.error(Errno::EINVAL),
+        }
     }
 
     /// `read`: one message, now or, when the caller waits, later.
-    pub fn read(&self, pool: &Pool, reply: ReadReply, room: usize, wait: bool) {
-        match self.receive(room) {
+    pub fn read(self: &Arc<File>, reply: ReadReply, room: usize, wait: bool) {
+        let file = self.clone();
+        let flags = if wait { flag::WATCH } else { 0 };
+        let then: Then = Box::new(move |answer| match bytes_of(answer) {
             Ok(message) => {
                 // Undeliverable only when the caller died in between.
-                let _ = reply.data(&message);
-                self.tell(pool);
-            }
-            Err(Errno::EAGAIN) if wait => {
-                let mut readers = lock(&self.readers);
-                readers.retain(|reader| reader.reply.is_waiting());
-                if readers.len() >= READERS {
-                    return reply.error(Errno::ENOBUFS);
+                let _ = reply.data(message.get(..room).unwrap_or(&message));
+                if wait {
+                    file.serve_reader();
                 }
-                let reply = match self.node {
-                    NodeKind::Fuse => reply.park_for(READ_PATIENCE),
-                    NodeKind::Cuse => reply.park(),
-                };
-                readers.push_back(Reader { reply, room });
-                drop(readers);
-                // What came before it was in the line has woken nobody for it.
-                self.moved(pool, false);
             }
-            Err(error) => reply.error(error),
-        }
+            Err(Errno::EAGAIN) if wait => file.park(reply, room),
+            Err(errno) => reply.error(errno),
+        });
+        self.ask(self.head(op::READ, room as u64, flags), Vec::new(), then);
     }
 
-    /// Answers those who wait in `read`, as far as there are messages.
-    fn serve_readers(&self) {
-        let mut readers = lock(&self.readers);
-        while let Some(Reader { reply, room }) = readers.pop_front() {
-            let Some(reply) = reply.take() else {
-                continue;
+    fn park(&self, reply: ReadReply, room: usize) {
+        let mut state = self.state();
+        state.readers.retain(|reader| reader.reply.is_waiting());
+        if state.readers.len() >= READERS || state.closed {
+            drop(state);
+            return reply.error(Errno::ENOBUFS);
+        }
+        let reply = match self.node {
+            NodeKind::Fuse => reply.park_for(READ_PATIENCE),
+            NodeKind::Cuse => reply.park(),
+        };
+        state.readers.push_back(Reader { reply, room });
+    }
+
+    /// The first of those who wait in `read` tries again.
+    fn serve_reader(self: &Arc<File>) {
+        loop {
+            let Some(reader) = self.state().readers.pop_front() else {
+                return;
             };
-            match self.receive(room) {
-                Ok(message) => {
-                    let _ = reply.data(&message);
-                }
-                Err(Errno::EAGAIN) => {
-                    readers.push_front(Reader { reply: reply.park(), room });
-                    return;
-                }
-                Err(error) => reply.error(error),
+            if let Some(reply) = reader.reply.take() {
+                return self.read(reply, reader.room, true);
             }
         }
     }
 
     /// What `poll` answers, after everything that has come is in the ring.
-    pub fn ready(&self, pool: &Pool) -> PollFlags {
-        self.service(Context::Wait);
-        let events = self.events();
-        self.keep_looking(pool);
-        events
+    pub fn poll(self: &Arc<File>, notify: bool, reply: PollReply) {
+        let then: Then = Box::new(move |answer| {
+            let events = match answer {
+                Ok(packet) if packet.head.error == 0 => PollFlags::from_bits(packet.head.value as u32 & 0xffff),
+                Err(errno) if errno == NO_SOCKET => PollFlags::empty(),
+                _ => PollFlags::ERR,
+            };
+            // Undeliverable: then nobody waits for it.
+            let _ = reply.ready(events);
+        });
+        let flags = if notify { flag::WATCH } else { 0 };
+        self.ask(self.head(op::POLL, 0, flags), Vec::new(), then);
     }
 
-    fn events(&self) -> PollFlags {
-        let Some(socket) = self.socket() else {
-            return PollFlags::empty();
+    /// The worker says that something has come.
+    pub fn woken(self: &Arc<File>, worker: u64, who: u64) {
+        let is_there = match &self.state().home {
+            Home::At(at) => at.is_in(worker),
+            Home::Moving { from, .. } => from.is_in(worker),
+            _ => false,
         };
-        let rings = self.rings();
-        let mask = match self.control() {
-            Some(control) if rings.rx.is_some() && rings.active => readiness::mask(&self.endpoint, control),
-            _ => socket.events(),
-        };
-        let message = match self.control() {
-            Some(control) if rings.rx.is_some() && rings.active => control.copies.load(Ordering::Relaxed) > 0,
-            _ => mask & readiness::IN != 0,
-        };
-        let message = if message || mask & readiness::ERR != 0 { MESSAGE } else { 0 };
-        PollFlags::from_bits(u32::from(mask.cast_unsigned()) | message)
-    }
-
-    fn service(&self, context: Context) {
-        let Some(socket) = self.socket() else {
-            return;
-        };
-        let rings = self.rings();
-        if rings.rx.is_some() && rings.active {
-            // Fails only for a thread without the right to give up rights, and then nothing is pumped with too many.
-            let pumped = self.receiver().with(|| self.endpoint.service(&Fd(socket.raw()), sys::getpid(), context));
-            if let Err(error) = pumped {
-                tracing::error!(%error, "cannot take on a client's rights");
-            }
-        }
-    }
-
-    fn moved_so_far(&self) -> u64 {
-        self.control().map_or(0, |control| {
-            control.counters.rx_frames.load(Ordering::Relaxed) + control.counters.rx_copies.load(Ordering::Relaxed)
-        })
-    }
-
-    /// Something has happened to the socket: moves messages, and tells who waits.
-    pub fn moved(&self, pool: &Pool, error: bool) {
-        if self.closed.load(Ordering::Relaxed) {
+        if !is_there {
             return;
         }
-        let before = self.moved_so_far();
-        self.service(Context::Background);
-        if self.moved_so_far().wrapping_sub(before) >= MANY {
-            pool.later(self.handle, Duration::ZERO);
-        }
-        if error && let (Some(socket), Some(control)) = (self.socket(), self.control()) {
-            // While its ring is full the pump does not receive, and so does not see the error of a lost message.
-            let rings = self.rings();
-            if rings.rx.is_some() && rings.active {
-                let error = socket.take_error();
-                if error != 0 {
-                    control.error.store(error.unsigned_abs(), Ordering::Relaxed);
-                    control.counters.overruns.fetch_add(1, Ordering::Relaxed);
-                }
-            }
-        }
-        self.serve_readers();
-        self.tell(pool);
-    }
-
-    /// Wakes who waits, if there is a reason. The pump comes first, always: no wake-up is early.
-    pub(super) fn tell(&self, pool: &Pool) {
-        let ready = PollFlags::IN | PollFlags::ERR;
-        if self.events().intersects(ready) {
+        if who & ready::POLL != 0 {
             self.notifier.notify();
         }
-        self.keep_looking(pool);
-    }
-
-    /// While the ring is full nothing tells when it no longer is: looks again, later and later.
-    fn keep_looking(&self, pool: &Pool) {
-        let blocked = self.control().is_some_and(|control| control.has(flag::BLOCKED));
-        let mut nap = lock(&self.nap);
-        if !blocked {
-            nap.next = FIRST_NAP;
-        } else if !nap.pending {
-            nap.pending = true;
-            pool.later(self.handle, nap.next);
-            nap.next = (nap.next * 2).min(LAST_NAP);
+        if who & ready::READ != 0 {
+            self.serve_reader();
         }
-    }
-
-    pub fn timer_fired(&self) {
-        lock(&self.nap).pending = false;
-    }
-
-    /// `NLMMAP_GET_ERROR`
-    pub fn take_error(&self) -> Result<i32, Errno> {
-        let socket = self.need_socket()?;
-        let ours = self.control().map_or(0, Control::take_error);
-        Ok(if ours != 0 { ours } else { socket.take_error() })
     }
 
     /// Nothing more comes for this file.
-    pub fn close(&self) {
-        self.closed.store(true, Ordering::Relaxed);
-        lock(&self.readers).clear();
-    }
-}
-
-impl Drop for File {
-    fn drop(&mut self) {
-        // SAFETY: the last owner of the file is the only user of its endpoint.
-        unsafe { self.endpoint.reset() };
+    pub fn close(self: &Arc<File>) {
+        let mut state = self.state();
+        state.closed = true;
+        let (readers, waiting) = (std::mem::take(&mut state.readers), std::mem::take(&mut state.waiting));
+        let home = std::mem::replace(&mut state.home, Home::Lost);
+        drop(state);
+        drop((readers, waiting));
+        let (Home::At(at) | Home::Making(at) | Home::Moving { from: at, .. }) = home else {
+            return;
+        };
+        let (file, lodging) = (self.clone(), at.worker.clone());
+        // What it holds is given back once the worker has let it go.
+        let then: Then = Box::new(move |_| drop((file, at)));
+        let _ = lodging.ask(&self.workers, self.head(op::CLOSE, 0, 0), Vec::new(), Vec::new(), then);
     }
 }

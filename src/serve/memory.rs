@@ -1,4 +1,4 @@
-//! The file that both rings of an open file lie in: made here (FUSE), or given by the client (CUSE).
+//! The file that both rings of an open file lie in: made here (FUSE), or given by the client (CUSE). And the state beside them.
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -9,6 +9,9 @@ use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::statfs::{TMPFS_MAGIC, fstatfs};
 use nix::unistd::ftruncate;
+use nlmmap_ring::control::Control;
+use nlmmap_ring::endpoint::SHARED_LEN;
+use nlmmap_ring::sys::PAGE;
 
 /// `PIDFD_THREAD` of Linux 6.9.
 const PIDFD_THREAD: libc::c_uint = libc::O_EXCL as libc::c_uint;
@@ -49,6 +52,50 @@ pub fn seal(memory: &OwnedFd) -> Result<(), Os> {
     fcntl(memory, FcntlArg::F_ADD_SEALS(seals)).map(drop)
 }
 
+/// An endpoint's shared state, of which this process reads the first page: counters and positions, for people.
+pub struct Shared {
+    memory: OwnedFd,
+    control: *const Control,
+}
+
+// SAFETY: the page is read through atomics only, and mapped until the owner drops it.
+unsafe impl Send for Shared {}
+// SAFETY: as above.
+unsafe impl Sync for Shared {}
+
+impl Shared {
+    /// Zeroed state of a fixed size.
+    pub fn new() -> Result<Shared, Os> {
+        let memory = new()?;
+        ftruncate(&memory, SHARED_LEN as i64)?;
+        // Whoever is given it cannot make us fault by making it shorter.
+        seal(&memory)?;
+        // SAFETY: a new mapping at an address of the kernel's choice.
+        let at =
+            unsafe { libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ, libc::MAP_SHARED, memory.as_raw_fd(), 0) };
+        if at == libc::MAP_FAILED {
+            return Err(Os::last());
+        }
+        Ok(Shared { memory, control: at.cast_const().cast() })
+    }
+
+    pub fn memory(&self) -> &OwnedFd {
+        &self.memory
+    }
+
+    pub fn control(&self) -> &Control {
+        // SAFETY: a page-aligned live mapping of a page that stays; any bytes are a Control, which is atomics only.
+        unsafe { &*self.control }
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        // SAFETY: mapped by `new`, and nobody borrows it any more.
+        unsafe { libc::munmap(self.control.cast_mut().cast(), PAGE) };
+    }
+}
+
 /// Takes descriptor `number` of thread `tid`, which waits for our answer, and judges it: a memfd of `len` bytes that the
 /// client can write, and can never make shorter.
 pub fn take(tid: u32, number: i32, len: usize) -> Result<OwnedFd, Errno> {
@@ -65,7 +112,6 @@ pub fn take(tid: u32, number: i32, len: usize) -> Result<OwnedFd, Errno> {
     if !writable {
         return Err(Errno::EACCES);
     }
-    reserve(&memory, len).map_err(errno)?;
     Ok(memory)
 }
 

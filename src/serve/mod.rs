@@ -5,28 +5,29 @@
 //! | [`abi`] | the ioctls, equal to `include/nlmmap.h` |
 //! | [`node`] | the node, and that nothing of it stays behind |
 //! | [`device`] | from requests to open files |
-//! | [`file`] | one open file: socket, rings, waiters |
-//! | [`calls`] | what a socket call needs beside the rings |
-//! | [`pool`] | the threads that move messages |
-//! | [`caller`], [`rights`], [`socket`] | nothing happens for a client that it could not do itself |
+//! | [`file`] | one open file: where its socket is, and who waits |
+//! | [`mappers`] | who says to map an open file's rings |
+//! | [`caller`] | who calls, and from where |
+//! | [`workers`], [`worker`] | nothing happens for a client that it could not do itself, and not in this process |
+//! | [`socket`] | the real socket |
 //! | [`memory`] | ring memory that nobody can take away |
 //! | [`limits`], [`config`] | how much clients may hold |
 //! | [`stat`], [`log`] | what people see |
 
 mod abi;
 mod caller;
-mod calls;
 mod config;
 mod device;
 mod file;
 mod limits;
 mod log;
+mod mappers;
 mod memory;
 mod node;
-mod pool;
-mod rights;
 mod socket;
 pub mod stat;
+mod worker;
+mod workers;
 
 use std::fs;
 use std::path::PathBuf;
@@ -43,6 +44,8 @@ use tracing::level_filters::LevelFilter;
 use config::Config;
 use device::Netlink;
 use limits::{Ledger, Limits, Machine};
+use worker::spawner::Spawner;
+use workers::Workers;
 
 /// Which node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -97,11 +100,22 @@ pub fn control_socket(runtime: &std::path::Path, name: &str) -> PathBuf {
 enum Event {
     Signal(i32),
     Ended(Result<Ended, cuse_rs::Error>),
+    /// The spawner has ended.
+    NoWorkers,
 }
 
 fn level(settings: &Settings, config: &Config) -> Result<LevelFilter, Failure> {
     let configured = config.level().map_err(|why| Failure::new(2, why))?;
     Ok(settings.level.or(configured).unwrap_or(LevelFilter::INFO))
+}
+
+fn must_be_root() -> Result<(), Failure> {
+    match nix::unistd::getresuid() {
+        Ok(ids) if [ids.real, ids.effective, ids.saved].iter().all(|id| id.is_root()) => Ok(()),
+        _ => {
+            Err(Failure::new(5, "the daemon must be root, with real, effective and saved user id 0: start it as root"))
+        }
+    }
 }
 
 fn read_config(settings: &Settings) -> Result<Config, Failure> {
@@ -115,10 +129,11 @@ fn read_config(settings: &Settings) -> Result<Config, Failure> {
 pub fn run(settings: &Settings) -> Result<(), Failure> {
     let config = read_config(settings)?;
     crate::sigpipe::ignore();
+    must_be_root()?;
+    // Before any thread is started: its children may then use everything.
+    let spawner = Spawner::start().map_err(|error| Failure::new(1, format!("cannot start the spawner: {error}")))?;
     let log = log::start(level(settings, &config)?);
     let log = log.map_err(|error| Failure::new(1, format!("cannot start the thread of the log: {error}")))?;
-    rights::note_own().map_err(|why| Failure::new(5, why))?;
-    socket::note_home().map_err(|error| Failure::new(1, format!("cannot open /proc/self/ns/net: {error}")))?;
     node::allow_many_descriptors();
 
     let (name, runtime) = (&settings.name, &settings.runtime);
@@ -136,14 +151,15 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     // Before the node: a signal from now on ends it in order.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::new(1, format!("cannot receive signals: {error}")))?;
-    let pool = pool::Pool::new().map_err(|error| Failure::new(1, format!("cannot make the thread pool: {error}")))?;
+    let workers = Workers::new(spawner).map_err(|error| Failure::new(1, format!("cannot make workers: {error}")))?;
     let ledger = Ledger::new(settle(&config).map_err(|why| Failure::new(1, why))?);
     let device = |kind: NodeKind| {
-        Arc::new(Netlink { pool: pool.clone(), ledger: ledger.clone(), max_write: node::max_write(kind) })
+        Arc::new(Netlink { workers: workers.clone(), ledger: ledger.clone(), max_write: node::max_write(kind) })
     };
     let (session, node) = node::make(settings, &mut lock, device)?;
-    let threads = pool.start(settings.threads);
-    let threads = threads.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
+    let lost = events.clone();
+    let listening = workers.start(move || drop(lost.send(Event::NoWorkers)));
+    let listening = listening.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
     let control = stat::Server::start(&control_socket(runtime, name), name, session.device().clone());
     let control = control.map_err(bad("make the control socket"))?;
 
@@ -172,7 +188,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     // Without systemd there is nobody to tell.
     let _ = sd_notify::notify(false, &[NotifyState::Ready]);
 
-    let mut outcome = Ok(());
+    let (mut outcome, mut failed) = (Ok(()), false);
     for event in &received {
         match event {
             Event::Signal(SIGHUP) => reload(settings, &ledger, &log),
@@ -181,8 +197,15 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
                 let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
                 stop.stop();
             }
+            Event::NoWorkers => {
+                tracing::error!("the process that makes workers has ended: nothing can be served without it");
+                failed = true;
+                stop.stop();
+            }
             Event::Ended(result) => {
                 outcome = match result {
+                    Ok(Ended::Stopped) if failed => Err(Failure::new(1, "the process that makes workers has ended")
+                        .cure("somebody has killed it, perhaps for memory: start the daemon again")),
                     Ok(Ended::Stopped) => Ok(()),
                     Ok(Ended::Gone) => Err(Failure::new(1, "the kernel has taken the node away")
                         .cure("somebody has unmounted it or aborted its connection: start the daemon again")),
@@ -197,7 +220,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         let _ = thread.join();
     }
     drop(control);
-    threads.stop();
+    listening.stop();
     drop(node);
     outcome
 }

@@ -1,20 +1,13 @@
-//! The real netlink socket of an open file: made where the client is, used with what the client may.
+//! The real netlink socket of an open file, in the worker that is where the client is.
 
-use std::fs::File;
-use std::io;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
-use std::sync::OnceLock;
 
 use cuse_rs::Errno;
 use nix::errno::Errno as Os;
-use nix::sched::{CloneFlags, setns};
 use nlmmap_ring::abi::SOL_NETLINK;
 use nlmmap_ring::sys::{self, MsgHdr, SockaddrNl};
 
-use super::rights::Rights;
-
-/// The daemon's own network namespace: the way back for threads that made a socket in another one.
-static HOME: OnceLock<File> = OnceLock::new();
+use super::worker::move_up;
 
 const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 const NETLINK_DROP_MEMBERSHIP: i32 = 2;
@@ -39,13 +32,6 @@ const MOST_BUFFER: usize = 32 << 20;
 /// Instructions of a socket filter (`BPF_MAXINSNS`).
 const MOST_INSTRUCTIONS: usize = 4096;
 
-/// Notes the network namespace the daemon runs in.
-pub fn note_home() -> io::Result<()> {
-    let home = File::open("/proc/self/ns/net")?;
-    let _ = HOME.set(home);
-    Ok(())
-}
-
 /// A netlink socket.
 pub struct Socket {
     fd: OwnedFd,
@@ -61,28 +47,26 @@ fn last(result: i32) -> Result<(), Errno> {
 }
 
 impl Socket {
-    /// Makes a socket with `rights` in the network namespace `there`, or in the daemon's.
-    pub fn new(there: Option<&File>, rights: &Rights, kind: u32, family: u32) -> Result<Socket, Errno> {
+    /// Makes a socket. Its descriptor's number is `base` or more.
+    pub fn new(kind: u32, family: u32, base: i32) -> Result<Socket, Errno> {
         if kind != libc::SOCK_RAW as u32 && kind != libc::SOCK_DGRAM as u32 {
             return Err(Errno::new(libc::ESOCKTNOSUPPORT));
         }
-        let home = HOME.get().ok_or(Errno::EIO)?;
-        if let Some(there) = there {
-            setns(there, CloneFlags::CLONE_NEWNET).map_err(|e| Errno::new(e as i32))?;
+        let kind = kind as i32 | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
+        // SAFETY: numbers only.
+        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, family.cast_signed()) };
+        last(fd)?;
+        // SAFETY: the kernel has just made it, and nobody else owns it.
+        Ok(Socket { fd: move_up(unsafe { OwnedFd::from_raw_fd(fd) }, base), family })
+    }
+
+    /// A socket that another worker has made. Anything else is `EBADF`: that worker may be in its client's hands.
+    pub fn adopt(fd: OwnedFd, family: u32, base: i32) -> Result<Socket, Errno> {
+        let is = |name, value: i32| sys::getsockopt::<i32>(fd.as_raw_fd(), libc::SOL_SOCKET, name) == Ok(value);
+        if !is(libc::SO_DOMAIN, libc::AF_NETLINK) || !is(libc::SO_PROTOCOL, family.cast_signed()) {
+            return Err(Errno::EBADF);
         }
-        let made = rights.with(|| {
-            let kind = kind as i32 | libc::SOCK_CLOEXEC | libc::SOCK_NONBLOCK;
-            // SAFETY: numbers only.
-            let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, family.cast_signed()) };
-            // SAFETY: the kernel has just made it, and nobody else owns it.
-            last(fd).map(|()| unsafe { OwnedFd::from_raw_fd(fd) })
-        });
-        if there.is_some() && setns(home, CloneFlags::CLONE_NEWNET).is_err() {
-            // This thread would make the next client's socket in this client's namespace.
-            std::process::abort();
-        }
-        let fd = made.map_err(Errno::from)??;
-        Ok(Socket { fd, family })
+        Ok(Socket { fd: move_up(fd, base), family })
     }
 
     pub fn raw(&self) -> i32 {
@@ -245,7 +229,7 @@ impl Socket {
     }
 }
 
-/// Ancillary data that names the client's user and group, where the kernel would name the daemon's.
+/// Ancillary data that names the client's process, where the kernel would name the worker.
 #[repr(C, align(8))]
 pub struct Credentials {
     len: usize,
@@ -258,19 +242,8 @@ pub struct Credentials {
 }
 
 impl Credentials {
-    /// `None` where the daemon's own are the client's. `pid` is for those who may name one; others' messages name the
-    /// process that really sends.
-    pub fn of(rights: &Rights, pid: Option<u32>) -> Option<Credentials> {
-        let own = rights.uid == 0 && rights.gid == nix::unistd::getgid().as_raw() && pid.is_none();
-        (!own).then(|| Credentials {
-            len: 28,
-            level: libc::SOL_SOCKET,
-            kind: libc::SCM_CREDENTIALS,
-            pid: pid.unwrap_or_else(std::process::id),
-            uid: rights.uid,
-            gid: rights.gid,
-            pad: 0,
-        })
+    pub const fn new(pid: u32, uid: u32, gid: u32) -> Credentials {
+        Credentials { len: 28, level: libc::SOL_SOCKET, kind: libc::SCM_CREDENTIALS, pid, uid, gid, pad: 0 }
     }
 
     /// Puts them beside a message that is sent while they live.

@@ -85,7 +85,7 @@ fn entry(file: &File) -> Entry {
         uid: file.client.uid,
         command: file.client.command.clone(),
         age_seconds: file.opened.elapsed().as_secs(),
-        family: file.socket().map(|socket| socket.family),
+        family: file.family(),
         rx: rx.map(|request| ring(request, head(true))),
         tx: tx.map(|request| ring(request, head(false))),
         occupied: file.occupancy(),
@@ -101,7 +101,7 @@ fn entry(file: &File) -> Entry {
 
 fn snapshot(name: &str, device: &Netlink) -> Snapshot {
     let held = device.ledger.held();
-    let mut endpoints: Vec<Entry> = device.pool.files().iter().map(|file| entry(file)).collect();
+    let mut endpoints: Vec<Entry> = device.workers.files().iter().map(|file| entry(file)).collect();
     endpoints.sort_by_key(|entry| entry.handle);
     Snapshot {
         name: name.into(),

@@ -233,7 +233,7 @@ fn limits_hold_and_are_read_again() {
     // SAFETY: the argument is that of the ioctl.
     let more = unsafe { set_tx_ring(held[0].as_raw_fd(), &[4096, 1, 4096, 1]) };
     assert_eq!(more, Err(nix::errno::Errno::ENOMEM));
-    assert!(daemon.log().contains("ring_bytes_per_open"), "{}", daemon.log());
+    wait_for(|| daemon.log().contains("ring_bytes_per_open"), || daemon.log());
 
     fs::write(&config, "[limits]\nopens = \"many\"\n").expect("a configuration");
     daemon.signal(Signal::SIGHUP);

@@ -3,8 +3,6 @@
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use zerocopy::IntoBytes;
-
 use crate::Errno;
 use crate::channel::Channel;
 use crate::device::{
@@ -13,9 +11,9 @@ use crate::device::{
 use crate::files::{Entry, Files};
 use crate::fuse::Tree;
 use crate::poll::PollFlags;
-use crate::protocol::abi::{InHeader, IoctlIn, OpenIn, PollIn, PollOut, ReadIn, WriteIn};
+use crate::protocol::abi::{InHeader, IoctlIn, OpenIn, PollIn, ReadIn, WriteIn};
 use crate::protocol::{Operation, ParseError, Request, opcode};
-use crate::reply::{Answer, IoctlReply, OpenReply, Place, ReadReply, WriteReply};
+use crate::reply::{Answer, IoctlReply, OpenReply, Place, PollReply, ReadReply, WriteReply};
 
 /// Whether the connection goes on.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -204,8 +202,8 @@ impl<D: Device> Core<D> {
             events: PollFlags::from_bits(poll.events),
             notify,
         };
-        let revents = self.device.poll(&request, &entry.file).bits();
-        let _ = self.channel.reply(header.unique, &[PollOut { revents, padding: 0 }.as_bytes()]);
+        let reply = PollReply::new(Answer::new(&self.channel, header.unique));
+        self.device.poll_later(&request, &entry.file, reply);
     }
 
     /// The session has ended: closes the connection, then gives the device its files back.

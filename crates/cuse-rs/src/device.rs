@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use crate::Errno;
 use crate::poll::PollFlags;
-use crate::reply::{IoctlReply, OpenReply, ReadReply, WriteReply};
+use crate::reply::{IoctlReply, OpenReply, PollReply, ReadReply, WriteReply};
 
 /// Number of one successful `open`, never used twice in a session.
 ///
@@ -177,6 +177,15 @@ pub trait Device: Send + Sync + 'static {
     fn poll(&self, request: &PollRequest, file: &Arc<Self::File>) -> PollFlags {
         let _ = (request, file);
         PollFlags::IN | PollFlags::RDNORM | PollFlags::OUT | PollFlags::WRNORM
+    }
+
+    /// As [`Device::poll`], which this calls: for devices that have to ask elsewhere, and answer later.
+    ///
+    /// What changes after this was called, and is not in the answer, has to be notified, in whatever order the two reach
+    /// the kernel.
+    fn poll_later(&self, request: &PollRequest, file: &Arc<Self::File>, reply: PollReply) {
+        // Undeliverable: then nobody waits for it.
+        let _ = reply.ready(self.poll(request, file));
     }
 
     /// A file descriptor of the open file is closed, other copies may live on. Only ring files

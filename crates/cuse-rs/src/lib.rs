@@ -94,6 +94,6 @@ pub use errno::Errno;
 pub use error::Error;
 pub use fuse::{Passthrough, RingFile, clear_dead_mount};
 pub use poll::{PollFlags, PollNotifier};
-pub use reply::{IoctlReply, OpenReply, Opening, Parked, ReadReply, Reply, ReplyError, WriteReply};
+pub use reply::{IoctlReply, OpenReply, Opening, Parked, PollReply, ReadReply, Reply, ReplyError, WriteReply};
 pub use session::{Ended, Serving, Session, Stats};
 pub use stop::StopToken;

@@ -9,7 +9,8 @@ use zerocopy::IntoBytes;
 
 use crate::Errno;
 use crate::channel::Channel;
-use crate::protocol::abi::{IoctlOut, WriteOut};
+use crate::poll::PollFlags;
+use crate::protocol::abi::{IoctlOut, PollOut, WriteOut};
 
 mod open;
 mod parked;
@@ -189,7 +190,31 @@ pub struct IoctlReply {
 reply!(ReadReply);
 reply!(WriteReply);
 reply!(IoctlReply);
+reply!(PollReply);
 reply!(OpenReply<F>);
+
+/// Answers a [`PollRequest`](crate::PollRequest).
+#[derive(Debug)]
+pub struct PollReply {
+    answer: Answer,
+}
+
+impl PollReply {
+    pub(crate) fn new(answer: Answer) -> Self {
+        Self { answer }
+    }
+
+    /// Answers with what is ready, of any event; the kernel picks those that were asked for.
+    ///
+    /// An error instead (also that of a reply dropped, or parked and interrupted) is `POLLERR` to the caller.
+    ///
+    /// # Errors
+    ///
+    /// Why the caller did not hear of it.
+    pub fn ready(self, events: PollFlags) -> Result<(), ReplyError> {
+        self.answer.send(&[PollOut { revents: events.bits(), padding: 0 }.as_bytes()])
+    }
+}
 
 impl ReadReply {
     pub(crate) fn new(answer: Answer, size: u32) -> Self {

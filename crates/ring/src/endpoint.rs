@@ -45,7 +45,8 @@ pub struct Scratch {
 
 const SCRATCH_LEN: usize = sys::pages(size_of::<Scratch>());
 const SPILL_LEN: usize = VLEN * LARGEST;
-const SHARED_LEN: usize = sys::PAGE + store::CAPACITY;
+/// Bytes of an endpoint's shared state: [`Control`] in a page of its own, then the store.
+pub const SHARED_LEN: usize = sys::PAGE + store::CAPACITY;
 
 /// One process's view of an endpoint. Never moved or freed while any thread may look at it; see [`Endpoint::reset`].
 #[derive(Debug)]
@@ -62,7 +63,12 @@ pub struct Endpoint {
     pub sending: AtomicU32,
     /// Somebody may wait for the socket where no call of ours sees it: keep it readable in step with the ring.
     pub unseen: AtomicBool,
+    /// A pump fills no more frames in one go.
+    pub most: AtomicU32,
 }
+
+/// More frames than this are not filled in one go, so that a flood cannot keep the lock.
+pub const MOST: u32 = 4096;
 
 /// A ring's memory and, where it cannot be mapped a second time without, a descriptor of it.
 #[derive(Debug)]
@@ -138,6 +144,7 @@ impl Endpoint {
             strict: AtomicBool::new(false),
             sending: AtomicU32::new(0),
             unseen: AtomicBool::new(true),
+            most: AtomicU32::new(MOST),
         }
     }
 
@@ -146,7 +153,19 @@ impl Endpoint {
     /// # Errors
     /// `ENOMEM`, with nothing left behind.
     pub fn open(&self, family: u32, strict: bool) -> Result<()> {
-        let shared = sys::map_shared(SHARED_LEN)?;
+        self.open_over(family, strict, sys::map_shared(SHARED_LEN)?)
+    }
+
+    /// As [`Self::open`], with the shared state in the file `fd`: [`SHARED_LEN`] bytes, zeroed or left there by an endpoint
+    /// that has been reset, which this one then goes on from.
+    ///
+    /// # Errors
+    /// As [`Self::open`], and those of `mmap`.
+    pub fn open_at(&self, family: u32, strict: bool, fd: i32) -> Result<()> {
+        self.open_over(family, strict, sys::map_fd(fd, SHARED_LEN)?)
+    }
+
+    fn open_over(&self, family: u32, strict: bool, shared: *mut u8) -> Result<()> {
         let private = match sys::map_private(SCRATCH_LEN + SPILL_LEN) {
             Ok(private) => private.cast::<Scratch>(),
             Err(e) => {
@@ -303,7 +322,7 @@ impl Endpoint {
     /// # Errors
     /// `EBUSY` when it is set, `ENOMEM`.
     pub fn add_ring(&self, which: Which, geometry: Geometry) -> Result<()> {
-        self.add_ring_over(which, geometry, map_ring_memory)
+        self.add_ring_over(which, geometry, true, map_ring_memory)
     }
 
     /// As [`Self::add_ring`], over `geometry.len()` zeroed bytes of the file `fd` from `offset` on, which is a multiple of the
@@ -312,13 +331,23 @@ impl Endpoint {
     /// # Errors
     /// As [`Self::add_ring`], and those of `mmap`.
     pub fn add_ring_at(&self, which: Which, geometry: Geometry, fd: i32, offset: usize) -> Result<()> {
-        self.add_ring_over(which, geometry, |len| Ok((sys::map_fd_from(fd, len, offset)?, -1)))
+        self.add_ring_over(which, geometry, true, |len| Ok((sys::map_fd_from(fd, len, offset)?, -1)))
+    }
+
+    /// As [`Self::add_ring_at`], for a ring that another endpoint had over the same state ([`Self::open_at`]): its heads and
+    /// what the store holds stay.
+    ///
+    /// # Errors
+    /// As [`Self::add_ring_at`].
+    pub fn adopt_ring_at(&self, which: Which, geometry: Geometry, fd: i32, offset: usize) -> Result<()> {
+        self.add_ring_over(which, geometry, false, |len| Ok((sys::map_fd_from(fd, len, offset)?, -1)))
     }
 
     fn add_ring_over(
         &self,
         which: Which,
         geometry: Geometry,
+        fresh: bool,
         memory: impl FnOnce(usize) -> Result<(*mut u8, i32)>,
     ) -> Result<()> {
         let control = self.control().ok_or(Errno::BADF)?;
@@ -328,6 +357,11 @@ impl Endpoint {
         let ring = map_ring(geometry, memory)?;
         let _held = control.lock.hold(sys::getpid());
         match which {
+            Which::Rx if !fresh => {
+                self.point_scratch(geometry.room() as usize);
+                self.rx.store(ring, Ordering::Release);
+            }
+            Which::Tx if !fresh => self.tx.store(ring, Ordering::Release),
             Which::Rx => {
                 for word in [&control.rx_head, &control.rx_oldest, &control.rx_outstanding] {
                     word.store(0, Ordering::Relaxed);

@@ -84,9 +84,6 @@ pub(crate) enum Step {
     Stop,
 }
 
-/// More frames than this are not filled in one go, so that a flood cannot keep the lock.
-const MOST: u32 = 4096;
-
 impl Endpoint {
     /// Moves what the real socket holds into the ring, as far as ring, store and dump rules allow. Never sleeps.
     ///
@@ -149,7 +146,7 @@ impl<'a, S: Socket> Pump<'a, S> {
         if self.answer_bell() == Step::Stop {
             return;
         }
-        let mut budget = MOST;
+        let mut budget = self.endpoint.most.load(Relaxed);
         while budget > 0 {
             let before = self.head();
             let step = if strict { self.one() } else { self.batch() };

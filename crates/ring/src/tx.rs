@@ -58,6 +58,34 @@ impl Endpoint {
     /// # Safety
     /// The pointers of `template` are valid for the lengths beside them.
     pub unsafe fn kick<S: Socket>(&self, sock: &S, pid: u32, template: &MsgHdr, flags: u32) -> Result<usize> {
+        let mut left = self.kick_frames();
+        // SAFETY: the caller's duty.
+        unsafe { self.kick_part(sock, pid, template, flags, &mut left, u32::MAX) }
+    }
+
+    /// Frames that one kick takes at most.
+    pub fn kick_frames(&self) -> u32 {
+        self.tx().map_or(0, RingMemory::frame_nr)
+    }
+
+    /// A part of a kick: no more than `rounds` system calls that send. `left` is [`Self::kick_frames`] before the first part,
+    /// and 0 after the last.
+    ///
+    /// # Errors
+    /// As [`Self::kick`]; then the kick is over.
+    ///
+    /// # Safety
+    /// As [`Self::kick`].
+    pub unsafe fn kick_part<S: Socket>(
+        &self,
+        sock: &S,
+        pid: u32,
+        template: &MsgHdr,
+        flags: u32,
+        left: &mut u32,
+        rounds: u32,
+    ) -> Result<usize> {
+        let mut budget = core::mem::take(left);
         let (Some(control), Some(ring)) = (self.control(), self.tx()) else {
             return Ok(0);
         };
@@ -73,8 +101,13 @@ impl Endpoint {
         // A send to a group may fail after it has reached members (ECONNREFUSED of its unicast part): it must never be tried
         // again to learn its error, so such frames go one by one.
         let may_join = may_join(template);
-        let mut budget = ring.frame_nr();
+        let mut rounds = rounds;
         while budget > 0 {
+            if rounds == 0 {
+                *left = budget;
+                break;
+            }
+            rounds -= 1;
             let pos = ring.geometry().wrap(control.tx_head.load(Relaxed));
             let Some(first) = take(ring, pos)? else { break };
             let next = ring.next(pos);

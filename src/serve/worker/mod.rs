@@ -1,0 +1,20 @@
+//! Everything that touches a client's netlink socket: in processes that have no more than the client has.
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | [`wire`] | packets between front and workers, believed by neither |
+//! | [`spawner`] | workers are made by a process without threads |
+//! | [`enter`], [`seccomp`] | a worker is its client, with less |
+//! | [`engine`] | one thread, many open files, no request before another for long |
+//! | [`open`] | one open file: socket, rings |
+//! | [`calls`] | what a socket call needs beside the rings |
+
+mod calls;
+mod engine;
+pub mod enter;
+pub mod open;
+mod seccomp;
+pub mod spawner;
+pub mod wire;
+
+pub use engine::move_up;

@@ -1,0 +1,203 @@
+//! The process that makes workers: forked from the daemon before it has threads, so that its children may use everything.
+//!
+//! It waits for nothing but orders. A child that goes wrong says so on the channel it was given, or closes it by dying.
+
+use std::ffi::CStr;
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::sync::atomic::{AtomicI32, Ordering};
+
+use nix::unistd::{ForkResult, Pid, fork};
+
+use super::engine::Engine;
+use super::enter::{self, Identity, Namespaces};
+use super::wire::{self, Head, Receiver, op};
+
+const CAP_SYS_ADMIN: u32 = 21;
+
+/// The spawner, seen from the daemon. Dropped, it ends, and every worker with it.
+pub struct Spawner {
+    channel: OwnedFd,
+    pid: AtomicI32,
+}
+
+impl Spawner {
+    /// Forks it. The caller must be the only thread of its process.
+    pub fn start() -> io::Result<Spawner> {
+        let (front, back) = wire::channel()?;
+        // SAFETY: the caller's word: one thread, so the child may go on as it likes.
+        match unsafe { fork() }? {
+            ForkResult::Parent { child } => Ok(Spawner { channel: front, pid: AtomicI32::new(child.as_raw()) }),
+            ForkResult::Child => {
+                drop(front);
+                serve(&back);
+                exit(0)
+            }
+        }
+    }
+
+    /// Orders a worker. What becomes of it is told on its channel.
+    pub fn order(&self, who: &Identity, channel: BorrowedFd<'_>, namespaces: &Namespaces) -> nix::Result<()> {
+        let mut fds = vec![channel];
+        let mut which = 0;
+        for (fd, bit) in [(&namespaces.net, enter::NET), (&namespaces.pid, enter::PID), (&namespaces.user, enter::USER)]
+        {
+            if let Some(fd) = fd {
+                fds.push(fd.as_fd());
+                which |= bit;
+            }
+        }
+        wire::send(self.channel.as_fd(), &Head { op: op::SPAWN, ..Head::default() }, &who.order(which), &fds)
+    }
+
+    /// Readable when the spawner has ended.
+    pub fn channel(&self) -> BorrowedFd<'_> {
+        self.channel.as_fd()
+    }
+
+    /// Ends it, and every worker with it.
+    pub fn end(&self) {
+        // It ends at the end of its channel; its workers die with it.
+        let _ = nix::sys::socket::shutdown(self.channel.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        let pid = self.pid.swap(0, Ordering::Relaxed);
+        if pid != 0 {
+            let _ = nix::sys::wait::waitpid(Pid::from_raw(pid), None);
+        }
+    }
+}
+
+impl Drop for Spawner {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
+
+/// Ends without anything of the daemon's that a normal end would run.
+fn exit(code: i32) -> ! {
+    // SAFETY: ends the process.
+    unsafe { libc::_exit(code) }
+}
+
+fn name(name: &CStr) {
+    // SAFETY: a C string; PR_SET_NAME reads at most 16 bytes of it.
+    unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
+}
+
+/// Leaves what the daemon was started with: its terminal, its descriptors, its signals.
+fn settle(channel: &OwnedFd) {
+    let keep = channel.as_raw_fd().cast_unsigned();
+    // A panic here has nobody to tell, and whatever descriptor 2 is must not hear of it.
+    std::panic::set_hook(Box::new(|_| {}));
+    // SAFETY: numbers only; the descriptors of the daemon are not used here, by nobody.
+    unsafe {
+        libc::setsid();
+        libc::signal(libc::SIGCHLD, libc::SIG_IGN);
+        // They are for the daemon, which ends us in order.
+        for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
+            libc::signal(signal, libc::SIG_IGN);
+        }
+        if keep > 0 {
+            libc::syscall(libc::SYS_close_range, 0, keep - 1, 0);
+        }
+        libc::syscall(libc::SYS_close_range, keep + 1, u32::MAX, 0);
+        libc::chdir(c"/".as_ptr());
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
+        libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0);
+        // If the daemon dies where its descriptors do not: never seen, cheap.
+        libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL, 0, 0, 0);
+    }
+    // Each worker has its own limit of descriptors, and each open file takes one there.
+    crate::serve::node::allow_many_descriptors();
+}
+
+fn serve(channel: &OwnedFd) {
+    settle(channel);
+    name(c"nlmmap-spawner");
+    let mut receiver = Receiver::new();
+    loop {
+        let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        // SAFETY: one entry.
+        unsafe { libc::poll(&raw mut entry, 1, -1) };
+        match receiver.receive(channel.as_fd()) {
+            Ok(Some(packet)) => {
+                let order = (packet.head.op == op::SPAWN).then(|| Identity::ordered(&packet.bytes)).flatten();
+                let mut fds = packet.fds.into_iter();
+                if let (Some((who, which)), Some(worker)) = (order, fds.next()) {
+                    let mut take = |bit| if which & bit != 0 { fds.next() } else { None };
+                    let namespaces =
+                        Namespaces { net: take(enter::NET), pid: take(enter::PID), user: take(enter::USER) };
+                    spawn(channel, &worker, &who, &namespaces);
+                }
+            }
+            Ok(None) => return,
+            Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::EBADMSG) => {}
+            Err(_) => return,
+        }
+    }
+}
+
+fn failed(channel: &OwnedFd, what: &str, error: &io::Error) -> ! {
+    let head = Head { op: op::FAILED, error: error.raw_os_error().unwrap_or(libc::EIO), ..Head::default() };
+    let _ = wire::send(channel.as_fd(), &head, format!("{what}: {error}").as_bytes(), &[]);
+    exit(1)
+}
+
+/// Forks the child that enters the namespaces, whose child, in them, is the worker.
+fn spawn(ours: &OwnedFd, channel: &OwnedFd, who: &Identity, namespaces: &Namespaces) {
+    // SAFETY: this process has one thread.
+    match unsafe { fork() } {
+        Ok(ForkResult::Parent { .. }) => {}
+        Err(error) => {
+            let head = Head { op: op::FAILED, error: error as i32, ..Head::default() };
+            let _ = wire::send(channel.as_fd(), &head, format!("fork: {error}").as_bytes(), &[]);
+        }
+        Ok(ForkResult::Child) => {
+            sys_close(ours);
+            if let Err((what, error)) = enter::before_fork(namespaces) {
+                failed(channel, what, &error);
+            }
+            match fork_sibling() {
+                Ok(0) => work(channel, who, namespaces),
+                Ok(_) => exit(0),
+                Err(error) => failed(channel, "fork in its pid namespace", &error),
+            }
+        }
+    }
+}
+
+fn sys_close(fd: &OwnedFd) {
+    // The process ends without dropping it.
+    nlmmap_ring::sys::close(fd.as_raw_fd());
+}
+
+/// A fork whose child is the spawner's, not ours, so that it outlives us and dies with the spawner.
+fn fork_sibling() -> io::Result<libc::c_long> {
+    let mut arguments = [0u64; 8];
+    arguments[0] = libc::CLONE_PARENT as u64;
+    // SAFETY: `struct clone_args` of 64 bytes, the signal of its end being ours; without a stack the child goes on with a copy
+    // of this one, as after fork.
+    let pid = unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) };
+    if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
+}
+
+/// The worker's life.
+fn work(channel: &OwnedFd, who: &Identity, namespaces: &Namespaces) -> ! {
+    name(c"nlmmap-worker");
+    let started = channel.try_clone().and_then(Engine::new);
+    let mut engine = started.unwrap_or_else(|error| failed(channel, "starting", &error));
+    if let Err((what, error)) = enter::after_fork(who, namespaces.user.as_ref()) {
+        failed(channel, what, &error);
+    }
+    if namespaces.user.is_none() && who.caps >> CAP_SYS_ADMIN & 1 != 0 {
+        engine.name_processes_of(who.uids[0], who.gids[0]);
+    }
+    // What is left in the table: the channel and the epoll descriptor of the engine.
+    for fd in [Some(channel), namespaces.net.as_ref(), namespaces.pid.as_ref(), namespaces.user.as_ref()] {
+        fd.into_iter().for_each(sys_close);
+    }
+    if wire::send_waiting(engine.channel(), &Head { op: op::HELLO, ..Head::default() }, &[], &[]).is_ok() {
+        engine.run();
+    }
+    exit(0)
+}

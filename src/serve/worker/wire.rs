@@ -1,0 +1,235 @@
+//! What front and workers say to each other: packets of a head, bytes and descriptors, over a `SOCK_SEQPACKET` pair.
+//!
+//! Front to worker: a request, whose `id` its answer repeats. Worker to front: answers, and [`op::READY`] once for each request
+//! that asked to be told ([`flag::WATCH`]). Neither believes the other: a worker may be in its client's hands.
+
+use std::io::{IoSlice, IoSliceMut};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
+
+use nix::errno::Errno as Os;
+use nix::fcntl::{FcntlArg, fcntl};
+use nix::sys::socket::{AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{recvmsg, sendmsg, setsockopt, socketpair, sockopt};
+
+use crate::serve::abi::{self, Words};
+
+/// What a packet is about.
+pub mod op {
+    /// A new open file: makes its socket. Bytes: `abi::Socket`; `value` 1 for a character device; descriptors: ring memory,
+    /// shared state.
+    pub const SOCKET: u32 = 1;
+    /// `value` is the ioctl's number; bytes are its argument; for `MEMORY` a descriptor.
+    pub const IOCTL: u32 = 2;
+    /// Bytes are an `abi::Send` and the message.
+    pub const WRITE: u32 = 3;
+    /// `value` is the room; never waits.
+    pub const READ: u32 = 4;
+    /// Answer: `value` holds the events.
+    pub const POLL: u32 = 5;
+    pub const CLOSE: u32 = 6;
+    /// The open file goes elsewhere. Answer: bytes are its `Luggage`, the descriptor is its socket.
+    pub const EVICT: u32 = 7;
+    /// The other half. Descriptors: socket, ring memory, shared state.
+    pub const ADOPT: u32 = 8;
+    /// The request with the id `value` shall come to an end.
+    pub const CANCEL: u32 = 9;
+    /// Answered at once: the worker lives.
+    pub const PING: u32 = 10;
+    /// To the spawner. Bytes: `enter::Order`; descriptors: the channel, then namespaces.
+    pub const SPAWN: u32 = 11;
+    /// The first packet of a worker.
+    pub const HELLO: u32 = 100;
+    /// Instead of it: why there is none. Bytes are words.
+    pub const FAILED: u32 = 101;
+    pub const ANSWER: u32 = 102;
+    /// Something can be read, or an error is pending, on `handle`.
+    pub const READY: u32 = 103;
+}
+
+/// Bits of [`Head::flags`].
+pub mod flag {
+    /// When the answer is that there is nothing: send [`super::op::READY`] once there is.
+    pub const WATCH: u32 = 1;
+    /// The bytes lie in a memfd, the last descriptor.
+    pub const APART: u32 = 2;
+}
+
+/// The fixed part of a packet.
+#[derive(Clone, Copy, Debug, Default)]
+#[repr(C)]
+pub struct Head {
+    pub op: u32,
+    /// An errno, or 0.
+    pub error: i32,
+    pub flags: u32,
+    /// The client's process id, where the client is; 0 when it is not to be named.
+    pub pid: u32,
+    pub id: u64,
+    pub handle: u64,
+    pub value: u64,
+}
+
+// SAFETY: integers without padding (four of 4 bytes, three of 8).
+unsafe impl Words for Head {}
+
+/// Longer bytes travel in a memfd: a packet is one piece of kernel memory.
+const INLINE: usize = 32 << 10;
+/// The most bytes of a packet.
+const MOST: usize = 2 << 20;
+/// The most descriptors of a packet.
+const FDS: usize = 4;
+/// What a channel's buffer holds.
+const BUFFER: usize = 1 << 20;
+
+/// A packet that came.
+#[derive(Debug)]
+pub struct Packet {
+    pub head: Head,
+    pub bytes: Vec<u8>,
+    pub fds: Vec<OwnedFd>,
+    /// The sender's process id, where the receiver asked for it.
+    pub pid: i32,
+}
+
+/// Two ends of a channel. Ends do not block.
+pub fn channel() -> Result<(OwnedFd, OwnedFd), Os> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let (front, back) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags)?;
+    for end in [&front, &back] {
+        // Fails without CAP_NET_ADMIN: then fewer packets fit, and more are queued on our side.
+        let _ = setsockopt(end, sockopt::SndBufForce, &BUFFER);
+    }
+    Ok((front, back))
+}
+
+/// Asks for [`Packet::pid`].
+pub fn tell_pid(channel: &OwnedFd) -> Result<(), Os> {
+    setsockopt(channel, sockopt::PassCred, &true)
+}
+
+/// Sends a packet, without waiting.
+pub fn send(channel: BorrowedFd<'_>, head: &Head, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Os> {
+    let mut head = *head;
+    let mut raw: Vec<i32> = fds.iter().map(AsRawFd::as_raw_fd).collect();
+    let (apart, bytes) = if bytes.len() > INLINE {
+        let file = std::fs::File::from(crate::serve::memory::new()?);
+        file.write_all_at(bytes, 0).map_err(|error| Os::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        head.flags |= flag::APART;
+        raw.push(file.as_raw_fd());
+        (Some(file), &[][..])
+    } else {
+        (None, bytes)
+    };
+    let parts = [IoSlice::new(abi::bytes(&head)), IoSlice::new(bytes)];
+    let rights = [ControlMessage::ScmRights(&raw)];
+    let control = if raw.is_empty() { &[][..] } else { &rights[..] };
+    let flags = MsgFlags::MSG_NOSIGNAL | MsgFlags::MSG_DONTWAIT;
+    let sent = loop {
+        match sendmsg::<()>(channel.as_raw_fd(), &parts, control, flags, None) {
+            Err(Os::EINTR) => {}
+            sent => break sent,
+        }
+    };
+    drop(apart);
+    sent.map(drop)
+}
+
+/// A place for one packet.
+pub struct Receiver {
+    buffer: Vec<u8>,
+    control: Vec<u8>,
+}
+
+impl Receiver {
+    pub fn new() -> Receiver {
+        let control = nix::cmsg_space!([i32; FDS], nix::libc::ucred);
+        Receiver { buffer: vec![0; size_of::<Head>() + INLINE], control }
+    }
+
+    /// Takes the next packet; none at the end of the channel. `EAGAIN` when there is none yet, `EBADMSG` for one that is not as
+    /// it should be.
+    pub fn receive(&mut self, channel: BorrowedFd<'_>) -> Result<Option<Packet>, Os> {
+        let mut parts = [IoSliceMut::new(&mut self.buffer)];
+        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
+        let message = recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut self.control), flags)?;
+        let (len, truncated) = (message.bytes, message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC));
+        let (mut fds, mut pid) = (Vec::new(), 0);
+        for entry in message.cmsgs()? {
+            match entry {
+                ControlMessageOwned::ScmRights(numbers) => {
+                    // SAFETY: the kernel has just put them into our table, for us alone.
+                    fds.extend(numbers.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
+                }
+                ControlMessageOwned::ScmCredentials(sender) => pid = sender.pid(),
+                _ => {}
+            }
+        }
+        if len == 0 {
+            return Ok(None);
+        }
+        let packet = self.buffer.get(..len).unwrap_or_default();
+        let (head, bytes) = packet.split_at_checked(size_of::<Head>()).ok_or(Os::EBADMSG)?;
+        let head: Head = abi::read(head).ok_or(Os::EBADMSG)?;
+        if truncated {
+            return Err(Os::EBADMSG);
+        }
+        let bytes = if head.flags & flag::APART == 0 {
+            bytes.to_vec()
+        } else {
+            let file = fds.pop().ok_or(Os::EBADMSG)?;
+            // Anything but a memfd might make us wait.
+            fcntl(&file, FcntlArg::F_GET_SEALS).map_err(|_| Os::EBADMSG)?;
+            let file = std::fs::File::from(file);
+            let len = file.metadata().map_or(usize::MAX, |there| there.len() as usize);
+            let mut bytes = vec![0; if len > MOST { return Err(Os::EBADMSG) } else { len }];
+            file.read_exact_at(&mut bytes, 0).map_err(|_| Os::EBADMSG)?;
+            bytes
+        };
+        Ok(Some(Packet { head, bytes, fds, pid }))
+    }
+}
+
+/// Sends, and waits until there is room: for a worker, whose front always reads on.
+pub fn send_waiting(channel: &OwnedFd, head: &Head, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Os> {
+    loop {
+        match send(channel.as_fd(), head, bytes, fds) {
+            Err(Os::EAGAIN) => {
+                let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
+                // SAFETY: one entry.
+                unsafe { libc::poll(&raw mut entry, 1, -1) };
+            }
+            done => return done,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn packets_arrive_as_they_were_sent() {
+        let (front, back) = channel().unwrap();
+        tell_pid(&front).unwrap();
+        let mut receiver = Receiver::new();
+        assert_eq!(receiver.receive(front.as_fd()).err(), Some(Os::EAGAIN));
+        for len in [0, 1, INLINE, INLINE + 1, 1 << 20] {
+            let bytes: Vec<u8> = (0..len).map(|i| (i % 251) as u8).collect();
+            let head = Head { op: op::WRITE, id: 7, handle: len as u64, ..Head::default() };
+            send(back.as_fd(), &head, &bytes, &[front.as_fd(), back.as_fd()]).unwrap();
+            let packet = receiver.receive(front.as_fd()).unwrap().unwrap();
+            assert_eq!((packet.head.id, packet.head.handle, packet.fds.len()), (7, len as u64, 2));
+            assert_eq!(packet.bytes, bytes);
+            assert_eq!(packet.pid.cast_unsigned(), std::process::id());
+        }
+        // Not a memfd, although it says so; and too short for a head.
+        let head = Head { flags: flag::APART, ..Head::default() };
+        send(back.as_fd(), &head, &[], &[front.as_fd()]).unwrap();
+        assert_eq!(receiver.receive(front.as_fd()).err(), Some(Os::EBADMSG));
+        nix::unistd::write(&back, &[1, 2, 3]).unwrap();
+        assert_eq!(receiver.receive(front.as_fd()).err(), Some(Os::EBADMSG));
+        drop(back);
+        assert!(receiver.receive(front.as_fd()).unwrap().is_none());
+    }
+}

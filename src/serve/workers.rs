@@ -1,0 +1,557 @@
+//! The workers, seen from the front: which there are, what was asked of them, and that none of them can hold the front up.
+//!
+//! A request is a packet and what shall happen with its answer. Packets that find no room are queued here, within bounds. One
+//! thread takes in what workers say; it waits for none of them. A worker that is silent although something was asked of it is
+//! pinged, and killed when it does not answer: it may be stopped, or in its client's hands.
+
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::thread::{self, JoinHandle};
+use std::time::{Duration, Instant};
+
+use cuse_rs::{Caller, Errno};
+use nix::errno::Errno as Os;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::time::TimeSpec;
+use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
+
+use super::caller::Place;
+use super::file::File;
+use super::worker::spawner::Spawner;
+use super::worker::wire::{self, Head, Packet, Receiver, op};
+
+/// Workers together, and of one user.
+const MOST: usize = 512;
+const MOST_OF_UID: usize = 64;
+/// A worker nobody uses is kept so long.
+const IDLE: Duration = Duration::from_secs(5);
+/// One that was asked something is heard of within this time, or else pinged; and then within that time, or else killed.
+const SILENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
+const TICK: Duration = Duration::from_secs(1);
+/// What is queued for one worker at most.
+const QUEUED: usize = 4096;
+const QUEUED_BYTES: usize = 8 << 20;
+/// Packets taken from one worker before the next has its turn.
+const PACKETS: usize = 64;
+
+const STOP: u64 = 0;
+const TIME: u64 = 1;
+const SPAWNER: u64 = 2;
+const FIRST: u64 = 16;
+
+/// What happens with an answer.
+pub type Then = Box<dyn FnOnce(Result<Packet, Errno>) + Send>;
+
+/// A request that could not be made: what it was for, and why.
+pub type Unasked = (Then, Errno);
+
+struct Out {
+    head: Head,
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+#[derive(Default)]
+struct Queue {
+    packets: VecDeque<Out>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+struct Asked {
+    /// The worker is gone: nothing is asked of it any more.
+    closed: bool,
+    requests: HashMap<u64, Then>,
+}
+
+struct Heard {
+    last: Instant,
+    pinged: bool,
+}
+
+/// A worker.
+pub struct Worker {
+    number: u64,
+    pub place: Place,
+    channel: OwnedFd,
+    asked: Mutex<Asked>,
+    queue: Mutex<Queue>,
+    heard: Mutex<Heard>,
+    /// Open files that live here, or are on their way. Raised under the table's lock only.
+    users: AtomicUsize,
+    idle_since: Mutex<Option<Instant>>,
+    process: OnceLock<OwnedFd>,
+}
+
+/// The right to live in a worker.
+pub struct Lodging {
+    pub worker: Arc<Worker>,
+    workers: Arc<Workers>,
+}
+
+impl Drop for Lodging {
+    fn drop(&mut self) {
+        if self.worker.users.fetch_sub(1, Ordering::AcqRel) == 1 {
+            *lock(&self.worker.idle_since) = Some(Instant::now());
+            self.workers.tick_on();
+        }
+    }
+}
+
+impl Lodging {
+    pub fn is_in(&self, number: u64) -> bool {
+        self.worker.number == number
+    }
+}
+
+#[derive(Default)]
+struct Table {
+    by_place: HashMap<Place, Arc<Worker>>,
+    by_number: HashMap<u64, Arc<Worker>>,
+}
+
+/// All workers, and all open files.
+pub struct Workers {
+    spawner: Spawner,
+    epoll: Epoll,
+    stop: EventFd,
+    timer: TimerFd,
+    ticking: AtomicBool,
+    table: Mutex<Table>,
+    files: RwLock<HashMap<u64, Arc<File>>>,
+    next: AtomicU64,
+    spawner_ended: AtomicBool,
+}
+
+/// The thread that listens; [`Listening::stop`] ends it and all workers.
+pub struct Listening {
+    workers: Arc<Workers>,
+    thread: Option<JoinHandle<()>>,
+}
+
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+const GONE: Errno = Errno::new(libc::ENOTCONN);
+
+impl Workers {
+    pub fn new(spawner: Spawner) -> io::Result<Arc<Workers>> {
+        let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
+        let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
+        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        epoll.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
+        epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIME))?;
+        epoll.add(spawner.channel(), EpollEvent::new(EpollFlags::EPOLLIN, SPAWNER))?;
+        Ok(Arc::new(Workers {
+            spawner,
+            epoll,
+            stop,
+            timer,
+            ticking: AtomicBool::new(false),
+            table: Mutex::default(),
+            files: RwLock::default(),
+            next: AtomicU64::new(FIRST),
+            spawner_ended: AtomicBool::new(false),
+        }))
+    }
+
+    /// Starts to listen. `lost` is called when workers can no longer be made.
+    pub fn start(self: &Arc<Workers>, lost: impl Fn() + Send + 'static) -> io::Result<Listening> {
+        let workers = self.clone();
+        let thread = thread::Builder::new().name("workers".into()).spawn(move || workers.listen(&lost))?;
+        Ok(Listening { workers: self.clone(), thread: Some(thread) })
+    }
+
+    /// A number that no request has had.
+    pub fn number(&self) -> u64 {
+        self.next.fetch_add(1, Ordering::Relaxed)
+    }
+
+    /// A file is open.
+    pub fn add(&self, file: &Arc<File>) {
+        self.files.write().unwrap_or_else(PoisonError::into_inner).insert(file.handle, file.clone());
+    }
+
+    /// A file is closed.
+    pub fn remove(&self, file: &File) {
+        self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&file.handle);
+    }
+
+    /// All open files.
+    pub fn files(&self) -> Vec<Arc<File>> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
+    }
+
+    fn find(&self, handle: u64) -> Option<Arc<File>> {
+        self.files.read().unwrap_or_else(PoisonError::into_inner).get(&handle).cloned()
+    }
+
+    /// A worker at this place, which the caller is in, and waits there for its answer.
+    ///
+    /// # Errors
+    /// `EAGAIN` when there are too many, and those of making one.
+    pub fn lodge(self: &Arc<Workers>, place: &Place, caller: &Caller) -> Result<Lodging, Errno> {
+        let mut table = lock(&self.table);
+        let worker = match table.by_place.get(place) {
+            Some(worker) => worker.clone(),
+            None => {
+                if table.is_full(place) {
+                    self.retire(&mut table, Duration::ZERO);
+                }
+                if table.is_full(place) {
+                    return Err(Errno::EAGAIN);
+                }
+                let worker = Arc::new(self.make(place, caller)?);
+                table.by_place.insert(place.clone(), worker.clone());
+                table.by_number.insert(worker.number, worker.clone());
+                worker
+            }
+        };
+        worker.users.fetch_add(1, Ordering::AcqRel);
+        *lock(&worker.idle_since) = None;
+        Ok(Lodging { worker, workers: self.clone() })
+    }
+
+    fn make(&self, place: &Place, caller: &Caller) -> Result<Worker, Errno> {
+        let os = |error: Os| Errno::new(error as i32);
+        let (front, back) = wire::channel().map_err(os)?;
+        wire::tell_pid(&front).map_err(os)?;
+        let namespaces = place.namespaces(caller)?;
+        self.spawner.order(&place.who, back.as_fd(), &namespaces).map_err(os)?;
+        let number = self.number();
+        self.epoll.add(&front, EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(os)?;
+        Ok(Worker {
+            number,
+            place: place.clone(),
+            channel: front,
+            asked: Mutex::default(),
+            queue: Mutex::default(),
+            heard: Mutex::new(Heard { last: Instant::now(), pinged: false }),
+            users: AtomicUsize::new(0),
+            idle_since: Mutex::new(None),
+            process: OnceLock::new(),
+        })
+    }
+
+    /// Sends workers home that nobody has used for `time`.
+    fn retire(&self, table: &mut Table, time: Duration) {
+        let idle: Vec<Arc<Worker>> = table.by_number.values().filter(|worker| worker.is_idle(time)).cloned().collect();
+        for worker in idle {
+            table.forget(&worker);
+            self.dismiss(&worker);
+        }
+    }
+
+    /// Nothing of this worker is listened to any more; it ends at the end of its channel.
+    fn dismiss(&self, worker: &Worker) {
+        let _ = self.epoll.delete(&worker.channel);
+        let _ = nix::sys::socket::shutdown(worker.channel.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+    }
+
+    /// From now on time is looked at, as long as there is a reason.
+    fn tick_on(&self) {
+        if !self.ticking.swap(true, Ordering::SeqCst) {
+            let tick = Expiration::OneShot(TimeSpec::from_duration(TICK));
+            let _ = self.timer.set(tick, TimerSetTimeFlags::empty());
+        }
+    }
+
+    fn tick(&self) {
+        let _ = self.timer.wait();
+        self.ticking.store(false, Ordering::SeqCst);
+        let mut table = lock(&self.table);
+        self.retire(&mut table, IDLE);
+        let workers: Vec<Arc<Worker>> = table.by_number.values().cloned().collect();
+        drop(table);
+        let mut reason = false;
+        for worker in workers {
+            reason |= lock(&worker.idle_since).is_some();
+            if !lock(&worker.asked).requests.is_empty() {
+                reason = true;
+                self.look_after(&worker);
+            }
+        }
+        if reason {
+            self.tick_on();
+        }
+    }
+
+    /// Something was asked of this worker, and is not answered yet.
+    fn look_after(&self, worker: &Worker) {
+        let mut heard = lock(&worker.heard);
+        let silent = heard.last.elapsed();
+        if heard.pinged && silent >= SILENCE + PATIENCE {
+            tracing::warn!(uid = worker.place.who.uids[1], "a worker does not answer: it is killed");
+            drop(heard);
+            worker.kill();
+        } else if !heard.pinged && silent >= SILENCE {
+            heard.pinged = true;
+            drop(heard);
+            let _ = wire::send(worker.channel.as_fd(), &Head { op: op::PING, ..Head::default() }, &[], &[]);
+        }
+    }
+
+    fn listen(&self, lost: &dyn Fn()) {
+        let mut events = [EpollEvent::empty(); 32];
+        let mut receiver = Receiver::new();
+        loop {
+            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
+                Ok(count) => count,
+                Err(Os::EINTR) => continue,
+                Err(error) => {
+                    tracing::error!(%error, "epoll_wait failed, workers are no longer heard");
+                    return lost();
+                }
+            };
+            for event in events.iter().take(count) {
+                match event.data() {
+                    STOP => return,
+                    TIME => self.tick(),
+                    SPAWNER => {
+                        let _ = self.epoll.delete(self.spawner.channel());
+                        self.spawner_ended.store(true, Ordering::Relaxed);
+                        lost();
+                    }
+                    number => {
+                        let worker = lock(&self.table).by_number.get(&number).cloned();
+                        if let Some(worker) = worker {
+                            self.hear(&worker, event.events(), &mut receiver);
+                        }
+                    }
+                }
+            }
+        }
+    }
+
+    /// Takes in what a worker says.
+    fn hear(&self, worker: &Worker, events: EpollFlags, receiver: &mut Receiver) {
+        if events.contains(EpollFlags::EPOLLOUT) {
+            worker.send_queued(&self.epoll);
+        }
+        for _ in 0..PACKETS {
+            match receiver.receive(worker.channel.as_fd()) {
+                Ok(Some(packet)) => {
+                    {
+                        let mut heard = lock(&worker.heard);
+                        heard.last = Instant::now();
+                        heard.pinged = false;
+                    }
+                    match packet.head.op {
+                        op::ANSWER => {
+                            let then = lock(&worker.asked).requests.remove(&packet.head.id);
+                            if let Some(then) = then {
+                                then(Ok(packet));
+                            }
+                        }
+                        op::READY => {
+                            if let Some(file) = self.find(packet.head.handle) {
+                                file.woken(worker.number, packet.head.value);
+                            }
+                        }
+                        op::HELLO => worker.introduce(packet.pid),
+                        op::FAILED if worker.process.get().is_none() => {
+                            let words = String::from_utf8_lossy(&packet.bytes).into_owned();
+                            let (who, error) = (&worker.place.who, packet.head.error);
+                            tracing::warn!(uid = who.uids[1], "no worker at a client's place: {words}");
+                            return self.buried(worker, Errno::new(if error > 0 { error } else { libc::EIO }));
+                        }
+                        _ => {}
+                    }
+                }
+                Err(Os::EAGAIN) => return,
+                Err(Os::EINTR) => {}
+                Ok(None) | Err(_) => {
+                    tracing::warn!(uid = worker.place.who.uids[1], "a worker has ended; its clients get ENOTCONN");
+                    worker.kill();
+                    return self.buried(worker, GONE);
+                }
+            }
+        }
+    }
+
+    /// A worker is no more.
+    fn buried(&self, worker: &Worker, errno: Errno) {
+        lock(&self.table).forget(worker);
+        self.dismiss(worker);
+        let asked = {
+            let mut asked = lock(&worker.asked);
+            asked.closed = true;
+            std::mem::take(&mut asked.requests)
+        };
+        *lock(&worker.queue) = Queue::default();
+        for file in self.files() {
+            file.lost(worker.number);
+        }
+        for then in asked.into_values() {
+            then(Err(errno));
+        }
+    }
+}
+
+impl Table {
+    fn is_full(&self, place: &Place) -> bool {
+        let uid = place.who.uids[1];
+        self.by_number.len() >= MOST
+            || self.by_number.values().filter(|worker| worker.place.who.uids[1] == uid).count() >= MOST_OF_UID
+    }
+
+    fn forget(&mut self, worker: &Worker) {
+        self.by_number.remove(&worker.number);
+        if self.by_place.get(&worker.place).is_some_and(|there| there.number == worker.number) {
+            self.by_place.remove(&worker.place);
+        }
+    }
+}
+
+impl Worker {
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    fn is_idle(&self, time: Duration) -> bool {
+        self.users.load(Ordering::Acquire) == 0
+            && lock(&self.idle_since).is_some_and(|since| since.elapsed() >= time)
+            && lock(&self.asked).requests.is_empty()
+    }
+
+    /// Asks something. Does not wait.
+    pub fn ask(
+        &self,
+        workers: &Workers,
+        head: Head,
+        bytes: Vec<u8>,
+        fds: Vec<OwnedFd>,
+        then: Then,
+    ) -> Result<(), Unasked> {
+        let id = head.id;
+        {
+            let mut asked = lock(&self.asked);
+            if asked.closed {
+                return Err((then, GONE));
+            }
+            if asked.requests.is_empty() {
+                // It had nothing to say until now.
+                lock(&self.heard).last = Instant::now();
+            }
+            asked.requests.insert(id, then);
+        }
+        workers.tick_on();
+        let must = !matches!(head.op, op::IOCTL | op::READ | op::WRITE | op::POLL);
+        match self.send(&workers.epoll, Out { head, bytes, fds }, must) {
+            Ok(()) => Ok(()),
+            // None: it is dead, and whoever buried it has answered.
+            Err(errno) => match lock(&self.asked).requests.remove(&id) {
+                Some(then) => Err((then, errno)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Says something that has no answer.
+    pub fn say(&self, workers: &Workers, head: Head) {
+        let _ = self.send(&workers.epoll, Out { head, bytes: Vec::new(), fds: Vec::new() }, false);
+    }
+
+    fn send(&self, epoll: &Epoll, out: Out, must: bool) -> Result<(), Errno> {
+        let mut queue = lock(&self.queue);
+        if queue.packets.is_empty() {
+            match self.send_now(&out) {
+                Ok(()) => return Ok(()),
+                Err(Os::EAGAIN | Os::ENOBUFS) => {}
+                // Its end is found, and told, by whoever listens.
+                Err(Os::EPIPE | Os::ECONNRESET) => return Ok(()),
+                Err(error) => return Err(Errno::new(error as i32)),
+            }
+            let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
+            let _ = epoll.modify(&self.channel, &mut EpollEvent::new(events, self.number));
+        }
+        if !must && (queue.packets.len() >= QUEUED || queue.bytes + out.bytes.len() > QUEUED_BYTES) {
+            return Err(Errno::ENOBUFS);
+        }
+        queue.bytes += out.bytes.len();
+        queue.packets.push_back(out);
+        Ok(())
+    }
+
+    fn send_now(&self, out: &Out) -> Result<(), Os> {
+        let fds: Vec<_> = out.fds.iter().map(AsFd::as_fd).collect();
+        wire::send(self.channel.as_fd(), &out.head, &out.bytes, &fds)
+    }
+
+    fn send_queued(&self, epoll: &Epoll) {
+        let mut queue = lock(&self.queue);
+        while let Some(out) = queue.packets.front() {
+            match self.send_now(out) {
+                Err(Os::EAGAIN | Os::ENOBUFS) => return,
+                // Sent, or never to be sent: the end of the channel is heard elsewhere.
+                _ => {
+                    let len = out.bytes.len();
+                    queue.bytes -= len;
+                    queue.packets.pop_front();
+                }
+            }
+        }
+        let _ = epoll.modify(&self.channel, &mut EpollEvent::new(EpollFlags::EPOLLIN, self.number));
+    }
+
+    /// Its process id, told by the kernel. That it is still its own is seen from the channel, which would have ended with it.
+    fn introduce(&self, pid: i32) {
+        // SAFETY: numbers only.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
+        if fd < 0 {
+            return;
+        }
+        // SAFETY: the kernel has just made it.
+        let process = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut entry = libc::pollfd { fd: self.channel.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: one entry, no waiting.
+        unsafe { libc::poll(&raw mut entry, 1, 0) };
+        if entry.revents & libc::POLLHUP == 0 {
+            let _ = self.process.set(process);
+        }
+    }
+
+    fn kill(&self) {
+        if let Some(process) = self.process.get() {
+            // SAFETY: a pidfd, a signal, no more.
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, 0, 0) };
+        } else {
+            let _ = nix::sys::socket::shutdown(self.channel.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        }
+    }
+}
+
+impl Listening {
+    /// Ends all workers, and waits for the thread and the spawner.
+    pub fn stop(mut self) {
+        self.end();
+    }
+
+    fn end(&mut self) {
+        let Some(thread) = self.thread.take() else {
+            return;
+        };
+        let _ = self.workers.stop.write(1);
+        let _ = thread.join();
+        let table = std::mem::take(&mut *lock(&self.workers.table));
+        for worker in table.by_number.values() {
+            self.workers.dismiss(worker);
+            let asked = std::mem::take(&mut lock(&worker.asked).requests);
+            drop(asked);
+        }
+        self.workers.spawner.end();
+        self.workers.files.write().unwrap_or_else(PoisonError::into_inner).clear();
+    }
+}
+
+impl Drop for Listening {
+    fn drop(&mut self) {
+        self.end();
+    }
+}
