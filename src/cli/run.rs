@@ -4,15 +4,18 @@ use std::env;
 use std::ffi::{CString, OsStr, OsString};
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 
 use clap::{Args, ValueEnum};
 use nix::errno::Errno;
 
+mod node;
+
 use super::complain;
 use crate::preload::{self, Library};
 use crate::program::{self, Program, Refusal, script, search, secure};
+use node::Node;
 
 /// Run a program with its netlink rings served from userspace.
 ///
@@ -35,6 +38,13 @@ pub struct Arguments {
     /// `info` writes one line when a ring socket is closed: frames, copies, overruns and system calls.
     #[arg(long, value_name = "LEVEL")]
     log: Option<Level>,
+
+    /// Make the program's netlink sockets on this device node (NLMMAP_DEVICE)
+    ///
+    /// The daemon behind the node (`nlmmap serve`) has the real sockets, and moves the frames; the program needs no
+    /// right but to open the node, and gets nothing through it that it could not have had itself.
+    #[arg(long, value_name = "PATH")]
+    device: Option<PathBuf>,
 
     /// Only say whether the program can be entered
     #[arg(long)]
@@ -69,6 +79,8 @@ Examples:
   nlmmap run -- ./collector -i eth0
   nlmmap run --log info -- ./collector      say at the end what went through the rings
   nlmmap run --check -- ./collector         can it be entered? which file is it in the end?
+  nlmmap run --device /dev/nlmmap -- ./collector
+                                            have its sockets from the daemon (nlmmap serve)
   sudo nlmmap run -- ./queue-tool           sudo outside: it would drop LD_PRELOAD inside
 
 What can be entered: dynamically linked programs (glibc or musl) of this machine's architecture, and scripts \
@@ -94,9 +106,11 @@ impl From<Refusal> for Failure {
 
 /// Returns only when the program was not started.
 pub fn main(arguments: Arguments) -> ExitCode {
-    let Failure(cause, cures, code) = match prepare(&arguments.command[0]) {
-        Ok((library, program)) if arguments.check => return describe(&library, &program),
-        Ok((library, program)) => become_program(&arguments, &library, &program),
+    let node = arguments.device.as_deref().map(node::check).transpose();
+    let prepared = node.and_then(|node| Ok((node, prepare(&arguments.command[0])?)));
+    let Failure(cause, cures, code) = match prepared {
+        Ok((node, (library, program))) if arguments.check => return describe(node.as_ref(), &library, &program),
+        Ok((node, (library, program))) => become_program(&arguments, node.as_ref(), &library, &program),
         Err(failure) => failure,
     };
     complain(&cause, &cures);
@@ -112,7 +126,7 @@ fn prepare(name: &OsStr) -> Result<(Library, Program), Failure> {
     Ok((library, program))
 }
 
-fn describe(library: &Library, program: &Program) -> ExitCode {
+fn describe(node: Option<&Node>, library: &Library, program: &Program) -> ExitCode {
     println!("{} can be entered", program.path.display());
     for script in &program.scripts {
         println!("  script   {}", script.display());
@@ -122,14 +136,17 @@ fn describe(library: &Library, program: &Program) -> ExitCode {
         println!("  linker   {}", linker.display());
     }
     println!("  library  {}", library.path.display());
+    if let Some(node) = node {
+        println!("  device   {} ({})", node.path.display(), node.kind);
+    }
     if let Some(note) = program.note {
         println!("  note     {note}");
     }
     ExitCode::SUCCESS
 }
 
-fn become_program(arguments: &Arguments, library: &Library, program: &Program) -> Failure {
-    let environment = environment(arguments, &library.path);
+fn become_program(arguments: &Arguments, node: Option<&Node>, library: &Library, program: &Program) -> Failure {
+    let environment = environment(arguments, node, &library.path);
     let error = execute(program, &arguments.command, &environment);
     let cause = format!("{}: cannot be started: {}", program.path.display(), io::Error::from(error));
     let cures = match error {
@@ -147,7 +164,7 @@ fn become_program(arguments: &Arguments, library: &Library, program: &Program) -
 }
 
 /// What the program finds in its environment: ours, with the library and its settings put in.
-fn environment(arguments: &Arguments, library: &Path) -> Vec<(OsString, OsString)> {
+fn environment(arguments: &Arguments, node: Option<&Node>, library: &Path) -> Vec<(OsString, OsString)> {
     let others = env::var_os("LD_PRELOAD");
     let mut set = vec![("LD_PRELOAD", preload::with_others(library, others.as_deref()))];
     if arguments.strict {
@@ -155,6 +172,9 @@ fn environment(arguments: &Arguments, library: &Path) -> Vec<(OsString, OsString
     }
     if let Some(level) = arguments.log {
         set.push(("NLMMAP_LOG", level.name().into()));
+    }
+    if let Some(node) = node {
+        set.push(("NLMMAP_DEVICE", node.path.clone().into_os_string()));
     }
     let kept = env::vars_os().filter(|(name, _)| set.iter().all(|(new, _)| name != new));
     kept.chain(set.iter().map(|(name, value)| ((*name).into(), value.clone()))).collect()

@@ -29,6 +29,9 @@ const OPTIONS: [(i32, i32); 10] = [
 /// More than this is not asked of the real socket's buffer, however large the ring.
 const MOST_BUFFER: usize = 32 << 20;
 
+/// Whatever a netlink socket may answer.
+const EVENTS: i16 =
+    libc::POLLIN | libc::POLLRDNORM | libc::POLLOUT | libc::POLLWRNORM | libc::POLLWRBAND | libc::POLLPRI;
 /// Instructions of a socket filter (`BPF_MAXINSNS`).
 const MOST_INSTRUCTIONS: usize = 4096;
 
@@ -161,7 +164,7 @@ impl Socket {
 
     /// What `poll` says of the socket itself.
     pub fn events(&self) -> i16 {
-        let mut entry = libc::pollfd { fd: self.raw(), events: libc::POLLIN | libc::POLLOUT, revents: 0 };
+        let mut entry = libc::pollfd { fd: self.raw(), events: EVENTS, revents: 0 };
         // SAFETY: one entry; no waiting.
         if unsafe { libc::poll(&raw mut entry, 1, 0) } < 0 { libc::POLLERR } else { entry.revents }
     }

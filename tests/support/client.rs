@@ -30,6 +30,7 @@ pub struct Client {
     setup: String,
     before_preload: Option<PathBuf>,
     after_preload: Option<PathBuf>,
+    device: Option<PathBuf>,
     may_lack: bool,
     limit: Duration,
 }
@@ -66,6 +67,7 @@ impl Client {
             setup: String::new(),
             before_preload: None,
             after_preload: None,
+            device: None,
             may_lack: false,
             limit: Duration::from_secs(60),
         }
@@ -119,6 +121,12 @@ impl Client {
         self
     }
 
+    /// By `nlmmap run --device`, with its sockets from this node.
+    pub fn through(mut self, node: PathBuf) -> Client {
+        self.device = Some(node);
+        self
+    }
+
     /// Only one mode makes sense.
     pub fn only(mut self, mode: Mode) -> Client {
         self.modes = vec![mode];
@@ -141,6 +149,14 @@ impl Client {
     fn command(&self, mode: Option<Mode>) -> Command {
         let mut client = vec!["env".to_string()];
         client.extend(self.env.iter().map(|(name, value)| format!("{name}={value}")));
+        if let (Some(node), Some(mode)) = (&self.device, mode) {
+            client.push(format!("NLMMAP_PRELOAD={}", preload().display()));
+            client.extend([env!("CARGO_BIN_EXE_nlmmap"), "run", "--device"].map(str::to_string));
+            client.push(node.display().to_string());
+            client.extend((mode == Mode::Strict).then(|| "--strict".to_string()));
+            client.push("--".to_string());
+            return self.in_namespace(client);
+        }
         if mode == Some(Mode::Strict) {
             client.push("NLMMAP_STRICT=1".to_string());
         }
@@ -153,6 +169,10 @@ impl Client {
         if !libraries.is_empty() {
             client.push(format!("LD_PRELOAD={}", libraries.join(":")));
         }
+        self.in_namespace(client)
+    }
+
+    fn in_namespace(&self, mut client: Vec<String>) -> Command {
         client.extend(self.program.iter().chain(&self.args).cloned());
         let mut command = Command::new("unshare");
         command.args(["--net", "sh", "-ec", &format!("{}\nexec \"$@\"", self.setup), "sh"]).args(client);

@@ -1,6 +1,6 @@
 //! What a fork child does with its copy of the tables, given to [`process`], which knows when.
 
-use crate::{fdtable, guard, process};
+use crate::{device, fdtable, guard, process};
 use nlmmap_ring::errno::Result;
 
 /// Says so, once or more.
@@ -8,6 +8,7 @@ pub fn announce() {
     process::on_fork(|pid| {
         guard::after_fork();
         fdtable::after_fork(pid);
+        device::table::after_fork();
     });
 }
 

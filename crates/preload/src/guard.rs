@@ -11,6 +11,7 @@
 //! | `Active` | not watched; the client is expected to call within a tick | `Off`/`Active` if it does, `Driving` if not |
 //! | `Driving` | watched for every message, which the thread moves at once | `Off` by a wait of ours |
 
+use crate::device;
 use crate::duty::{ACTIVE, ARMED, DRIVING, OFF};
 use crate::fdtable;
 use crate::found::{PTHREAD_CREATE, PTHREAD_DETACH};
@@ -381,6 +382,7 @@ pub fn move_away(fd: i32) {
                 local.orphan.store(copy, Ordering::Relaxed);
                 arm(local);
             }
+            None if device::table::move_orphan(fd, copy) => {}
             None => {
                 fdtable::close_private(copy);
                 return;

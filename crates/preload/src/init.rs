@@ -3,7 +3,7 @@
 //! 1. resolve every `next` name, here and nowhere else: a failed look-up inside a hook allocates, and an allocator whose own
 //!    calls lead back to us would never return
 //! 2. find the few C library functions we use ourselves
-//! 3. read `NLMMAP_STRICT` and `NLMMAP_LOG` from the environment, once
+//! 3. read `NLMMAP_STRICT`, `NLMMAP_LOG` and `NLMMAP_DEVICE` from the environment, once
 
 use crate::found::{PTHREAD_CREATE, PTHREAD_DETACH, TESTCANCEL};
 use crate::{fork, log, next};
@@ -67,6 +67,9 @@ extern "C" fn construct(_argc: c_int, _argv: *const *const c_char, env: *const *
     }
     if let Some(value) = variable(env, b"NLMMAP_LOG=") {
         log::set_level(value);
+    }
+    if let Some(value) = variable(env, b"NLMMAP_DEVICE=") {
+        crate::device::node::configure(value);
     }
 }
 

@@ -20,6 +20,8 @@
 //! | [`table`] | descriptor to endpoint, own numbers: data |
 //! | [`watch`] | the backing thread's epoll instance |
 //! | [`fdtable`] | the way in, and an endpoint's life |
+//! | [`rights`] | what this process may |
+//! | [`device`] | sockets that are endpoints of a device node |
 //! | [`guard`] | the backing thread: frames move while the client makes no calls |
 //! | [`fork`] | a fork child takes its copy over |
 //! | [`init`] | constructor: resolve, read the environment |
@@ -32,6 +34,7 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("the preload library knows x86-64 Linux only so far");
 
+pub mod device;
 pub mod duty;
 pub mod entry;
 pub mod fdtable;
@@ -43,6 +46,7 @@ pub mod local;
 pub mod log;
 pub mod next;
 pub mod process;
+pub mod rights;
 pub mod route;
 pub mod symbols;
 pub mod table;

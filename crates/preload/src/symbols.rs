@@ -33,6 +33,14 @@ pub type Ptr = *mut c_void;
 macro_rules! with_table {
     ($build:ident) => {
         $build! {
+            // sockets: those of a device node
+            socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int = socket;
+            bind(fd: c_int, name: Ptr, len: c_uint) -> c_int = bind;
+            connect(fd: c_int, name: Ptr, len: c_uint) -> c_int = connect;
+            getsockname(fd: c_int, name: Ptr, len: *mut c_uint) -> c_int = getsockname;
+            getpeername(fd: c_int, name: Ptr, len: *mut c_uint) -> c_int = getpeername;
+            shutdown(fd: c_int, how: c_int) -> c_int = shutdown;
+            ioctl(fd: c_int, number: c_ulong, argument: c_ulong) -> c_int = ioctl;
             // rings
             setsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: c_uint) -> c_int = setsockopt;
             getsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: *mut c_uint) -> c_int = getsockopt;

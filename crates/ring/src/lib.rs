@@ -26,6 +26,7 @@
 //! | [`rx`], [`tx`] | the two pumps |
 //! | [`readiness`] | what `poll` answers |
 //! | [`endpoint`] | one socket with its rings: what front ends speak to |
+//! | [`device_abi`] | the device node's ioctls, for those who serve them and those who make them |
 //! | [`sys`] | raw system calls |
 #![no_std]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
@@ -39,6 +40,7 @@ compile_error!("nlmmap supports 64-bit Linux only: the 32-bit time64 call names 
 
 pub mod abi;
 pub mod control;
+pub mod device_abi;
 pub mod endpoint;
 pub mod errno;
 pub mod geometry;

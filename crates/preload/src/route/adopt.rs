@@ -52,29 +52,6 @@ pub(super) fn set_ring(fd: i32, name: i32, value: *const u8, len: u32) -> Result
     adopt(fd, which, geometry)
 }
 
-/// Whether the kernel of 4.5 would have let this process set rings.
-pub(super) fn may_set_rings() -> bool {
-    let mut header = [0x2008_0522u32, 0];
-    let mut sets = [0u32; 6];
-    // SAFETY: capget version 3 reads a header of 8 bytes and writes two sets of 12 bytes.
-    let got =
-        unsafe { sys::call(Sysno::capget, [header.as_mut_ptr() as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0]) };
-    got.is_ok() && sets[0] & 1 << 12 != 0 && in_initial_user_namespace()
-}
-
-fn in_initial_user_namespace() -> bool {
-    let mut text = [0u8; 64];
-    let path = c"/proc/self/ns/user";
-    let args = [path.as_ptr() as usize, text.as_mut_ptr() as usize, text.len(), 0, 0, 0];
-    // SAFETY: a C string and a buffer of the stated length.
-    match unsafe { sys::call(Sysno::readlink, args) } {
-        // PROC_USER_INIT_INO
-        Ok(n) => text.get(..n) == Some(b"user:[4026531837]"),
-        // Without /proc nothing says otherwise.
-        Err(_) => true,
-    }
-}
-
 /// Reads the request as the kernel would: by a copy that can fail.
 fn request(value: *const u8, len: u32) -> Result<nl_mmap_req> {
     if (len as usize) < size_of::<nl_mmap_req>() {

@@ -1,0 +1,15 @@
+//! Programs of the socket interface through the device: `nlmmap run --device PATH`.
+//!
+//! The clients are those of the preload tests, and all their expectations hold.
+
+mod support;
+
+#[path = "through_device/clients.rs"]
+mod clients;
+#[path = "through_device/command.rs"]
+mod command;
+#[allow(dead_code, reason = "shared with device.rs, which uses the rest")]
+#[path = "device/daemon.rs"]
+mod daemon;
+#[path = "through_device/harness.rs"]
+mod harness;

@@ -1,0 +1,54 @@
+//! `nlmmap run --device` before the program starts, and the library when there is no node for it.
+
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::process::{Command, Output};
+
+use crate::daemon::{NLMMAP, Place, output};
+use crate::support::{Mode, client, preload};
+
+fn run(node: &std::path::Path, rest: &[&str]) -> Output {
+    let mut command = Command::new(NLMMAP);
+    command.args(["run", "--device"]).arg(node).args(rest).env("NLMMAP_PRELOAD", preload());
+    output(&mut command)
+}
+
+#[track_caller]
+fn refuses(node: &std::path::Path, cause: &str, cure: &str) {
+    let result = run(node, &["--", "true"]);
+    let text = String::from_utf8_lossy(&result.stderr).into_owned();
+    assert_eq!(result.status.code(), Some(126), "{text}");
+    assert!(text.contains(cause) && text.contains("cure: ") && text.contains(cure), "{text}");
+}
+
+#[test]
+fn a_node_that_cannot_be_used_is_refused_before_the_program_starts() {
+    let place = Place::new();
+    refuses(&place.path("none"), "no such node", "nlmmap serve");
+    let link = place.path("link");
+    symlink(place.path("none"), &link).expect("a link");
+    refuses(&link, "a link that leads nowhere", "start the daemon");
+    refuses(place.directory.path(), "a directory", "name the node inside it");
+    let file = place.path("file");
+    fs::write(&file, "").expect("a file");
+    refuses(&file, "not a node that nlmmap serves", "give the path");
+    let daemon = place.start();
+    let shown = run(&place.node(), &["--check", "--", "true"]);
+    let text = String::from_utf8_lossy(&shown.stdout).into_owned();
+    assert!(shown.status.success() && text.contains("  device   ") && text.contains(&place.name), "{text}");
+    assert_eq!(run(&place.node(), &["--", "sh", "-c", "exit 7"]).status.code(), Some(7));
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+#[test]
+fn a_program_without_its_node_is_told_as_without_netlink() {
+    let place = Place::new();
+    let gone = client("basic")
+        .env("NLMMAP_DEVICE", place.path("gone").display().to_string())
+        .log("warn")
+        .only(Mode::Default)
+        .run(Some(Mode::Default));
+    assert!(gone.stderr.contains("socket(0): Address family not supported by protocol"), "{}", gone.describe());
+    assert!(gone.stderr.contains("start the daemon (nlmmap serve)"), "{}", gone.describe());
+}
