@@ -127,8 +127,9 @@ macro_rules! hand_on {
             }
         )*
 
-        #[allow(non_upper_case_globals, reason = "one word for each C name")]
-        mod slot {
+        /// Where calls are handed on to, one word for each name; 0: to the kernel.
+        #[allow(non_upper_case_globals, missing_docs, reason = "one word for each C name")]
+        pub mod slot {
             use super::AtomicUsize;
             $(pub static $name: AtomicUsize = AtomicUsize::new(0);)*
         }

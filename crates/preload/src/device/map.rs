@@ -1,5 +1,6 @@
 //! `mmap` of an endpoint's rings: the node itself, or where it cannot be mapped a memfd that the daemon takes as well.
 
+use super::chain::beyond;
 use super::request;
 use super::table::Dev;
 use crate::fdtable;
@@ -59,7 +60,7 @@ unsafe fn map_as(
     // A private copy could never release a frame.
     let flags = flags & !MAP_TYPE | MAP_SHARED;
     // SAFETY: the client's duty for a fixed address.
-    let at = unsafe { next::mmap(addr, whole, prot, flags, file, 0) };
+    let at = unsafe { beyond::mmap(addr, whole, prot, flags, file, 0) };
     if at == FAILED {
         return Err(next::errno());
     }
@@ -94,21 +95,60 @@ fn memory(dev: &Dev, fd: c_int, len: usize) -> Result<c_int> {
 
 /// `mmap` of a descriptor that is no ring socket of this process.
 pub unsafe fn mmap(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, off: c_long) -> Ptr {
-    let Some(dev) = super::enter(fd) else {
+    match super::table::find(fd) {
         // SAFETY: handed on as it came.
-        return unsafe { next::mmap(addr, len, prot, flags, fd, off) };
-    };
+        None => unsafe { beyond::mmap(addr, len, prot, flags, fd, off) },
+        // SAFETY: the caller's duty.
+        Some(dev) => unsafe { serve(dev, addr, len, prot, flags, fd, off) },
+    }
+}
+
+unsafe fn serve(dev: &Dev, addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, off: c_long) -> Ptr {
     // SAFETY: the caller's duty.
     match unsafe { map_rings(dev, fd, addr, len, prot, flags, off) } {
         Ok(at) => at,
         Err(super::GONE) => {
             super::table::remove(fd);
             // SAFETY: handed on as it came.
-            unsafe { next::mmap(addr, len, prot, flags, fd, off) }
+            unsafe { beyond::mmap(addr, len, prot, flags, fd, off) }
         }
         Err(e) => {
             set_errno(e);
             FAILED
         }
     }
+}
+
+pub unsafe fn mmap64(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, off: c_long) -> Ptr {
+    // SAFETY: the same function on a 64-bit machine.
+    unsafe { mmap(addr, len, prot, flags, fd, off) }
+}
+
+pub unsafe fn munmap(addr: Ptr, len: usize) -> c_int {
+    // SAFETY: handed on as it came.
+    let result = unsafe { beyond::munmap(addr, len) };
+    if result == 0 {
+        super::table::unmapped(addr as usize, len);
+    }
+    result
+}
+
+pub unsafe fn msync(addr: Ptr, len: usize, flags: c_int) -> c_int {
+    const MS_SYNC: c_int = 4;
+    if flags & MS_SYNC != 0 && super::table::covers(addr as usize) {
+        // A socket has nothing to be synchronized with.
+        set_errno(Errno::INVAL);
+        return -1;
+    }
+    // SAFETY: handed on as it came.
+    unsafe { beyond::msync(addr, len, flags) }
+}
+
+pub unsafe fn mremap(addr: Ptr, old: usize, len: usize, flags: c_int, to: Ptr) -> Ptr {
+    // SAFETY: handed on as it came.
+    let at = unsafe { beyond::mremap(addr, old, len, flags, to) };
+    if at != FAILED && super::table::covers(addr as usize) {
+        super::table::moved(addr as usize, old, at as usize, len);
+    }
+    at
 }

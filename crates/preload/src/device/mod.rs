@@ -4,11 +4,13 @@
 //! open file: `poll`, `select`, `epoll`, `dup`, `fork`, `fcntl` and `close` are the node's own, and nothing in this process
 //! moves a frame. What a file does not have, the socket calls, are ioctls here.
 //!
-//! Each function here has the name and signature of its hook and stands where the hook handed on to `next`: a descriptor
-//! that is an endpoint of the device is served, any other is handed on. Without the variable that costs one load.
+//! Each function here has the name and signature of its hook, and stands in the chain between the hook and the next object:
+//! a descriptor that is an endpoint of the device is served, any other is handed on. Without the variable nothing of this is
+//! in the chain, and costs nothing.
 //!
 //! | module | promise |
 //! | --- | --- |
+//! | [`chain`] | stands behind the hooks, and hands on |
 //! | [`table`] | which descriptors are endpoints, and where their rings are mapped |
 //! | [`node`] | opening the node, and knowing its files again |
 //! | [`request`] | one ioctl, and memory for its argument |
@@ -16,12 +18,15 @@
 //! | [`options`] | socket options, the rings among them |
 //! | [`send`], [`receive`] | messages |
 //! | [`map`] | the client's view of the rings |
+//! | [`descriptors`] | `close`, `dup` and the like |
 #![allow(missing_docs, reason = "the names and duties of C functions that every manual documents")]
 #![allow(
     clippy::missing_safety_doc,
     reason = "the duties are those of the C function of the same name, as the module says"
 )]
 
+pub mod chain;
+pub mod descriptors;
 pub mod map;
 pub mod names;
 pub mod node;
@@ -33,24 +38,14 @@ pub mod table;
 
 use crate::next::{errno, set_errno};
 use core::ffi::c_int;
-use core::sync::atomic::{AtomicBool, Ordering};
 use nlmmap_ring::errno::{Errno, Result};
 use table::Dev;
-
-/// Whether this process has its netlink sockets from a device.
-pub(crate) static ACTIVE: AtomicBool = AtomicBool::new(false);
-
-/// The endpoint of a descriptor, if it is one.
-#[inline(always)]
-pub(crate) fn enter(fd: c_int) -> Option<&'static Dev> {
-    if ACTIVE.load(Ordering::Relaxed) { table::find(fd) } else { None }
-}
 
 /// The endpoint of a descriptor that came from elsewhere (`exec`, `SCM_RIGHTS`): asked after a socket call on it has failed,
 /// and only if for the reason that it is no socket, so that others pay nothing.
 #[cold]
 pub(crate) fn late(fd: c_int) -> Option<&'static Dev> {
-    if !ACTIVE.load(Ordering::Relaxed) || errno() != Errno::NOTSOCK {
+    if errno() != Errno::NOTSOCK {
         return None;
     }
     let found = node::recognize(fd);
@@ -82,7 +77,7 @@ pub(crate) fn answer(fd: c_int, result: Result<usize>) -> Option<isize> {
 macro_rules! device_or_next {
     ($fd:expr, $serve:expr, $next:expr) => {{
         let serve = $serve;
-        if let Some(dev) = $crate::device::enter($fd) {
+        if let Some(dev) = $crate::device::table::find($fd) {
             let saved = $crate::next::errno();
             if let Some(answer) = $crate::device::answer($fd, serve(dev)) {
                 if answer >= 0 {

@@ -1,5 +1,6 @@
 //! `bind`, `connect`, `getsockname`, `getpeername`, `ioctl`: addresses, and what sockets answer for their interfaces.
 
+use super::chain::beyond;
 use super::table::Dev;
 use super::{device_or_next, request};
 use crate::next;
@@ -39,7 +40,7 @@ pub unsafe fn bind(fd: c_int, name: Ptr, len: c_uint) -> c_int {
         fd,
         |_: &Dev| request::with(fd, abi::BIND, &mut netlink_address(name, len)?),
         // SAFETY: handed on as it came.
-        unsafe { next::bind(fd, name, len) }
+        unsafe { beyond::bind(fd, name, len) }
     )
 }
 
@@ -57,7 +58,7 @@ pub unsafe fn connect(fd: c_int, name: Ptr, len: c_uint) -> c_int {
             request::with(fd, abi::CONNECT, &mut to)
         },
         // SAFETY: handed on as it came.
-        unsafe { next::connect(fd, name, len) }
+        unsafe { beyond::connect(fd, name, len) }
     )
 }
 
@@ -86,7 +87,7 @@ pub unsafe fn getsockname(fd: c_int, name: Ptr, len: *mut c_uint) -> c_int {
         // SAFETY: the caller's duty.
         |_: &Dev| unsafe { name_to(fd, abi::GETSOCKNAME, name, len) },
         // SAFETY: handed on as it came.
-        unsafe { next::getsockname(fd, name, len) }
+        unsafe { beyond::getsockname(fd, name, len) }
     )
 }
 
@@ -96,7 +97,7 @@ pub unsafe fn getpeername(fd: c_int, name: Ptr, len: *mut c_uint) -> c_int {
         // SAFETY: the caller's duty.
         |_: &Dev| unsafe { name_to(fd, abi::GETPEERNAME, name, len) },
         // SAFETY: handed on as it came.
-        unsafe { next::getpeername(fd, name, len) }
+        unsafe { beyond::getpeername(fd, name, len) }
     )
 }
 
@@ -125,7 +126,7 @@ unsafe fn socket_ioctl(number: c_ulong, argument: c_ulong) -> Option<Result<usiz
 }
 
 pub unsafe fn ioctl(fd: c_int, number: c_ulong, argument: c_ulong) -> c_int {
-    if super::enter(fd).is_some()
+    if super::table::find(fd).is_some()
         // SAFETY: the caller's duty.
         && let Some(answer) = unsafe { socket_ioctl(number, argument) }
     {
@@ -138,5 +139,5 @@ pub unsafe fn ioctl(fd: c_int, number: c_ulong, argument: c_ulong) -> c_int {
         };
     }
     // SAFETY: handed on as it came.
-    unsafe { next::ioctl(fd, number, argument) }
+    unsafe { beyond::ioctl(fd, number, argument) }
 }

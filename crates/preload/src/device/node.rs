@@ -1,8 +1,9 @@
 //! The node: opening it for `socket`, and knowing its files again.
 
+use super::chain::beyond;
 use super::request;
 use super::table::{self, Dev};
-use super::{ACTIVE, device_or_next};
+use super::{chain, device_or_next};
 use crate::found;
 use crate::log::{info, warning};
 use crate::{next, process};
@@ -46,7 +47,7 @@ pub fn configure(path: &[u8]) {
         warning!("NLMMAP_DEVICE is not used: no page that tells a fork, errno {} (Linux 4.14 has it)", e.0);
         return;
     }
-    ACTIVE.store(true, Ordering::Release);
+    chain::join();
 }
 
 fn path() -> [u8; 1024] {
@@ -158,9 +159,9 @@ fn refused(error: Errno, path: &str) -> Errno {
 }
 
 pub unsafe fn socket(domain: c_int, kind: c_int, protocol: c_int) -> c_int {
-    if domain != c_int::from(AF_NETLINK) || !ACTIVE.load(Ordering::Relaxed) || process::is_vfork_child() {
+    if domain != c_int::from(AF_NETLINK) || process::is_vfork_child() {
         // SAFETY: handed on as it came.
-        return unsafe { next::socket(domain, kind, protocol) };
+        return unsafe { beyond::socket(domain, kind, protocol) };
     }
     let saved = next::errno();
     match open(kind, protocol) {
@@ -212,6 +213,6 @@ pub unsafe fn shutdown(fd: c_int, how: c_int) -> c_int {
         fd,
         |_: &Dev| Err::<usize, _>(Errno::OPNOTSUPP),
         // SAFETY: handed on as it came.
-        unsafe { next::shutdown(fd, how) }
+        unsafe { beyond::shutdown(fd, how) }
     )
 }

@@ -1,11 +1,11 @@
 //! `setsockopt`, `getsockopt`, and the rings.
 
+use super::chain::beyond;
 use super::device_or_next;
 use super::request::{self, Buffer};
 use super::table::Dev;
 use crate::found;
 use crate::log::info;
-use crate::next;
 use crate::rights::may_set_rings;
 use crate::symbols::Ptr;
 use core::ffi::{c_int, c_uint};
@@ -88,28 +88,8 @@ pub unsafe fn setsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: 
         fd,
         |dev: &Dev| set(fd, dev, level, name, value, len),
         // SAFETY: handed on as it came.
-        unsafe { next::setsockopt(fd, level, name, value, len) }
+        unsafe { beyond::setsockopt(fd, level, name, value, len) }
     )
-}
-
-/// A ring request: `None` for a descriptor that is no endpoint of the device.
-pub fn set_ring(fd: c_int, name: c_int, value: Ptr, len: c_uint) -> Option<c_int> {
-    let saved = next::errno();
-    let dev = match super::enter(fd) {
-        Some(dev) => dev,
-        None => {
-            // Asked here of a number that the kernel has not been asked about yet.
-            if !super::ACTIVE.load(Ordering::Relaxed) || sys::cookie(fd) != Err(Errno::NOTSOCK) {
-                return None;
-            }
-            super::node::recognize(fd)?
-        }
-    };
-    let answer = super::answer(fd, set(fd, dev, SOL_NETLINK, name, value, len))? as c_int;
-    if answer == 0 {
-        next::set_errno(saved);
-    }
-    Some(answer)
 }
 
 fn get(fd: c_int, level: c_int, name: c_int, value: Ptr, len: *mut c_uint) -> Result<usize> {
@@ -138,7 +118,7 @@ pub unsafe fn getsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: 
         fd,
         |_: &Dev| get(fd, level, name, value, len),
         // SAFETY: handed on as it came.
-        unsafe { next::getsockopt(fd, level, name, value, len) }
+        unsafe { beyond::getsockopt(fd, level, name, value, len) }
     )
 }
 

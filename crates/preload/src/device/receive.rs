@@ -1,5 +1,6 @@
 //! `recv` and its kin: messages that are in no frame, with sender and ancillary data.
 
+use super::chain::beyond;
 use super::device_or_next;
 use super::options::time_limit;
 use super::request::Buffer;
@@ -247,7 +248,7 @@ pub unsafe fn recv(fd: c_int, buf: Ptr, len: usize, flags: c_int) -> isize {
         // SAFETY: the caller's duty.
         |_: &Dev| unsafe { into_buffer(fd, buf, len, flags, NOBODY, core::ptr::null_mut()) },
         // SAFETY: handed on as it came.
-        unsafe { next::recv(fd, buf, len, flags) }
+        unsafe { beyond::recv(fd, buf, len, flags) }
     )
 }
 
@@ -257,7 +258,7 @@ pub unsafe fn recvfrom(fd: c_int, buf: Ptr, len: usize, flags: c_int, name: Ptr,
         // SAFETY: the caller's duty.
         |_: &Dev| unsafe { into_buffer(fd, buf, len, flags, name, namelen) },
         // SAFETY: handed on as it came.
-        unsafe { next::recvfrom(fd, buf, len, flags, name, namelen) }
+        unsafe { beyond::recvfrom(fd, buf, len, flags, name, namelen) }
     )
 }
 
@@ -267,7 +268,7 @@ pub unsafe fn read(fd: c_int, buf: Ptr, len: usize) -> isize {
         // SAFETY: the caller's duty.
         |_: &Dev| unsafe { into_buffer(fd, buf, len, 0, NOBODY, core::ptr::null_mut()) },
         // SAFETY: handed on as it came.
-        unsafe { next::read(fd, buf, len) }
+        unsafe { beyond::read(fd, buf, len) }
     )
 }
 
@@ -281,7 +282,7 @@ pub unsafe fn readv(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
             unsafe { receive(fd, &mut msg, 0) }
         },
         // SAFETY: handed on as it came.
-        unsafe { next::readv(fd, iov, nr) }
+        unsafe { beyond::readv(fd, iov, nr) }
     )
 }
 
@@ -291,7 +292,7 @@ pub unsafe fn recvmsg(fd: c_int, msg: *mut MsgHdr, flags: c_int) -> isize {
         // SAFETY: the caller's duty.
         |_: &Dev| unsafe { into_header(fd, msg, flags) },
         // SAFETY: handed on as it came.
-        unsafe { next::recvmsg(fd, msg, flags) }
+        unsafe { beyond::recvmsg(fd, msg, flags) }
     )
 }
 
@@ -318,7 +319,7 @@ pub unsafe fn recvmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int, 
         // SAFETY: the caller's duty.
         |_: &Dev| unsafe { many(fd, msgs, nr, flags, limit) },
         // SAFETY: handed on as it came.
-        unsafe { next::recvmmsg(fd, msgs, nr, flags, limit) }
+        unsafe { beyond::recvmmsg(fd, msgs, nr, flags, limit) }
     )
 }
 

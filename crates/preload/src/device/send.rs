@@ -1,5 +1,6 @@
 //! `send` and its kin. A send with exactly one vector whose base is NULL, on an endpoint with a TX ring, is a kick.
 
+use super::chain::beyond;
 use super::device_or_next;
 use super::names::netlink_address;
 use super::options::time_limit;
@@ -219,7 +220,7 @@ pub unsafe fn send(fd: c_int, buf: Ptr, len: usize, flags: c_int) -> isize {
         // SAFETY: the caller's duty.
         |dev: &Dev| unsafe { from_buffer(fd, dev, buf, len, flags, NOBODY, 0) },
         // SAFETY: handed on as it came.
-        unsafe { next::send(fd, buf, len, flags) }
+        unsafe { beyond::send(fd, buf, len, flags) }
     )
 }
 
@@ -229,7 +230,7 @@ pub unsafe fn sendto(fd: c_int, buf: Ptr, len: usize, flags: c_int, name: Ptr, n
         // SAFETY: the caller's duty.
         |dev: &Dev| unsafe { from_buffer(fd, dev, buf, len, flags, name, namelen) },
         // SAFETY: handed on as it came.
-        unsafe { next::sendto(fd, buf, len, flags, name, namelen) }
+        unsafe { beyond::sendto(fd, buf, len, flags, name, namelen) }
     )
 }
 
@@ -239,7 +240,7 @@ pub unsafe fn write(fd: c_int, buf: Ptr, len: usize) -> isize {
         // SAFETY: the caller's duty.
         |dev: &Dev| unsafe { from_buffer(fd, dev, buf, len, 0, NOBODY, 0) },
         // SAFETY: handed on as it came.
-        unsafe { next::write(fd, buf, len) }
+        unsafe { beyond::write(fd, buf, len) }
     )
 }
 
@@ -253,7 +254,7 @@ pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
             unsafe { send_message(fd, dev, &msg, 0) }
         },
         // SAFETY: handed on as it came.
-        unsafe { next::writev(fd, iov, nr) }
+        unsafe { beyond::writev(fd, iov, nr) }
     )
 }
 
@@ -273,7 +274,7 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const MsgHdr, flags: c_int) -> isize {
         // SAFETY: the caller's duty.
         |dev: &Dev| unsafe { from_header(fd, dev, msg, flags) },
         // SAFETY: handed on as it came.
-        unsafe { next::sendmsg(fd, msg, flags) }
+        unsafe { beyond::sendmsg(fd, msg, flags) }
     )
 }
 
@@ -296,6 +297,6 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int) 
             Ok(done)
         },
         // SAFETY: handed on as it came.
-        unsafe { next::sendmmsg(fd, msgs, nr, flags) }
+        unsafe { beyond::sendmmsg(fd, msgs, nr, flags) }
     )
 }

@@ -211,7 +211,7 @@ fn leave(dev: &Dev) {
 /// `fd` is about to be closed: out of the table first, so that another thread may get the number at once. The endpoint of
 /// rings that stay mapped is kept by a duplicate of our own, as the mapping kept the socket.
 pub fn closing(fd: i32) {
-    if !super::ACTIVE.load(Ordering::Relaxed) || process::is_vfork_child() {
+    if process::is_vfork_child() {
         return;
     }
     let Some(dev) = find(fd) else { return };
@@ -226,16 +226,14 @@ pub fn closing(fd: i32) {
 
 /// Every descriptor of `first..=last` is about to be closed, but for our own.
 pub fn closing_range(first: u32, last: u32) {
-    if super::ACTIVE.load(Ordering::Relaxed) {
-        for fd in first..=last.min(MOST as u32 - 1) {
-            closing(fd as i32);
-        }
+    for fd in first..=last.min(MOST as u32 - 1) {
+        closing(fd as i32);
     }
 }
 
 /// `new` is a duplicate of `old`.
 pub fn follow(old: i32, new: i32) {
-    if !super::ACTIVE.load(Ordering::Relaxed) || process::is_vfork_child() {
+    if process::is_vfork_child() {
         return;
     }
     if let Some(dev) = find(old) {

@@ -1,6 +1,5 @@
 //! Descriptors: `close`, `dup` and the like. The table follows; the real descriptor is always the kernel's own.
 
-use crate::device;
 use crate::fdtable;
 use crate::local::Local;
 use crate::next::{self, errno};
@@ -40,7 +39,6 @@ fn part(fd: c_int) -> Option<&'static Local> {
 }
 
 pub unsafe fn close(fd: c_int) -> c_int {
-    device::table::closing(fd);
     if fdtable::live() == 0 {
         // SAFETY: handed on as it came.
         return unsafe { next::close(fd) };
@@ -67,9 +65,6 @@ pub unsafe fn close(fd: c_int) -> c_int {
 pub unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
     // Nothing is closed with CLOSE_RANGE_CLOEXEC, nor when the kernel refuses the request.
     let closes = first <= last && flags & !CLOSE_RANGE_UNSHARE == 0;
-    if closes {
-        device::table::closing_range(first, last);
-    }
     if fdtable::live() == 0 || !closes || process::is_vfork_child() {
         // SAFETY: handed on as it came.
         return unsafe { next::close_range(first, last, flags) };
@@ -101,9 +96,6 @@ pub unsafe fn close_range(first: c_uint, last: c_uint, flags: c_int) -> c_int {
 }
 
 pub unsafe fn closefrom(first: c_int) {
-    if first >= 0 {
-        device::table::closing_range(first as c_uint, c_uint::MAX);
-    }
     if fdtable::live() == 0 || process::is_vfork_child() {
         // SAFETY: handed on as it came.
         return unsafe { next::closefrom(first) };
@@ -132,9 +124,6 @@ fn follow(old: c_int, new: c_int) {
 pub unsafe fn dup(fd: c_int) -> c_int {
     // SAFETY: handed on as it came.
     let new = unsafe { next::dup(fd) };
-    if new >= 0 {
-        device::table::follow(fd, new);
-    }
     if new >= 0 && fdtable::is_adopted(fd) && !process::is_vfork_child() {
         follow(fd, new);
     }
@@ -143,16 +132,6 @@ pub unsafe fn dup(fd: c_int) -> c_int {
 
 /// What `dup2` and `dup3` do to the number they replace.
 fn replace(fd: c_int, to: c_int, call: impl FnOnce() -> c_int) -> c_int {
-    if fd != to {
-        device::table::closing(to);
-    }
-    let call = || {
-        let new = call();
-        if new >= 0 && fd != to {
-            device::table::follow(fd, new);
-        }
-        new
-    };
     if fd == to || fdtable::live() == 0 || process::is_vfork_child() {
         return call();
     }
@@ -188,9 +167,6 @@ pub unsafe fn dup3(fd: c_int, to: c_int, flags: c_int) -> c_int {
 pub unsafe fn fcntl(fd: c_int, cmd: c_int, arg: c_ulong) -> c_int {
     // SAFETY: handed on as it came.
     let result = unsafe { next::fcntl(fd, cmd, arg) };
-    if result >= 0 && matches!(cmd, F_DUPFD | F_DUPFD_CLOEXEC) {
-        device::table::follow(fd, result);
-    }
     if result >= 0 && matches!(cmd, F_DUPFD | F_DUPFD_CLOEXEC) && fdtable::is_adopted(fd) && !process::is_vfork_child()
     {
         follow(fd, result);

@@ -1,6 +1,5 @@
 //! `mmap`, `munmap`, `mremap`: the client's view of the rings.
 
-use crate::device;
 use crate::fdtable;
 use crate::guard;
 use crate::local::{Local, now_mapping};
@@ -22,7 +21,7 @@ pub unsafe fn mmap(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, 
     if fd < 0 || flags & MAP_ANONYMOUS != 0 || !fdtable::is_adopted(fd) {
         let nr = if flags & MAP_FIXED != 0 && fdtable::live() > 0 { now_mapping() } else { 0 };
         // SAFETY: handed on as it came.
-        let at = unsafe { device::map::mmap(addr, len, prot, flags, fd, off) };
+        let at = unsafe { next::mmap(addr, len, prot, flags, fd, off) };
         if nr != 0 && at != FAILED {
             unmapped(addr as usize, len, nr);
         }
@@ -107,9 +106,6 @@ pub unsafe fn munmap(addr: Ptr, len: usize) -> c_int {
     let nr = if fdtable::all().next().is_some() { now_mapping() } else { 0 };
     // SAFETY: handed on as it came.
     let result = unsafe { next::munmap(addr, len) };
-    if result == 0 {
-        device::table::unmapped(addr as usize, len);
-    }
     if nr != 0 && result == 0 && !crate::process::is_vfork_child() {
         unmapped(addr as usize, len, nr);
     }
@@ -118,8 +114,7 @@ pub unsafe fn munmap(addr: Ptr, len: usize) -> c_int {
 
 pub unsafe fn msync(addr: Ptr, len: usize, flags: c_int) -> c_int {
     const MS_SYNC: c_int = 4;
-    if flags & MS_SYNC != 0 && (fdtable::all().any(|l| l.covers(addr as usize)) || device::table::covers(addr as usize))
-    {
+    if flags & MS_SYNC != 0 && fdtable::all().any(|l| l.covers(addr as usize)) {
         // A socket has nothing to be synchronized with.
         set_errno(Errno::INVAL);
         return -1;
@@ -132,9 +127,6 @@ pub unsafe fn mremap(addr: Ptr, old: usize, len: usize, flags: c_int, to: Ptr) -
     let nr = if fdtable::all().next().is_some() { now_mapping() } else { 0 };
     // SAFETY: handed on as it came.
     let at = unsafe { next::mremap(addr, old, len, flags, to) };
-    if at != FAILED && device::table::covers(addr as usize) {
-        device::table::moved(addr as usize, old, at as usize, len);
-    }
     if nr != 0 && at != FAILED {
         let lo = addr as usize;
         let ours = fdtable::all().find(|l| l.covers(lo));

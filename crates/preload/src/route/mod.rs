@@ -19,8 +19,7 @@ mod send;
 mod signals;
 mod wait;
 
-pub use crate::device::names::{bind, connect, getpeername, getsockname, ioctl};
-pub use crate::device::node::{shutdown, socket};
+pub use crate::next::{bind, connect, getpeername, getsockname, ioctl, shutdown, socket};
 pub use epoll::{epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait};
 pub use fds::{close, close_range, closefrom, dup, dup2, dup3, fcntl, fcntl64};
 pub use map::{mmap, mmap64, mremap, msync, munmap};

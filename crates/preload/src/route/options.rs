@@ -1,7 +1,6 @@
 //! `setsockopt`, `getsockopt`.
 
 use super::adopt::{self, NETLINK_ADD_MEMBERSHIP, NETLINK_NO_ENOBUFS, NETLINK_PKTINFO};
-use crate::device;
 use crate::fdtable;
 use crate::init;
 use crate::local::Local;
@@ -29,7 +28,7 @@ pub unsafe fn setsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: 
     }
     let Some(local) = fdtable::enter(fd) else {
         // SAFETY: handed on as it came.
-        return unsafe { device::options::setsockopt(fd, level, name, value, len) };
+        return unsafe { next::setsockopt(fd, level, name, value, len) };
     };
     let saved = next::errno();
     // SAFETY: as above.
@@ -68,9 +67,6 @@ fn after_set(local: &Local, control: &Control, fd: c_int, option: (c_int, c_int)
 unsafe fn ring(fd: c_int, name: c_int, value: Ptr, len: c_uint) -> c_int {
     let saved = next::errno();
     ASKED.store(true, Relaxed);
-    if let Some(answer) = device::options::set_ring(fd, name, value, len) {
-        return answer;
-    }
     // The kernel first: one that knows the option serves it, and a descriptor that is no netlink socket gets its own error.
     // SAFETY: handed on as it came.
     let result = unsafe { next::setsockopt(fd, SOL_NETLINK, name, value, len) };
@@ -103,7 +99,7 @@ unsafe fn ring(fd: c_int, name: c_int, value: Ptr, len: c_uint) -> c_int {
 pub unsafe fn getsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: *mut c_uint) -> c_int {
     let Some(local) = fdtable::enter(fd) else {
         // SAFETY: handed on as it came.
-        return unsafe { device::options::getsockopt(fd, level, name, value, len) };
+        return unsafe { next::getsockopt(fd, level, name, value, len) };
     };
     // SAFETY: as above.
     let result = unsafe { next::getsockopt(fd, level, name, value, len) };

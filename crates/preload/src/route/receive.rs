@@ -1,7 +1,6 @@
 //! `recv`, `recvfrom`, `recvmsg`, `recvmmsg`, `read`, `readv`: `COPY` messages of a socket with a receive ring.
 
 use super::wait::{FIRST_NAP, LONGEST_NAP, is_blocked};
-use crate::device;
 use crate::fdtable;
 use crate::local::Local;
 use crate::next::{self, errno, set_errno};
@@ -109,7 +108,7 @@ unsafe fn into_buffer(
 pub unsafe fn recv(fd: c_int, buf: Ptr, len: usize, flags: c_int) -> isize {
     match entered(fd) {
         // SAFETY: handed on as it came.
-        None => unsafe { device::receive::recv(fd, buf, len, flags) },
+        None => unsafe { next::recv(fd, buf, len, flags) },
         // SAFETY: the caller's duty.
         Some(local) => unsafe { into_buffer(local, fd, buf, len, flags, core::ptr::null_mut(), core::ptr::null_mut()) },
     }
@@ -127,7 +126,7 @@ pub unsafe fn __recv_chk(fd: c_int, buf: Ptr, len: usize, size: usize, flags: c_
 pub unsafe fn recvfrom(fd: c_int, buf: Ptr, len: usize, flags: c_int, name: Ptr, namelen: *mut c_uint) -> isize {
     match entered(fd) {
         // SAFETY: handed on as it came.
-        None => unsafe { device::receive::recvfrom(fd, buf, len, flags, name, namelen) },
+        None => unsafe { next::recvfrom(fd, buf, len, flags, name, namelen) },
         // SAFETY: the caller's duty.
         Some(local) => unsafe { into_buffer(local, fd, buf, len, flags, name, namelen) },
     }
@@ -153,7 +152,7 @@ pub unsafe fn __recvfrom_chk(
 pub unsafe fn read(fd: c_int, buf: Ptr, len: usize) -> isize {
     match entered(fd) {
         // SAFETY: handed on as it came.
-        None => unsafe { device::receive::read(fd, buf, len) },
+        None => unsafe { next::read(fd, buf, len) },
         // SAFETY: the caller's duty.
         Some(local) => unsafe { into_buffer(local, fd, buf, len, 0, core::ptr::null_mut(), core::ptr::null_mut()) },
     }
@@ -171,7 +170,7 @@ pub unsafe fn __read_chk(fd: c_int, buf: Ptr, len: usize, size: usize) -> isize 
 pub unsafe fn readv(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
     let Some(local) = (if iov.is_null() || nr < 0 { None } else { entered(fd) }) else {
         // SAFETY: handed on as it came.
-        return unsafe { device::receive::readv(fd, iov, nr) };
+        return unsafe { next::readv(fd, iov, nr) };
     };
     let mut msg = MsgHdr { iov: iov.cast_mut(), iovlen: nr as usize, ..MsgHdr::EMPTY };
     // SAFETY: the caller's duty.
@@ -183,7 +182,7 @@ pub unsafe fn readv(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
 pub unsafe fn recvmsg(fd: c_int, msg: *mut MsgHdr, flags: c_int) -> isize {
     let Some(local) = (if msg.is_null() { None } else { entered(fd) }) else {
         // SAFETY: handed on as it came.
-        let got = unsafe { device::receive::recvmsg(fd, msg, flags) };
+        let got = unsafe { next::recvmsg(fd, msg, flags) };
         if got >= 0 && fdtable::live() > 0 {
             // SAFETY: the kernel has just filled the header.
             unsafe { note_passed(&(*msg)) };
@@ -213,7 +212,7 @@ unsafe fn message(local: &Local, fd: c_int, msg: *mut MsgHdr, flags: c_int) -> i
 pub unsafe fn recvmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int, limit: *mut TimeSpec) -> c_int {
     let Some(local) = (if msgs.is_null() { None } else { entered(fd) }) else {
         // SAFETY: handed on as it came.
-        let got = unsafe { device::receive::recvmmsg(fd, msgs, nr, flags, limit) };
+        let got = unsafe { next::recvmmsg(fd, msgs, nr, flags, limit) };
         if fdtable::live() > 0 {
             for i in 0..got.max(0) as usize {
                 // SAFETY: the kernel has just filled that many headers.

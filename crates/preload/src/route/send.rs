@@ -5,7 +5,6 @@
 //! call returns.
 
 use super::wait::service;
-use crate::device;
 use crate::fdtable;
 use crate::guard;
 use crate::local::Local;
@@ -104,7 +103,7 @@ fn to_kernel(msg: &MsgHdr) -> bool {
 pub unsafe fn send(fd: c_int, buf: Ptr, len: usize, flags: c_int) -> isize {
     let Some(local) = fdtable::enter(fd) else {
         // SAFETY: handed on as it came.
-        return unsafe { device::send::send(fd, buf, len, flags) };
+        return unsafe { next::send(fd, buf, len, flags) };
     };
     // SAFETY: the caller's duty.
     unsafe { served_send(local, fd, buf, len, flags) }
@@ -122,7 +121,7 @@ unsafe fn served_send(local: &Local, fd: c_int, buf: Ptr, len: usize, flags: c_i
 pub unsafe fn sendto(fd: c_int, buf: Ptr, len: usize, flags: c_int, name: Ptr, namelen: c_uint) -> isize {
     let Some(local) = fdtable::enter(fd) else {
         // SAFETY: handed on as it came.
-        return unsafe { device::send::sendto(fd, buf, len, flags, name, namelen) };
+        return unsafe { next::sendto(fd, buf, len, flags, name, namelen) };
     };
     // SAFETY: the caller's duty.
     unsafe { served_sendto(local, fd, buf, len, flags, name, namelen) }
@@ -148,7 +147,7 @@ unsafe fn served_sendto(
 pub unsafe fn write(fd: c_int, buf: Ptr, len: usize) -> isize {
     let Some(local) = fdtable::enter(fd) else {
         // SAFETY: handed on as it came.
-        return unsafe { device::send::write(fd, buf, len) };
+        return unsafe { next::write(fd, buf, len) };
     };
     // SAFETY: the caller's duty.
     unsafe { served_write(local, fd, buf, len) }
@@ -175,7 +174,7 @@ unsafe fn first(iov: *const IoVec, nr: usize) -> IoVec {
 pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
     let Some(local) = fdtable::enter(fd) else {
         // SAFETY: handed on as it came.
-        return unsafe { device::send::writev(fd, iov, nr) };
+        return unsafe { next::writev(fd, iov, nr) };
     };
     // SAFETY: the caller's duty.
     let vector = unsafe { first(iov, nr.max(0) as usize) };
@@ -200,7 +199,7 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const MsgHdr, flags: c_int) -> isize {
     let entered = if msg.is_null() { None } else { fdtable::enter(fd) };
     let Some(local) = entered else {
         // SAFETY: handed on as it came.
-        return unsafe { device::send::sendmsg(fd, msg, flags) };
+        return unsafe { next::sendmsg(fd, msg, flags) };
     };
     // SAFETY: the caller's duty.
     let sent = unsafe { message(local, fd, msg, flags) };
@@ -231,7 +230,7 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int) 
     let entered = if msgs.is_null() { None } else { fdtable::enter(fd) };
     let Some(local) = entered else {
         // SAFETY: handed on as it came.
-        return unsafe { device::send::sendmmsg(fd, msgs, nr, flags) };
+        return unsafe { next::sendmmsg(fd, msgs, nr, flags) };
     };
     let mut done = 0;
     while done < nr.min(1024) {
