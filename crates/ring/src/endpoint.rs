@@ -180,6 +180,7 @@ impl Endpoint {
         self.strict.store(strict, Ordering::Relaxed);
         self.unseen.store(true, Ordering::Relaxed);
         self.sending.store(0, Ordering::Relaxed);
+        self.most.store(MOST, Ordering::Relaxed);
         self.scratch.store(private, Ordering::Relaxed);
         self.control.store(shared.cast(), Ordering::Release);
         Ok(())
