@@ -315,8 +315,8 @@ impl File {
         asked.map_err(|(_, errno)| errno)
     }
 
-    /// A worker has died. If the socket was there, it is gone.
-    pub fn lost(&self, number: u64) {
+    /// A worker has died. Whether the socket was there, and is gone.
+    pub fn lost(&self, number: u64) -> bool {
         let mut state = self.state();
         let is_there = match &state.home {
             Home::At(at) => at.is_in(number),
@@ -325,7 +325,7 @@ impl File {
             Home::None | Home::Making(_) | Home::Lost => false,
         };
         if !is_there {
-            return;
+            return false;
         }
         let home = std::mem::replace(&mut state.home, Home::Lost);
         let (readers, waiting) = (std::mem::take(&mut state.readers), std::mem::take(&mut state.waiting));
@@ -338,6 +338,7 @@ impl File {
         }
         fail(waiting.into_iter().map(|job| (job.then, GONE)));
         self.notifier.notify();
+        true
     }
 
     /// `NLMMAP_SOCKET`

@@ -367,7 +367,6 @@ impl Workers {
                 Err(Os::EAGAIN) => return,
                 Err(Os::EINTR) => {}
                 Ok(None) | Err(_) => {
-                    tracing::warn!(uid = worker.place.who.uids[1], "a worker has ended; its clients get ENOTCONN");
                     worker.kill();
                     return self.buried(worker, GONE);
                 }
@@ -385,8 +384,10 @@ impl Workers {
             std::mem::take(&mut asked.requests)
         };
         *lock(&worker.queue) = Queue::default();
-        for file in self.files() {
-            file.lost(worker.number);
+        let lost = self.files().iter().filter(|file| file.lost(worker.number)).count();
+        if lost > 0 {
+            let uid = worker.place.who.uids[1];
+            tracing::warn!(uid, lost, "a worker has ended: its open files answer ENOTCONN; was it killed, or stopped?");
         }
         for then in asked.into_values() {
             then(Err(errno));

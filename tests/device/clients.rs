@@ -53,6 +53,14 @@ fn nobody_gets_more_rights_than_his_own() {
 }
 
 #[test]
+fn messages_are_answered_as_on_a_socket_of_the_clients_own() {
+    let place = Place::new();
+    let daemon = place.start();
+    passes(client("device_place").arg(place.node()), &daemon);
+    daemon.stop();
+}
+
+#[test]
 fn hostile_clients_hurt_only_themselves() {
     let place = Place::new();
     let daemon = place.start();
