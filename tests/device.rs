@@ -18,3 +18,5 @@ mod library;
 mod lifecycle;
 #[path = "device/walkthrough.rs"]
 mod walkthrough;
+#[path = "device/workers.rs"]
+mod workers;

@@ -353,7 +353,7 @@ impl File {
             Home::Lost => return reply.error(GONE),
             _ => return reply.error(Errno::EBUSY),
         }
-        let prepared = self.prepare(&state).and_then(|fds| Ok((fds, self.lodge(&place, caller)?)));
+        let prepared = self.prepare().and_then(|fds| Ok((fds, self.lodge(&place, caller)?)));
         let (fds, lodging) = match prepared {
             Ok(prepared) => prepared,
             Err(errno) => return reply.error(errno),
@@ -385,7 +385,7 @@ impl File {
     }
 
     /// The memory that a socket's worker needs.
-    fn prepare(&self, state: &State) -> Result<Vec<OwnedFd>, Errno> {
+    fn prepare(&self) -> Result<Vec<OwnedFd>, Errno> {
         let shared = match self.shared.get() {
             Some(shared) => shared,
             None => {
@@ -393,7 +393,7 @@ impl File {
                 self.shared.get_or_init(|| made)
             }
         };
-        Ok(vec![state.memory.try_clone()?, shared.memory().try_clone()?])
+        Ok(vec![shared.memory().try_clone()?])
     }
 
     fn ioctl_then(reply: IoctlReply) -> Then {
@@ -441,24 +441,33 @@ impl File {
         let index = usize::from(which == Which::Tx);
         let mut asked = 0;
         let mut state = self.state();
-        if state.has_socket() && state.mappers.any() {
+        if !state.has_socket() {
+            return reply.error(if matches!(state.home, Home::Lost) { GONE } else { NO_SOCKET });
+        }
+        if state.mappers.any() {
             return reply.error(Errno::EBUSY);
         }
         let machine = sys::total_memory().max(1 << 20);
+        state.changing += 1;
         let may_be = !state.fixed && state.rings.get(index).is_some_and(Option::is_none);
         if may_be && request.nm_block_nr != 0 && Geometry::check(&request, sys::PAGE as u32, machine).is_ok() {
-            if matches!(state.home, Home::None | Home::Making(_)) {
-                return reply.error(NO_SOCKET);
-            }
             asked = len(&request);
             let bytes = both(&state.rings) + state.asked + asked;
             if let Err(limit) = state.ticket.set_ring_bytes(bytes) {
+                state.changing -= 1;
                 super::log::refused(&self.client, format_args!("rings of {bytes} bytes exceed {limit}"));
                 return reply.error(limit.errno());
             }
             state.asked += asked;
         }
-        state.changing += 1;
+        let memory = match state.memory.try_clone() {
+            Ok(memory) => memory,
+            Err(error) => {
+                drop(state);
+                self.keep_books(asked, None);
+                return reply.error(error.into());
+            }
+        };
         drop(state);
         let file = self.clone();
         let then: Then = Box::new(move |answer| {
@@ -470,7 +479,7 @@ impl File {
             }
         });
         let cmd = if which == Which::Rx { abi::RX_RING } else { abi::TX_RING };
-        self.act(caller, self.head(op::IOCTL, u64::from(cmd), 0), abi::bytes(&request).to_vec(), Vec::new(), then);
+        self.act(caller, self.head(op::IOCTL, u64::from(cmd), 0), abi::bytes(&request).to_vec(), vec![memory], then);
     }
 
     /// What was asked for is there or is not: from now on what is there counts.
@@ -491,7 +500,16 @@ impl File {
         let file = self.clone();
         let then: Then = Box::new(move |answer| match bytes_of(answer) {
             Ok(bytes) => {
-                file.state().fixed = true;
+                let mut state = file.state();
+                if file.node == NodeKind::Fuse
+                    && !state.fixed
+                    && let Err(error) = memory::seal(&state.memory)
+                {
+                    drop(state);
+                    return reply.error(memory::errno(error));
+                }
+                state.fixed = true;
+                drop(state);
                 let _ = reply.done(0, &bytes);
             }
             Err(errno) => reply.error(File::ring_error(errno)),

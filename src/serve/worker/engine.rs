@@ -200,12 +200,11 @@ impl Engine {
         let mut next = || fds.next().ok_or(Errno::EBADF);
         let open = if op == op::SOCKET {
             let wanted = abi::read(&packet.bytes).ok_or(Errno::EINVAL)?;
-            let (memory, state) = (next()?, next()?);
-            Open::make(value != 0, &wanted, self.base, memory, &state)?
+            Open::make(value != 0, &wanted, self.base, &next()?)?
         } else {
             let luggage = abi::read(&packet.bytes).ok_or(Errno::EINVAL)?;
             let (socket, memory, state) = (next()?, next()?, next()?);
-            Open::adopt(&luggage, self.base, socket, memory, &state)?
+            Open::adopt(&luggage, self.base, socket, &memory, &state)?
         };
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLERR | EpollFlags::EPOLLET;
         self.epoll.add(open.socket().fd(), EpollEvent::new(flags, handle)).map_err(|e| Errno::new(e as i32))?;
@@ -269,7 +268,7 @@ impl Engine {
                 Err(errno) => self.answer(id, Err(errno), 0, &[]),
             },
             op::IOCTL => {
-                let mut answer = open.ioctl(handle, cmd, &packet.bytes, packet.fds);
+                let mut answer = open.ioctl(handle, cmd, &packet.bytes, &packet.fds);
                 if matches!(cmd, abi::RX_RING | abi::TX_RING) {
                     // Told whatever became of it: the front keeps the books.
                     let state = open.ring_state();
@@ -284,7 +283,9 @@ impl Engine {
             }
             op::EVICT => {
                 if let Some(open) = self.opens.remove(&handle) {
-                    let (luggage, _) = open.luggage();
+                    // The socket lives on elsewhere, and would go on to be heard of here.
+                    let _ = self.epoll.delete(open.socket().fd());
+                    let luggage = open.luggage();
                     self.answer(id, Ok(abi::bytes(&luggage)), 0, &[open.socket().fd().as_fd()]);
                 }
                 return;

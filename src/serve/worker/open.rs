@@ -72,8 +72,6 @@ pub struct Luggage {
 unsafe impl Words for Luggage {}
 
 struct Rings {
-    /// The file they lie in, until the client has asked how to map it.
-    memory: Option<OwnedFd>,
     rx: Option<Geometry>,
     tx: Option<Geometry>,
     /// Whether the client has asked how to map them: then they stay as they are.
@@ -142,13 +140,13 @@ fn request(ring: Option<Geometry>) -> nl_mmap_req {
 }
 
 impl Open {
-    fn over(cuse: bool, strict: bool, socket: Socket, memory: OwnedFd, state: &OwnedFd) -> Result<Open, Errno> {
+    fn over(cuse: bool, strict: bool, socket: Socket, state: &OwnedFd) -> Result<Open, Errno> {
         let endpoint = Endpoint::empty();
         endpoint.open_at(socket.family, strict, state.as_raw_fd()).map_err(os)?;
         // Nobody waits for the real socket but this worker: no doorbells.
         endpoint.unseen.store(false, Ordering::Relaxed);
         endpoint.most.store(MOST, Ordering::Relaxed);
-        let rings = Rings { memory: Some(memory), rx: None, tx: None, fixed: false, active: false };
+        let rings = Rings { rx: None, tx: None, fixed: false, active: false };
         Ok(Open {
             cuse,
             socket,
@@ -168,9 +166,9 @@ impl Open {
     }
 
     /// A new open file with the socket that the client asked for.
-    pub fn make(cuse: bool, wanted: &abi::Socket, base: i32, memory: OwnedFd, state: &OwnedFd) -> Result<Open, Errno> {
+    pub fn make(cuse: bool, wanted: &abi::Socket, base: i32, state: &OwnedFd) -> Result<Open, Errno> {
         let (kind, strict) = (wanted.kind & !abi::SOCKET_STRICT, wanted.kind & abi::SOCKET_STRICT != 0);
-        Open::over(cuse, strict, Socket::new(kind, wanted.protocol, base)?, memory, state)
+        Open::over(cuse, strict, Socket::new(kind, wanted.protocol, base)?, state)
     }
 
     /// An open file that was in another worker.
@@ -178,11 +176,11 @@ impl Open {
         luggage: &Luggage,
         base: i32,
         socket: OwnedFd,
-        memory: OwnedFd,
+        memory: &OwnedFd,
         state: &OwnedFd,
     ) -> Result<Open, Errno> {
         let socket = Socket::adopt(socket, luggage.family, base)?;
-        let mut open = Open::over(luggage.cuse != 0, luggage.strict != 0, socket, memory, state)?;
+        let mut open = Open::over(luggage.cuse != 0, luggage.strict != 0, socket, state)?;
         let machine = sys::total_memory().max(1 << 20);
         for (which, request) in [(Which::Rx, luggage.rings.rx), (Which::Tx, luggage.rings.tx)] {
             if request.nm_block_nr != 0 {
@@ -194,17 +192,16 @@ impl Open {
         open.watch = luggage.watch;
         open.received = luggage.received;
         if luggage.active != 0 {
-            open.add_rings(false)?;
+            open.add_rings(memory, false)?;
         }
-        open.forget_memory();
         // Whatever came while nobody looked.
         open.pump = true;
         Ok(open)
     }
 
-    /// What [`Self::adopt`] needs, and the socket.
-    pub fn luggage(&self) -> (Luggage, i32) {
-        let luggage = Luggage {
+    /// What [`Self::adopt`] needs, beside the socket.
+    pub fn luggage(&self) -> Luggage {
+        Luggage {
             family: self.socket.family,
             cuse: u32::from(self.cuse),
             fixed: u32::from(self.rings.fixed),
@@ -214,8 +211,7 @@ impl Open {
             watch: self.watch,
             received: self.received,
             rings: self.ring_state(),
-        };
-        (luggage, self.socket.raw())
+        }
     }
 
     pub fn socket(&self) -> &Socket {
@@ -254,7 +250,7 @@ impl Open {
     }
 
     /// An ioctl that is over at once: bytes for its argument.
-    pub fn ioctl(&mut self, handle: u64, cmd: u32, argument: &[u8], fds: Vec<OwnedFd>) -> Result<Vec<u8>, Errno> {
+    pub fn ioctl(&mut self, handle: u64, cmd: u32, argument: &[u8], fds: &[OwnedFd]) -> Result<Vec<u8>, Errno> {
         fn input<T: Words>(argument: &[u8]) -> Result<T, Errno> {
             abi::read(argument).ok_or(Errno::EINVAL)
         }
@@ -272,10 +268,10 @@ impl Open {
                 let value = self.socket.option(option.level, option.name)?;
                 Ok(abi::bytes(&abi::SockOpt { value, ..option }).to_vec())
             }
-            abi::RX_RING => nothing(self.set_ring(Which::Rx, &input(argument)?)),
-            abi::TX_RING => nothing(self.set_ring(Which::Tx, &input(argument)?)),
+            abi::RX_RING => nothing(self.set_ring(Which::Rx, &input(argument)?, fds.first())),
+            abi::TX_RING => nothing(self.set_ring(Which::Tx, &input(argument)?, fds.first())),
             abi::MAP_INFO => Ok(abi::bytes(&self.map_info()?).to_vec()),
-            abi::MEMORY => nothing(self.use_memory(fds.into_iter().next())),
+            abi::MEMORY => nothing(self.use_memory(fds.first())),
             abi::GET_ERROR => Ok(abi::bytes(&self.take_error()).to_vec()),
             abi::GETPEERNAME => Ok(abi::bytes(&self.socket.peer()?).to_vec()),
             abi::STATE => Ok(abi::bytes(&self.state(handle)).to_vec()),
@@ -315,7 +311,7 @@ impl Open {
     }
 
     /// `NLMMAP_RX_RING`, `NLMMAP_TX_RING`: the checks and their order are those of `netlink_set_ring`.
-    fn set_ring(&mut self, which: Which, request: &nl_mmap_req) -> Result<(), Errno> {
+    fn set_ring(&mut self, which: Which, request: &nl_mmap_req, memory: Option<&OwnedFd>) -> Result<(), Errno> {
         if self.rings.fixed {
             return Err(Errno::EBUSY);
         }
@@ -340,10 +336,11 @@ impl Open {
                 self.endpoint.drop_ring(Which::Rx);
             }
         } else {
-            let placed = self.place(which == Which::Rx);
+            let memory = memory.ok_or(Errno::EBADF)?;
+            let placed = self.place(memory, which == Which::Rx);
             if placed.is_err() {
                 *self.rings.slot(which) = None;
-                if self.place(which == Which::Rx).is_err() {
+                if self.place(memory, which == Which::Rx).is_err() {
                     (self.rings.rx, self.rings.tx) = (None, None);
                 }
             }
@@ -364,7 +361,7 @@ impl Open {
     }
 
     /// Sets the engine's rings to what `rings` says; the receive ring is made anew when it or its size changes.
-    fn place(&mut self, anew: bool) -> Result<(), Errno> {
+    fn place(&mut self, memory: &OwnedFd, anew: bool) -> Result<(), Errno> {
         let (rx_len, tx_len) = (self.rings.len(Which::Rx), self.rings.len(Which::Tx));
         // SAFETY: this process has one thread.
         unsafe {
@@ -374,13 +371,12 @@ impl Open {
             }
         }
         let keep = if anew { 0 } else { rx_len };
-        let memory = self.rings.memory.as_ref().ok_or(Errno::EBUSY)?;
         memory::resize(memory, keep, rx_len + tx_len).map_err(memory::errno)?;
-        self.add_rings(true)
+        self.add_rings(memory, true)
     }
 
-    fn add_rings(&mut self, fresh: bool) -> Result<(), Errno> {
-        let fd = self.rings.memory.as_ref().ok_or(Errno::EBUSY)?.as_raw_fd();
+    fn add_rings(&mut self, memory: &OwnedFd, fresh: bool) -> Result<(), Errno> {
+        let fd = memory.as_raw_fd();
         let places = [(Which::Rx, self.rings.rx, 0), (Which::Tx, self.rings.tx, self.rings.len(Which::Rx))];
         for (which, ring, offset) in places {
             if let Some(geometry) = ring
@@ -397,39 +393,24 @@ impl Open {
         Ok(())
     }
 
-    /// A mapping needs no descriptor.
-    fn forget_memory(&mut self) {
-        if self.rings.fixed && self.rings.active {
-            self.rings.memory = None;
-        }
-    }
-
-    /// `NLMMAP_MAP_INFO`
+    /// `NLMMAP_MAP_INFO`: from now on the rings stay as they are. The front seals their memory.
     fn map_info(&mut self) -> Result<MapInfo, Errno> {
         let (rx_len, tx_len) = (self.rings.len(Which::Rx) as u64, self.rings.len(Which::Tx) as u64);
         if rx_len + tx_len == 0 {
             return Err(Errno::EINVAL);
         }
-        if !self.cuse && !self.rings.fixed {
-            let memory = self.rings.memory.as_ref().ok_or(Errno::EBUSY)?;
-            memory::seal(memory).map_err(memory::errno)?;
-        }
         self.rings.fixed = true;
-        self.forget_memory();
         Ok(MapInfo { how: if self.cuse { abi::MAP_MEMORY } else { abi::MAP_NODE }, pad: 0, rx_len, tx_len })
     }
 
     /// `NLMMAP_MEMORY`: the rings shall lie in the client's own memfd, which the front has judged.
-    fn use_memory(&mut self, memory: Option<OwnedFd>) -> Result<(), Errno> {
+    fn use_memory(&mut self, memory: Option<&OwnedFd>) -> Result<(), Errno> {
         if self.rings.active {
             return Err(Errno::EBUSY);
         }
-        let memory = memory.ok_or(Errno::EBADF)?;
-        memory::reserve(&memory, self.rings.len(Which::Rx) + self.rings.len(Which::Tx)).map_err(memory::errno)?;
-        self.rings.memory = Some(memory);
-        self.add_rings(true)?;
-        self.forget_memory();
-        Ok(())
+        let memory = memory.filter(|_| self.cuse).ok_or(Errno::EBADF)?;
+        memory::reserve(memory, self.rings.len(Which::Rx) + self.rings.len(Which::Tx)).map_err(memory::errno)?;
+        self.add_rings(memory, true)
     }
 
     /// `NLMMAP_KICK`: begins. It goes on with [`Self::go_on`].

@@ -16,10 +16,9 @@ use crate::serve::abi::{self, Words};
 
 /// What a packet is about.
 pub mod op {
-    /// A new open file: makes its socket. Bytes: `abi::Socket`; `value` 1 for a character device; descriptors: ring memory,
-    /// shared state.
+    /// A new open file: makes its socket. Bytes: `abi::Socket`; `value` 1 for a character device; descriptor: shared state.
     pub const SOCKET: u32 = 1;
-    /// `value` is the ioctl's number; bytes are its argument; for `MEMORY` a descriptor.
+    /// `value` is the ioctl's number; bytes are its argument; for rings and `MEMORY` the descriptor of their memory.
     pub const IOCTL: u32 = 2;
     /// Bytes are an `abi::Send` and the message.
     pub const WRITE: u32 = 3;
