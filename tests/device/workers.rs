@@ -186,7 +186,7 @@ fn a_stopped_worker_is_killed_and_holds_nobody() {
     drop(witness.stdin.take());
     assert!(witness.wait().expect("it ends").success());
     assert_eq!(asking.join().expect("answered"), Some(libc::ENOTCONN));
-    assert!(daemon.log().contains("a worker does not answer"), "{}", daemon.tail());
+    until("the log says so", || daemon.log().contains("a worker does not answer"));
     daemon.wait_for_opens(0);
     daemon.stop();
 }
