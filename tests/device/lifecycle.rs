@@ -328,7 +328,8 @@ fn a_flooded_client_that_never_reads_delays_nobody() {
         passes(client("device_dump").arg(place.node()).arg(wait), &daemon);
     }
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
-    assert!(flood.join().expect("the flood") > 1000);
+    // A congested group makes its sender give way: on a busy machine this is no fast flood.
+    assert!(flood.join().expect("the flood") > 50);
     let stat = daemon.stat();
     let endpoint = &stat["endpoints"][0];
     assert_eq!(endpoint["occupied"], 4, "{endpoint}");
