@@ -24,6 +24,12 @@ const MAY_NEED: &[&str] = &[
     "strlen",
     "dlsym",
     "pthread_create",
+    // Weak, each in one C library only: what a call before the constructor finds its way by.
+    "_r_debug",
+    "_dl_debug_addr",
+    "__libc_stack_end",
+    "__libc_single_threaded",
+    "gnu_get_libc_version",
 ];
 
 /// Exported beside the hooks, for the hand-shake with `nlmmap run`.

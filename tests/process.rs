@@ -2,7 +2,9 @@
 //! interpreters, other preloads; and programs that never use rings.
 
 mod support;
-use support::{Build, Client, Mode, client, compile, program, script};
+use std::path::PathBuf;
+use std::process::Command;
+use support::{Build, Client, Mode, client, compile, program, say, script};
 
 #[test]
 fn signal_handlers_call_hooks_above_hooks() {
@@ -112,6 +114,73 @@ fn basic_client_with_64_bit_offsets() {
 fn basic_client_under_address_sanitizer() {
     // Its runtime insists on being first in the list; ours is named in the environment before it.
     client("basic").build(Build::Asan).env("ASAN_OPTIONS", "verify_asan_link_order=0").passes();
+}
+
+/// `setarch -R`: some versions of the runtimes do not cope with what the kernel's randomization may give them.
+fn with_runtime_inside(build: Build) {
+    client("basic").build(build).under(&["setarch", "-R"]).passes();
+}
+
+#[test]
+fn basic_client_with_address_sanitizer_inside() {
+    with_runtime_inside(Build::StaticAsan);
+}
+
+#[test]
+fn basic_client_with_thread_sanitizer_inside() {
+    with_runtime_inside(Build::StaticTsan);
+}
+
+#[test]
+fn basic_client_with_leak_sanitizer_inside() {
+    // Some versions of the runtime cannot start at all: glibc has no cfree, the failed look-up allocates, and the runtime forbids that.
+    let bare = client("basic").build(Build::StaticLsan).run(None);
+    if bare.stderr.contains("lsan_init_is_running") {
+        say(&format!(
+            "not run here: a program with this LeakSanitizer dies without nlmmap too: {}",
+            bare.stderr.trim_end()
+        ));
+        return;
+    }
+    with_runtime_inside(Build::StaticLsan);
+}
+
+/// A runtime's library, as gcc names it.
+fn runtime(name: &str) -> PathBuf {
+    let output = Command::new("gcc").arg(format!("-print-file-name={name}")).output().expect("gcc starts");
+    PathBuf::from(String::from_utf8_lossy(&output.stdout).trim())
+}
+
+#[test]
+fn basic_client_behind_a_preloaded_address_sanitizer() {
+    client("basic").behind(runtime("libasan.so")).env("ASAN_OPTIONS", "detect_leaks=0").passes();
+}
+
+#[test]
+fn every_hook_before_any_constructor() {
+    client("early_calls").passes();
+}
+
+#[test]
+fn every_hook_while_the_program_is_relocated() {
+    client("early_resolver").passes();
+}
+
+/// In front of ours or behind it.
+fn resolver_in_a_library(host: impl Fn(Client, PathBuf) -> Client) {
+    let host = host(program(&["perl", "-e", "0"]).env("EARLY", "1"), compile("early_library", Build::Library));
+    let outcome = host.run(Some(Mode::Default));
+    assert!(outcome.success() && outcome.stderr.contains("early library: ok, 6 calls, 7"), "{}", outcome.describe());
+}
+
+#[test]
+fn hooks_before_the_preload_is_relocated() {
+    resolver_in_a_library(Client::ahead_of);
+}
+
+#[test]
+fn hooks_after_the_preload_is_relocated() {
+    resolver_in_a_library(Client::behind);
 }
 
 #[test]

@@ -20,6 +20,12 @@ pub enum Build {
     Musl,
     /// `-fsanitize=address`.
     Asan,
+    /// `-fsanitize=address`, its runtime linked statically: it starts before any library's constructor.
+    StaticAsan,
+    /// `-fsanitize=thread`, the same way.
+    StaticTsan,
+    /// `-fsanitize=leak`, the same way.
+    StaticLsan,
     /// A shared library, for `dlopen` and `LD_PRELOAD`.
     Library,
     /// Linked statically: the preload cannot enter it.
@@ -34,6 +40,9 @@ impl Build {
             Build::Offset64 => "offset64",
             Build::Musl => "musl",
             Build::Asan => "asan",
+            Build::StaticAsan => "static-asan",
+            Build::StaticTsan => "static-tsan",
+            Build::StaticLsan => "static-lsan",
             Build::Library => "library",
             Build::Static => "static",
         }
@@ -51,6 +60,9 @@ impl Build {
             // musl-gcc sees no kernel headers; those of the system come last.
             Build::Musl => &["-O1", "-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu"],
             Build::Asan => &["-O1", "-fsanitize=address", "-fno-omit-frame-pointer"],
+            Build::StaticAsan => &["-O1", "-fsanitize=address", "-static-libasan"],
+            Build::StaticTsan => &["-O1", "-fsanitize=thread", "-static-libtsan"],
+            Build::StaticLsan => &["-O1", "-fsanitize=leak", "-static-liblsan"],
             Build::Library => &["-O1", "-shared", "-fPIC"],
             Build::Static => &["-O1", "-static"],
         }

@@ -14,7 +14,7 @@
 use crate::device;
 use crate::duty::{ACTIVE, ARMED, DRIVING, OFF};
 use crate::fdtable;
-use crate::found::{PTHREAD_CREATE, PTHREAD_DETACH};
+use crate::found;
 use crate::local::Local;
 use crate::log::{info, warning};
 use crate::process;
@@ -51,6 +51,10 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 /// # Errors
 /// What the kernel or the C library refuses: descriptors (`EMFILE`), threads (`EAGAIN`), memory.
 pub fn start(local: &Local) -> Result<()> {
+    if !found::may_have_threads() {
+        // Before the C library has been initialized: the constructor sees to it.
+        return Ok(());
+    }
     if watch::instance() < 0 {
         watch::make(-1)?;
     }
@@ -64,6 +68,13 @@ pub fn start(local: &Local) -> Result<()> {
         arm(local);
     }
     Ok(())
+}
+
+/// Starts the thread for rings that were mapped too early for it.
+pub fn catch_up() {
+    for local in fdtable::all().filter(|l| l.live.load(Ordering::Relaxed) && l.is_mapped()) {
+        let _ = start(local);
+    }
 }
 
 /// Has the thread woken by the next message, by a new thread and instance if the old one's number was closed where no hook saw
@@ -96,7 +107,7 @@ fn watch_all() {
 /// A thread that the C library knows, so that its credential changes reach it: by a signal of its own, the only kind that is
 /// not blocked there.
 fn spawn() -> Result<()> {
-    let (create, detach) = (PTHREAD_CREATE.load(Ordering::Relaxed), PTHREAD_DETACH.load(Ordering::Relaxed));
+    let (create, detach) = found::threads();
     if create == 0 || detach == 0 {
         warning!("this process has no pthread_create: frames move only while the program waits, sends or receives");
         return Ok(());

@@ -1,34 +1,20 @@
 //! The constructor, in order:
 //!
-//! 1. resolve every `next` name, here and nowhere else: a failed look-up inside a hook allocates, and an allocator whose own
-//!    calls lead back to us would never return
+//! 1. resolve every `next` name by `dlsym`, here and nowhere else: a failed look-up inside a hook allocates, and an allocator
+//!    whose own calls lead back to us would never return
 //! 2. find the few C library functions we use ourselves
 //! 3. read `NLMMAP_STRICT`, `NLMMAP_LOG` and `NLMMAP_DEVICE` from the environment, once
+//!
+//! A program may ask for rings before that ([`be_ready`]): then the environment is read there, and what else is missing is found
+//! at its first use.
 
-use crate::found::{PTHREAD_CREATE, PTHREAD_DETACH, TESTCANCEL};
-use crate::{fork, log, next};
+use crate::elf::weak;
+use crate::found::{CONSTRUCTED, PTHREAD_CREATE, PTHREAD_DETACH, TESTCANCEL};
+use crate::{fork, guard, log, next};
 use core::ffi::{CStr, c_char, c_int, c_void};
-use core::sync::atomic::Ordering;
+use core::sync::atomic::{AtomicBool, Ordering};
 
 pub use crate::found::{STRICT, test_cancel};
-
-/// The address the loader gave for a name that may be missing: a weak reference, read through the offset table, since the
-/// language has no weak imports.
-macro_rules! weak {
-    ($name:literal) => {{
-        let at: usize;
-        // SAFETY: reads one word of our own offset table.
-        unsafe {
-            core::arch::asm!(
-                concat!(".weak ", $name),
-                concat!("mov {}, qword ptr [rip + ", $name, "@GOTPCREL]"),
-                out(reg) at,
-                options(nostack, preserves_flags)
-            );
-        }
-        at
-    }};
-}
 
 type DlSym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 
@@ -61,7 +47,24 @@ extern "C" fn construct(_argc: c_int, _argv: *const *const c_char, env: *const *
         symbol(dlsym, RTLD_NEXT, c"pthread_atfork"),
     );
     // Only glibc hands constructors the program's arguments and environment; others leave whatever was in the registers.
-    let env = if symbol(dlsym, 0, c"gnu_get_libc_version") != 0 { env } else { core::ptr::null() };
+    let glibc = symbol(dlsym, 0, c"gnu_get_libc_version") != 0;
+    read_environment(if glibc { env } else { environ() });
+    CONSTRUCTED.store(true, Ordering::Release);
+    guard::catch_up();
+}
+
+/// Whether the environment has been read.
+static READ: AtomicBool = AtomicBool::new(false);
+
+/// Makes sure of what serving rings depends on, in a call that may come before the constructor.
+pub fn be_ready() {
+    if !READ.load(Ordering::Acquire) {
+        let env = environ();
+        read_environment(if env.is_null() { first_environment() } else { env });
+    }
+}
+
+fn read_environment(env: *const *const c_char) {
     if let Some(value) = variable(env, b"NLMMAP_STRICT=") {
         STRICT.store(!matches!(value, b"" | b"0"), Ordering::Relaxed);
     }
@@ -71,19 +74,34 @@ extern "C" fn construct(_argc: c_int, _argv: *const *const c_char, env: *const *
     if let Some(value) = variable(env, b"NLMMAP_DEVICE=") {
         crate::device::node::configure(value);
     }
+    READ.store(true, Ordering::Release);
 }
 
-/// A variable's value in the environment the loader hands to constructors (glibc), or in the process's own (`env` is null).
+/// The C library's `environ`; null before glibc has been initialized.
+fn environ() -> *const *const c_char {
+    let environ = weak!("environ") as *const *const *const c_char;
+    // SAFETY: null, or the C library's variable.
+    unsafe { environ.as_ref() }.map_or(core::ptr::null(), |e| *e)
+}
+
+/// The environment as the kernel has put it on the stack, behind the arguments: where glibc's loader says that the stack began.
+fn first_environment() -> *const *const c_char {
+    let end = weak!("__libc_stack_end") as *const *const usize;
+    // SAFETY: null, or glibc's variable.
+    let start = unsafe { end.as_ref() }.map_or(core::ptr::null(), |e| *e);
+    if start.is_null() {
+        return core::ptr::null();
+    }
+    // SAFETY: the count of arguments, the arguments, a null pointer, the environment.
+    unsafe {
+        let behind = start.add(1).wrapping_add(start.read());
+        if behind.read() == 0 { behind.add(1).cast() } else { core::ptr::null() }
+    }
+}
+
+/// A variable's value.
 fn variable(env: *const *const c_char, name: &[u8]) -> Option<&'static [u8]> {
     let mut at = env;
-    if at.is_null() {
-        let environ = weak!("environ") as *const *const *const c_char;
-        if environ.is_null() {
-            return None;
-        }
-        // SAFETY: the C library's `environ`, set before constructors run.
-        at = unsafe { environ.read() };
-    }
     while !at.is_null() {
         // SAFETY: the environment ends with a null pointer.
         let entry = unsafe { at.read() };

@@ -12,6 +12,7 @@
 //! | module | promise |
 //! | --- | --- |
 //! | [`symbols`] | the one table of interposed names |
+//! | [`elf`], [`raw`] | the next definition of a name, and the system call that stands in for it |
 //! | [`next`], [`entry`] | made from the table: hand-on, and (above all others) exports |
 //! | [`log`] | one line to descriptor 2, when asked for |
 //! | [`found`] | what the constructor has found in the process and its environment |
@@ -36,6 +37,7 @@ compile_error!("the preload library knows x86-64 Linux only so far");
 
 pub mod device;
 pub mod duty;
+pub mod elf;
 pub mod entry;
 pub mod fdtable;
 pub mod fork;
@@ -46,6 +48,7 @@ pub mod local;
 pub mod log;
 pub mod next;
 pub mod process;
+pub mod raw;
 pub mod rights;
 pub mod route;
 pub mod symbols;
