@@ -48,7 +48,11 @@ extern "C" fn construct(_argc: c_int, _argv: *const *const c_char, env: *const *
     );
     // Only glibc hands constructors the program's arguments and environment; others leave whatever was in the registers.
     let glibc = symbol(dlsym, 0, c"gnu_get_libc_version") != 0;
-    read_environment(if glibc { env } else { environ() });
+    let env = if glibc { env } else { environ() };
+    read_environment(env);
+    if let Some(value) = variable(env, b"NLMMAP_DEVICE=") {
+        crate::device::node::configure(value);
+    }
     CONSTRUCTED.store(true, Ordering::Release);
     guard::catch_up();
 }
@@ -70,9 +74,6 @@ fn read_environment(env: *const *const c_char) {
     }
     if let Some(value) = variable(env, b"NLMMAP_LOG=") {
         log::set_level(value);
-    }
-    if let Some(value) = variable(env, b"NLMMAP_DEVICE=") {
-        crate::device::node::configure(value);
     }
     READ.store(true, Ordering::Release);
 }

@@ -117,7 +117,7 @@ macro_rules! hand_on {
             }
         )*
 
-        /// Where calls are handed on to, one word for each name; 0: to the kernel.
+        /// Where calls are handed on to, one word for each name: [`elf::is_address`], 0 for not looked up yet, else to the kernel.
         #[allow(non_upper_case_globals, missing_docs, reason = "one word for each C name")]
         pub mod slot {
             use super::AtomicUsize;

@@ -4,6 +4,7 @@
 //! the function of the same name here, and what was there is what that hands on to.
 
 use super::{descriptors, map, names, node, options, receive, send};
+use crate::elf::is_address;
 use crate::next::slot;
 use crate::symbols::{IoVec, Ptr, TimeSpec};
 use core::ffi::{c_int, c_long, c_uint, c_ulong};
@@ -22,7 +23,7 @@ macro_rules! chain {
                 /// The duties of the C function.
                 pub unsafe fn $name($($arg: $ty),*) -> $ret {
                     let at = kept::$name.load(Ordering::Relaxed);
-                    // SAFETY: never 0: only a name that had a next function has been given one here (`join`), and it is called
+                    // SAFETY: an address: only a name that had a next function has been given one here (`join`), and it is called
                     // by nobody else; that function's signature is the C library's.
                     let f = unsafe { core::mem::transmute::<usize, unsafe extern "C" fn($($ty),*) -> $ret>(at) };
                     // SAFETY: the caller's duty.
@@ -51,7 +52,7 @@ macro_rules! chain {
         pub fn join() {
             $(
                 let next = slot::$name.load(Ordering::Relaxed);
-                if next != 0 {
+                if is_address(next) {
                     kept::$name.store(next, Ordering::Relaxed);
                     slot::$name.store(served::$name as *const () as usize, Ordering::Release);
                 }
