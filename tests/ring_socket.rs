@@ -5,6 +5,8 @@
 mod daemon;
 mod support;
 
+#[path = "ring_socket/allocation.rs"]
+mod allocation;
 #[path = "ring_socket/bad_input.rs"]
 mod bad_input;
 #[path = "ring_socket/lending.rs"]

@@ -24,7 +24,7 @@ pub struct Builder {
     groups: Vec<u32>,
     portid: u32,
     buffer: Option<usize>,
-    credentials: bool,
+    credentials: Option<bool>,
     socket: Option<OwnedFd>,
     namespace: Option<OwnedFd>,
     node: Option<PathBuf>,
@@ -39,7 +39,7 @@ impl Builder {
             groups: Vec::new(),
             portid: 0,
             buffer: None,
-            credentials: true,
+            credentials: None,
             socket: None,
             namespace: None,
             node: None,
@@ -78,10 +78,12 @@ impl Builder {
         self
     }
 
-    /// Whether the sender's process, user and group id come with each message, as they do if it is not said. Messages of the
-    /// kernel have them in any case (all 0).
+    /// Whether the sender's process, user and group id come with what other processes send. If it is not said: not in the
+    /// families of the kernel's own subsystems ([`Family::ROUTE`], [`Family::NETFILTER`], ...), where messages of a process are
+    /// told by [`Message::is_from_kernel`](crate::Message::is_from_kernel) and mostly dropped; in all others. Messages of the
+    /// kernel have them in any case (all 0). They cost the kernel some time with each message.
     pub fn credentials(mut self, wanted: bool) -> Builder {
-        self.credentials = wanted;
+        self.credentials = Some(wanted);
         self
     }
 
@@ -127,6 +129,7 @@ impl Builder {
             let node = node.map(&rx, &tx, buffer)?;
             return Ok(RingSocket { family: self.family, frames, backend: Backend::Node(Box::new(node)) });
         }
+        let handed_in = self.socket.is_some();
         let fd = match self.socket {
             Some(fd) => {
                 socket::judge(fd.as_fd(), self.family)?;
@@ -135,7 +138,8 @@ impl Builder {
             None => socket::in_namespace(self.namespace.as_ref(), || socket::open(self.family))?,
         };
         socket::bind(fd.as_fd(), self.portid)?;
-        if self.credentials {
+        let credentials = self.credentials.unwrap_or(!self.family.is_the_kernels());
+        if credentials {
             socket::pass_credentials(fd.as_fd())?;
         }
         socket::receive_buffer(fd.as_fd(), buffer);
@@ -143,7 +147,9 @@ impl Builder {
             socket::membership(fd.as_fd(), self.family, group, true)?;
         }
         let transmitter = Transmitter::new(self.family, tx)?;
-        let backend = Backend::Local { fd, receiver: Receiver::new(), transmitter };
+        // A socket of somebody else's making may have been asked for more.
+        let ancillary = credentials || handed_in || self.groups.iter().any(|&group| group > socket::GROUPS_IN_ADDRESS);
+        let backend = Backend::Local { fd, receiver: Receiver::new(ancillary), transmitter };
         Ok(RingSocket { family: self.family, frames, backend })
     }
 }

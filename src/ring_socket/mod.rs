@@ -55,6 +55,12 @@ impl Family {
     pub const KOBJECT_UEVENT: Family = Family(15);
     /// Families that are named and not numbered.
     pub const GENERIC: Family = Family(16);
+
+    /// Whether the family is a subsystem's of the kernel, in which processes do not speak with each other.
+    fn is_the_kernels(self) -> bool {
+        use Family as F;
+        matches!(self, F::ROUTE | F::SOCK_DIAG | F::XFRM | F::AUDIT | F::NETFILTER | F::GENERIC)
+    }
 }
 
 /// Where a message goes.
@@ -228,7 +234,13 @@ impl RingSocket {
 
     fn membership(&self, group: u32, join: bool) -> Result<()> {
         match &self.backend {
-            Backend::Local { fd, .. } => socket::membership(fd.as_fd(), self.family, group, join),
+            Backend::Local { fd, receiver, .. } => {
+                socket::membership(fd.as_fd(), self.family, group, join)?;
+                if join && group > socket::GROUPS_IN_ADDRESS {
+                    receiver.expect_ancillary();
+                }
+                Ok(())
+            }
             Backend::Node(node) => node.membership(self.family, group, join),
         }
     }

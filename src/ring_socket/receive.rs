@@ -4,7 +4,7 @@
 //! fills whatever frames are free, the lowest first, so that a program that gives back as it goes stays in a few frames that
 //! the cache holds; the order of messages is kept beside, by the batch.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::os::fd::RawFd;
 
 use nlmmap_ring::abi::SOL_NETLINK;
@@ -43,10 +43,12 @@ unsafe impl Send for Batch {}
 #[derive(Debug)]
 pub(super) struct Receiver {
     batch: RefCell<Box<Batch>>,
+    /// Whether ancillary data may come: the kernel spends time on room for it.
+    ancillary: Cell<bool>,
 }
 
 impl Receiver {
-    pub(super) fn new() -> Receiver {
+    pub(super) fn new(ancillary: bool) -> Receiver {
         let nothing = IoVec { base: std::ptr::null_mut(), len: 0 };
         let batch = Batch {
             msgs: [MMsgHdr { hdr: MsgHdr::EMPTY, len: 0 }; VLEN],
@@ -58,7 +60,12 @@ impl Receiver {
             end: 0,
             window: FEWEST,
         };
-        Receiver { batch: RefCell::new(Box::new(batch)) }
+        Receiver { batch: RefCell::new(Box::new(batch)), ancillary: Cell::new(ancillary) }
+    }
+
+    /// From now on ancillary data may come.
+    pub(super) fn expect_ancillary(&self) {
+        self.ancillary.set(true);
     }
 
     /// Messages that were received and not yet handed out.
@@ -84,7 +91,7 @@ impl Receiver {
     pub(super) fn fill(&self, fd: RawFd, frames: &Frames, wait: bool) -> Result<usize> {
         let batch = &mut **self.batch.borrow_mut();
         debug_assert_eq!(batch.next, batch.end);
-        let armed = batch.arm(frames)?;
+        let armed = batch.arm(frames, self.ancillary.get())?;
         let flags = MSG_TRUNC | if wait { MSG_WAITFORONE } else { MSG_DONTWAIT };
         let msgs = batch.msgs.as_mut_ptr().cast();
         // SAFETY: the first `armed` headers lead to free places (F4), names and control data, all live, with their lengths.
@@ -105,7 +112,7 @@ impl Receiver {
 
 impl Batch {
     /// Points as many messages as make sense at free places: how many.
-    fn arm(&mut self, frames: &Frames) -> Result<usize> {
+    fn arm(&mut self, frames: &Frames, ancillary: bool) -> Result<usize> {
         let room = frames.room();
         let mut spills = frames.free_spills();
         let (mut armed, mut from) = (0, 0);
@@ -126,8 +133,8 @@ impl Batch {
                 namelen: size_of::<SockaddrNl>() as u32,
                 iov: self.iov[armed].as_mut_ptr(),
                 iovlen: 2,
-                control: self.control[armed].as_mut_ptr().cast(),
-                controllen: CONTROL * 8,
+                control: if ancillary { self.control[armed].as_mut_ptr().cast() } else { std::ptr::null_mut() },
+                controllen: if ancillary { CONTROL * 8 } else { 0 },
                 flags: 0,
             };
             armed += 1;

@@ -15,6 +15,9 @@ const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 const NETLINK_DROP_MEMBERSHIP: i32 = 2;
 const NETLINK_PKTINFO: i32 = 3;
 
+/// The sender's address names groups up to this one; others come by ancillary data.
+pub(super) const GROUPS_IN_ADDRESS: u32 = 32;
+
 /// Runs `f` in a network namespace: on a thread that ends with it, so that no other one is ever there.
 pub(super) fn in_namespace<T: Send>(namespace: Option<&OwnedFd>, f: impl FnOnce() -> Result<T> + Send) -> Result<T> {
     let Some(namespace) = namespace else { return f() };
@@ -91,8 +94,7 @@ pub(super) fn membership(fd: BorrowedFd<'_>, family: Family, group: u32, join: b
         nlmmap_ring::Errno::INVAL => Error::NoGroup { family, group },
         errno => Error::system("membership of a multicast group", errno.0),
     })?;
-    if join && group > 32 {
-        // Addresses name groups up to 32 only.
+    if join && group > GROUPS_IN_ADDRESS {
         set(NETLINK_PKTINFO, 1).map_err(|errno| Error::system("NETLINK_PKTINFO", errno.0))?;
     }
     Ok(())
