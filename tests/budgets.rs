@@ -100,17 +100,17 @@ const QUEUE: &str = "ip link set lo up; iptables-legacy -A OUTPUT -p udp --dport
 
 #[test]
 fn request_with_acknowledgement() {
-    dialogue("request", 1, 500, "", 1100);
+    dialogue("request", 1, 500, "", 1000);
 }
 
 #[test]
 fn sixty_four_verdicts_by_one_kick() {
-    dialogue("verdicts", 64, 10, QUEUE, 650);
+    dialogue("verdicts", 64, 10, QUEUE, 550);
 }
 
 #[test]
 fn a_kick_for_each_verdict() {
-    dialogue("each", 64, 10, QUEUE, 900);
+    dialogue("each", 64, 10, QUEUE, 850);
 }
 
 #[test]

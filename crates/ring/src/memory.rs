@@ -6,6 +6,7 @@
 
 use crate::abi::{FrameHdr, NL_MMAP_HDRLEN};
 use crate::geometry::Geometry;
+use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, Ordering};
 
 /// The frames of one ring, as the kernel role sees them. Two implementations: mapped memory, and an array for models.
@@ -59,26 +60,22 @@ impl RingMemory {
         self.base
     }
 
+    /// The frame at `pos`.
     #[inline]
-    fn word(&self, pos: u32, index: usize) -> &AtomicU32 {
-        // SAFETY: `Geometry::offset` yields a frame inside the mapping (`new`), frames are at least 24 bytes and multiples of
-        // 4 in page-aligned blocks, and `index` is 0..=5 in this file: an aligned word inside the frame. Others write it only
-        // atomically or from outside the Rust abstract machine (the client).
-        unsafe { AtomicU32::from_ptr(self.base.add(self.geometry.offset(pos)).cast::<u32>().add(index)) }
+    pub fn frame(&self, pos: u32) -> Frame<'_> {
+        // SAFETY: `Geometry::offset` yields a frame inside the mapping (`new`).
+        Frame { at: unsafe { self.base.add(self.geometry.offset(pos)) }, room: self.geometry.room(), ring: PhantomData }
     }
 
-    /// `nm_len` as it is at this instant. Read it once and judge the copy.
     #[inline]
-    pub fn len_word(&self, pos: u32) -> u32 {
-        self.word(pos, 1).load(Ordering::Relaxed)
+    fn word(&self, pos: u32, index: usize) -> &AtomicU32 {
+        self.frame(pos).word(index)
     }
 
     /// Writes the five words behind the status.
     #[inline]
     pub fn write_header(&self, pos: u32, hdr: &FrameHdr) {
-        for (index, value) in [hdr.len, hdr.group, hdr.pid, hdr.uid, hdr.gid].into_iter().enumerate() {
-            self.word(pos, index + 1).store(value, Ordering::Relaxed);
-        }
+        self.frame(pos).write_header(hdr);
     }
 
     /// Reads the five words behind the status.
@@ -90,8 +87,7 @@ impl RingMemory {
     /// Address of the payload, `geometry().room()` bytes, for a system call or a copy.
     #[inline]
     pub fn payload(&self, pos: u32) -> *mut u8 {
-        // SAFETY: a frame has at least NL_MMAP_HDRLEN bytes and lies inside the mapping; one past it is in bounds.
-        unsafe { self.base.add(self.geometry.offset(pos) + NL_MMAP_HDRLEN as usize) }
+        self.frame(pos).payload()
     }
 
     /// Copies `len` bytes from `from` to the payload; what does not fit is left out.
@@ -126,6 +122,69 @@ impl RingMemory {
     }
 }
 
+/// One frame of a ring, whose address is found once.
+#[derive(Clone, Copy, Debug)]
+pub struct Frame<'a> {
+    /// Where a whole frame lies, inside the ring's mapping.
+    at: *mut u8,
+    room: u32,
+    ring: PhantomData<&'a RingMemory>,
+}
+
+impl<'a> Frame<'a> {
+    #[inline]
+    fn word(self, index: usize) -> &'a AtomicU32 {
+        // SAFETY: frames are at least 24 bytes and multiples of 4 in page-aligned blocks, and `index` is 0..=5 in this file: an
+        // aligned word inside the frame. Others write it only atomically or from outside the Rust abstract machine (the client).
+        unsafe { AtomicU32::from_ptr(self.at.cast::<u32>().add(index)) }
+    }
+
+    /// See [`Frames::status`].
+    #[inline]
+    pub fn status(self) -> u32 {
+        // Acquire pairs with the client's release of the frame: our writes to it come after its last reads.
+        self.word(0).load(Ordering::Acquire)
+    }
+
+    /// See [`Frames::set_status`].
+    #[inline]
+    pub fn set_status(self, status: u32) {
+        // Release: header and payload are there before the client can see the status (protocol.md, I3).
+        self.word(0).store(status, Ordering::Release);
+    }
+
+    /// `nm_len` as it is at this instant. Read it once and judge the copy.
+    #[inline]
+    pub fn len_word(self) -> u32 {
+        self.word(1).load(Ordering::Relaxed)
+    }
+
+    /// Writes the five words behind the status.
+    #[inline]
+    pub fn write_header(self, hdr: &FrameHdr) {
+        for (index, value) in [hdr.len, hdr.group, hdr.pid, hdr.uid, hdr.gid].into_iter().enumerate() {
+            self.word(index + 1).store(value, Ordering::Relaxed);
+        }
+    }
+
+    /// Address of the payload, for a system call or a copy.
+    #[inline]
+    pub fn payload(self) -> *mut u8 {
+        // SAFETY: a frame has at least NL_MMAP_HDRLEN bytes and lies inside the mapping; one past it is in bounds.
+        unsafe { self.at.add(NL_MMAP_HDRLEN as usize) }
+    }
+
+    /// A copy of the payload's first bytes, if the frame has room for so many.
+    #[inline]
+    pub fn head<const N: usize>(self) -> Option<[u8; N]> {
+        if (self.room as usize) < N {
+            return None;
+        }
+        // SAFETY: `N` bytes of the payload; a copy of bytes that no reference covers.
+        Some(unsafe { self.payload().cast::<[u8; N]>().read() })
+    }
+}
+
 impl Frames for RingMemory {
     #[inline]
     fn frame_nr(&self) -> u32 {
@@ -133,12 +192,10 @@ impl Frames for RingMemory {
     }
     #[inline]
     fn status(&self, pos: u32) -> u32 {
-        // Acquire pairs with the client's release of the frame: our writes to it come after its last reads.
-        self.word(pos, 0).load(Ordering::Acquire)
+        self.frame(pos).status()
     }
     #[inline]
     fn set_status(&self, pos: u32, status: u32) {
-        // Release: header and payload are there before the client can see the status (protocol.md, I3).
-        self.word(pos, 0).store(status, Ordering::Release);
+        self.frame(pos).set_status(status);
     }
 }

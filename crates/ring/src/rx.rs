@@ -53,7 +53,7 @@ pub(crate) struct Pump<'a, S> {
     pub sock: &'a S,
     pub context: Context,
     /// The one request that was sent before this run: its acknowledgement is the last there is to wait for.
-    pub request: Option<Request>,
+    pub request: Cell<Option<Request>>,
     /// Dump parts this run has set aside.
     pub set_aside: Cell<u32>,
     /// Messages this run has received.
@@ -115,9 +115,9 @@ impl Endpoint {
     pub(crate) fn answer_quietly<S: Socket>(&self, sock: &S, pid: u32, request: Option<Request>, alone: bool) {
         let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return };
         let _held = control.lock.hold_quietly(pid);
-        let mut pump = Pump::new(self, control, ring, sock, Context::Send);
+        let pump = Pump::new(self, control, ring, sock, Context::Send);
         if alone && control.flags.load(Relaxed) & (flag::BEHIND | flag::SHARED) == 0 {
-            pump.request = request;
+            pump.request.set(request);
         }
         pump.run();
     }
@@ -132,7 +132,7 @@ impl<'a, S: Socket> Pump<'a, S> {
         context: Context,
     ) -> Pump<'a, S> {
         let (set_aside, received, end) = (Cell::new(0), Cell::new(0), Cell::new(End::Unknown));
-        Pump { endpoint, control, ring, sock, context, request: None, set_aside, received, end }
+        Pump { endpoint, control, ring, sock, context, request: Cell::new(None), set_aside, received, end }
     }
 
     fn run(&self) {
@@ -142,7 +142,9 @@ impl<'a, S: Socket> Pump<'a, S> {
         if matches!(self.context, Context::Wait | Context::Received) && self.control.copies.load(Relaxed) == 0 {
             self.relieve();
         }
-        self.place_backlog();
+        if self.control.unplaced.load(Relaxed) > 0 {
+            self.place_backlog();
+        }
         if self.answer_bell() == Step::Stop {
             return;
         }
@@ -156,7 +158,7 @@ impl<'a, S: Socket> Pump<'a, S> {
             budget = budget.saturating_sub(self.ring.geometry().distance(before, self.head()).max(1));
         }
         self.control.set(flag::BEHIND, self.end.get() == End::Unknown);
-        if self.request.is_none() {
+        if self.request.get().is_none() {
             self.control.rx_burst.store(self.received.get(), Relaxed);
         }
         self.ring_bell();
@@ -199,7 +201,7 @@ impl<'a, S: Socket> Pump<'a, S> {
         if outstanding == 0 {
             return;
         }
-        let mut oldest = self.control.rx_oldest.load(Relaxed) % frame_nr;
+        let mut oldest = self.ring.geometry().wrap(self.control.rx_oldest.load(Relaxed));
         while outstanding > 0 && self.ring.status(oldest) == status::UNUSED {
             oldest = self.ring.next(oldest);
             outstanding -= 1;
@@ -242,8 +244,9 @@ impl<'a, S: Socket> Pump<'a, S> {
 
     /// Makes the frame at `pos`, which is the head or ahead of it, `status` with this header.
     fn publish(&self, pos: u32, hdr: &FrameHdr, status: u32) {
-        self.ring.write_header(pos, hdr);
-        self.ring.set_status(pos, status);
+        let frame = self.ring.frame(pos);
+        frame.write_header(hdr);
+        frame.set_status(status);
         self.set_head(self.ring.next(pos), self.ring.geometry().distance(self.head(), pos) + 1);
         let counters = &self.control.counters;
         self.control.count(if status == status::VALID { &counters.rx_frames } else { &counters.rx_copies }, 1);
@@ -268,6 +271,8 @@ impl<'a, S: Socket> Pump<'a, S> {
 
     /// An error of the real socket's is the client's to see.
     fn pass_on(&self, error: Errno) {
+        // It may hide how the last run has left the queue.
+        self.request.set(None);
         if error == Errno::NOBUFS {
             self.control.count(&self.control.counters.overruns, 1);
         }
@@ -386,11 +391,34 @@ fn is_copied(meta: &Meta, strict: bool, room: u32) -> bool {
     if strict { room < NLMSG_GOODSIZE } else { meta.portid != 0 }
 }
 
+/// Bytes of `SCM_CREDENTIALS` in ancillary data.
+const CREDENTIALS: usize = 32;
+/// `struct cmsghdr` of them: 28 bytes, `SOL_SOCKET`, `SCM_CREDENTIALS`.
+const CREDENTIALS_HEAD: [u8; 16] = {
+    let (len, level, kind) = (28u64.to_ne_bytes(), SOL_SOCKET.to_ne_bytes(), 2u32.to_ne_bytes());
+    let ([a, b, c, d, e, f, g, h], [i, j, k, l], [m, n, o, p]) = (len, level, kind);
+    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
+};
+
+/// Process, user and group id behind the head of `SCM_CREDENTIALS`.
+fn words(from: &[u8; CREDENTIALS]) -> Option<[u32; 3]> {
+    let word = |at: usize| from.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
+    Some([word(16)?, word(20)?, word(24)?])
+}
+
 /// Reads name and ancillary data of a received message.
 pub(crate) fn meta_of(name: &SockaddrNl, control: &[u8], len: usize, truncated: bool) -> Meta {
     let mut hdr = FrameHdr { len: len as u32, ..FrameHdr::default() };
     if name.groups != 0 {
         hdr.group = name.groups.trailing_zeros() + 1;
+    }
+    // The usual one, and nothing else: credentials.
+    if let Ok(only) = <&[u8; CREDENTIALS]>::try_from(control)
+        && only.first_chunk() == Some(&CREDENTIALS_HEAD)
+        && let Some([p, u, g]) = words(only)
+    {
+        (hdr.pid, hdr.uid, hdr.gid) = (p, u, g);
+        return Meta { hdr, portid: name.portid, groups: name.groups, truncated: u32::from(truncated) };
     }
     let mut rest = control;
     // struct cmsghdr: length (8 bytes), level, type; data follows, 8-aligned.

@@ -7,7 +7,7 @@ use crate::control::{Control, flag};
 use crate::endpoint::Endpoint;
 use crate::errno::{Errno, Result};
 use crate::lock::Quiet;
-use crate::memory::{Frames, RingMemory};
+use crate::memory::{Frame, Frames, RingMemory};
 use crate::message;
 use crate::rx::{Context, Request};
 use crate::socket::Socket;
@@ -23,9 +23,10 @@ const JOINED: usize = 16 << 10;
 
 /// One `VALID` frame, its length read once and judged.
 #[derive(Clone, Copy)]
-struct Taken {
+struct Taken<'a> {
     pos: u32,
     len: usize,
+    frame: Frame<'a>,
 }
 
 impl Endpoint {
@@ -171,13 +172,13 @@ struct Kick<'a, S> {
 }
 
 /// What became of the frames that were tried.
-struct Round {
+struct Round<'a> {
     /// Frames sent.
     sent: u32,
     /// Their bytes.
     bytes: usize,
     /// The frame that was not, and why.
-    failed: Option<(Taken, Errno)>,
+    failed: Option<(Taken<'a>, Errno)>,
     /// What the client is owed for what was sent.
     wants: Wants,
 }
@@ -193,27 +194,27 @@ enum Wants {
     Nothing,
 }
 
-impl<S: Socket> Kick<'_, S> {
+impl<'a, S: Socket> Kick<'a, S> {
     /// # Safety
     /// The pointers of the template are valid for the lengths beside them.
     #[inline]
-    unsafe fn one(&self, frame: Taken) -> Round {
+    unsafe fn one(&self, frame: Taken<'a>) -> Round<'a> {
         let wants = self.note(frame);
-        let (ring, t) = (self.ring, self.template);
+        let t = self.template;
         let flags = self.flags | MSG_DONTWAIT;
         // SAFETY: the frame is live, the rest is the caller's duty.
         let result = unsafe {
             if t.controllen == 0 {
-                self.sock.send_to(ring.payload(frame.pos), frame.len, flags, t.name, t.namelen)
+                self.sock.send_to(frame.frame.payload(), frame.len, flags, t.name, t.namelen)
             } else {
-                let mut iov = IoVec { base: ring.payload(frame.pos), len: frame.len };
+                let mut iov = IoVec { base: frame.frame.payload(), len: frame.len };
                 self.sock.send(&MsgHdr { iov: &raw mut iov, iovlen: 1, flags: 0, ..*t }, flags)
             }
         };
         self.control.count(&self.control.counters.calls, 1);
         match result {
             Ok(_) => {
-                ring.set_status(frame.pos, status::UNUSED);
+                frame.frame.set_status(status::UNUSED);
                 self.sent(1);
                 Round { sent: 1, bytes: frame.len, failed: None, wants }
             }
@@ -224,7 +225,7 @@ impl<S: Socket> Kick<'_, S> {
     /// # Safety
     /// As for [`Self::one`].
     #[inline(never)]
-    unsafe fn many(&self, first: Taken, budget: u32) -> Round {
+    unsafe fn many(&self, first: Taken<'a>, budget: u32) -> Round<'a> {
         let mut taken = [first; BATCH];
         let n = gather(self.ring, &mut taken, budget as usize);
         let batch = taken.get(..n).unwrap_or(&[]);
@@ -236,10 +237,10 @@ impl<S: Socket> Kick<'_, S> {
         }
         let joined = joinable(self.endpoint.family.load(Relaxed), self.ring, self.template, batch);
         // SAFETY: the caller's duty for the template; frames are live.
-        let (sent, outcome) = unsafe { send_some(self.sock, self.ring, self.template, batch, joined, self.flags) };
+        let (sent, outcome) = unsafe { send_some(self.sock, self.template, batch, joined, self.flags) };
         let mut bytes = 0;
         for frame in batch.get(..sent).unwrap_or(batch) {
-            self.ring.set_status(frame.pos, status::UNUSED);
+            frame.frame.set_status(status::UNUSED);
             bytes += frame.len;
         }
         self.control.count(&self.control.counters.calls, 1);
@@ -260,22 +261,22 @@ impl<S: Socket> Kick<'_, S> {
     /// # Safety
     /// As for [`Self::one`].
     #[cold]
-    unsafe fn failed(&self, quiet: &Quiet, frame: Taken, error: Errno, behind: bool) -> Result<usize> {
-        self.ring.set_status(frame.pos, status::RESERVED);
+    unsafe fn failed(&self, quiet: &Quiet, frame: Taken<'_>, error: Errno, behind: bool) -> Result<usize> {
+        frame.frame.set_status(status::RESERVED);
         self.sent(1);
         let would_sleep = error == Errno::AGAIN && self.flags & MSG_DONTWAIT == 0;
         let result = if behind || would_sleep || error == Errno::MSGSIZE {
             // Alone, and with signals open: this send may sleep, as the client's own would.
             self.control.tx_sleeper.store(sys::gettid(), Relaxed);
             // SAFETY: the caller's duty.
-            let send = || unsafe { send_one(self.sock, self.ring, self.template, frame, self.flags) };
+            let send = || unsafe { send_one(self.sock, self.template, frame, self.flags) };
             let result = quiet.with_signals(send);
             self.control.tx_sleeper.store(0, Relaxed);
             result
         } else {
             Err(error)
         };
-        self.ring.set_status(frame.pos, status::UNUSED);
+        frame.frame.set_status(status::UNUSED);
         match result {
             // Kernels from 5.17 on refuse empty datagrams, which 4.5 sent and answered with 0.
             Err(Errno::NODATA) if frame.len == 0 => Ok(0),
@@ -294,13 +295,11 @@ impl<S: Socket> Kick<'_, S> {
     /// Looks at the first message of a frame that is about to be sent. Only hints: what a client writes meanwhile does no harm.
     /// A dump request changes how replies are received; a single request is answered when its acknowledgement comes.
     #[inline]
-    fn note(&self, frame: Taken) -> Wants {
-        let mut head = [0u8; abi::NLMSG_HDRLEN];
-        if frame.len < head.len() {
-            return Wants::Answers;
-        }
-        // SAFETY: the local is writable for its length.
-        unsafe { self.ring.read_payload(frame.pos, head.as_mut_ptr(), head.len()) };
+    fn note(&self, frame: Taken<'_>) -> Wants {
+        let head: [u8; abi::NLMSG_HDRLEN] = match frame.frame.head() {
+            Some(head) if frame.len >= abi::NLMSG_HDRLEN => head,
+            _ => return Wants::Answers,
+        };
         note_request(self.control, &head);
         let Some(m) = message::header(&head, 0) else { return Wants::Answers };
         let len = m.len as usize;
@@ -320,16 +319,17 @@ impl<S: Socket> Kick<'_, S> {
 
 /// The frame at `pos` if it is `VALID`, its length read once and judged.
 #[inline]
-fn take(ring: &RingMemory, pos: u32) -> Result<Option<Taken>> {
-    if ring.status(pos) != status::VALID {
+fn take(ring: &RingMemory, pos: u32) -> Result<Option<Taken<'_>>> {
+    let frame = ring.frame(pos);
+    if frame.status() != status::VALID {
         return Ok(None);
     }
-    let len = ring.len_word(pos);
-    if len > ring.geometry().room() { Err(Errno::INVAL) } else { Ok(Some(Taken { pos, len: len as usize })) }
+    let len = frame.len_word();
+    if len > ring.geometry().room() { Err(Errno::INVAL) } else { Ok(Some(Taken { pos, len: len as usize, frame })) }
 }
 
 /// Collects `VALID` frames behind the first, which is there already; how many there are then.
-fn gather(ring: &RingMemory, taken: &mut [Taken; BATCH], most: usize) -> usize {
+fn gather<'a>(ring: &'a RingMemory, taken: &mut [Taken<'a>; BATCH], most: usize) -> usize {
     let mut n = 1;
     let mut pos = taken[0].pos;
     for slot in taken.iter_mut().take(most).skip(1) {
@@ -358,14 +358,14 @@ fn may_join(template: &MsgHdr) -> bool {
     unsafe { template.name.cast::<SockaddrNl>().read_unaligned() }.groups == 0
 }
 
-unsafe fn send_one<S: Socket>(sock: &S, ring: &RingMemory, t: &MsgHdr, frame: Taken, flags: u32) -> Result<usize> {
-    let mut iov = IoVec { base: ring.payload(frame.pos), len: frame.len };
+unsafe fn send_one<S: Socket>(sock: &S, t: &MsgHdr, taken: Taken<'_>, flags: u32) -> Result<usize> {
+    let mut iov = IoVec { base: taken.frame.payload(), len: taken.len };
     let msg = MsgHdr { iov: &raw mut iov, iovlen: 1, flags: 0, ..*t };
     // SAFETY: the frame is live, the rest is the caller's duty.
     match unsafe { sock.send(&msg, flags) } {
         // 4.5 charged frames to the ring and not to SO_SNDBUF.
         Err(Errno::MSGSIZE) => {
-            let room = sock.make_send_room(frame.len);
+            let room = sock.make_send_room(taken.len);
             // SAFETY: as above.
             let result = unsafe { sock.send(&msg, flags) };
             if let Some(before) = room {
@@ -382,7 +382,7 @@ unsafe fn send_one<S: Socket>(sock: &S, ring: &RingMemory, t: &MsgHdr, frame: Ta
 /// no nfnetlink batch borders. The kernel answers each message on its own, in order, as it would separate ones.
 ///
 /// A client that changes a frame after this look changes how its own requests are read, nothing else.
-fn joinable(family: u32, ring: &RingMemory, template: &MsgHdr, batch: &[Taken]) -> usize {
+fn joinable(family: u32, ring: &RingMemory, template: &MsgHdr, batch: &[Taken<'_>]) -> usize {
     const ROUTE: u32 = 0;
     const SOCK_DIAG: u32 = 4;
     const XFRM: u32 = 6;
@@ -412,7 +412,7 @@ fn is_batch_border(kind: u16) -> bool {
 }
 
 /// Whether a frame holds nothing but whole, aligned messages that may stand beside others.
-fn is_plain_chain(family: u32, ring: &RingMemory, frame: Taken) -> bool {
+fn is_plain_chain(family: u32, ring: &RingMemory, frame: Taken<'_>) -> bool {
     let border = |kind: u16| family == abi::NETLINK_NETFILTER && is_batch_border(kind);
     let mut at = 0;
     while at < frame.len {
@@ -447,15 +447,14 @@ fn is_kernel(template: &MsgHdr) -> bool {
 /// Sends a batch without sleeping: how many frames went, and whether that was all that was tried.
 unsafe fn send_some<S: Socket>(
     sock: &S,
-    ring: &RingMemory,
     template: &MsgHdr,
-    batch: &[Taken],
+    batch: &[Taken<'_>],
     joined: usize,
     flags: u32,
 ) -> (usize, Result<()>) {
     let mut iovs = [IoVec { base: core::ptr::null_mut(), len: 0 }; BATCH];
     for (iov, frame) in iovs.iter_mut().zip(batch) {
-        *iov = IoVec { base: ring.payload(frame.pos), len: frame.len };
+        *iov = IoVec { base: frame.frame.payload(), len: frame.len };
     }
     if joined > 1 {
         let msg = MsgHdr { iov: iovs.as_mut_ptr(), iovlen: joined, flags: 0, ..*template };

@@ -34,8 +34,10 @@ impl<S: Socket> Pump<'_, S> {
             return self.blocked(false);
         }
         let room = self.ring.geometry().room() as usize;
-        let start = self.ahead();
-        let free = ring::unused_run(self.ring, start, self.offer()) as usize;
+        let (head, offer) = (self.head(), self.offer());
+        let is_free = self.ring.status(head) == status::UNUSED;
+        let start = if is_free { head } else { self.ahead() };
+        let free = if is_free && offer == 1 { 1 } else { ring::unused_run(self.ring, start, offer) as usize };
         if free == 0 {
             return self.blocked(true);
         }
@@ -64,13 +66,12 @@ impl<S: Socket> Pump<'_, S> {
     /// How many messages to offer room for: the one that is expected; else one more than came the last time, so that as many
     /// take one call; then four times what this run has received.
     fn offer(&self) -> u32 {
-        let offer = match (self.received.get(), self.request) {
-            (0, Some(_)) => 1,
+        let offer = match (self.received.get(), self.request.get()) {
+            (0, Some(_)) => return 1,
             (0, None) => self.control.rx_burst.load(Relaxed) + 1,
             (n, _) => n.saturating_mul(4),
         };
-        let least = if self.request.is_some() { 1 } else { 2 };
-        offer.clamp(least, VLEN as u32)
+        offer.clamp(2, VLEN as u32)
     }
 
     /// Points the first `most` messages at the frames from `start` on, and receives. Everything else in the headers is as the
@@ -119,10 +120,10 @@ impl<S: Socket> Pump<'_, S> {
         if meta.portid != 0 || (meta.hdr.len as usize) < NLMSG_HDRLEN {
             return false;
         }
-        let mut head = [0u8; NLMSG_HDRLEN];
-        // SAFETY: the local is writable for its length.
-        unsafe { self.ring.read_payload(pos, head.as_mut_ptr(), NLMSG_HDRLEN) };
-        message::header(&head, 0).is_some_and(|m| m.kind == abi::NLMSG_ERROR) && message::sequence(&head) == request.0
+        self.ring.frame(pos).head().is_some_and(|head| {
+            let is_error = message::header(&head, 0).is_some_and(|m| m.kind == abi::NLMSG_ERROR);
+            is_error && message::sequence(&head) == request.0
+        })
     }
 
     /// Publishes what has its place, and moves the rest.
@@ -137,7 +138,7 @@ impl<S: Socket> Pump<'_, S> {
             // Where frames are larger than anything that is taken whole, what is cut ends with the frame.
             in_place &= len <= room && meta.truncated == 0;
             if in_place && !is_copied(&meta, false, room as u32) {
-                if self.request.is_some_and(|request| self.is_answer(request, here, &meta)) {
+                if self.request.get().is_some_and(|request| self.is_answer(request, here, &meta)) {
                     self.end.set(End::Answered);
                 }
                 self.publish(here, &meta.hdr, status::VALID);
