@@ -120,7 +120,7 @@ fn a_hundred_events_by_one_poll() {
 
 #[test]
 fn one_message_by_one_poll() {
-    dialogue("wakeup", 1, 500, "", 2200);
+    dialogue("wakeup", 1, 500, "", 2100);
 }
 
 #[test]

@@ -317,7 +317,7 @@ impl<'a, S: Socket> Pump<'a, S> {
             if dump && message::ends_dump(bytes) {
                 self.control.set(flag::DUMPING, false);
             }
-            if bytes.len() <= room as usize && !is_copied(&meta, strict, room) {
+            if bytes.len() <= room as usize && !is_copied(bytes.len(), strict, room) {
                 self.fill(pos, &meta, bytes);
                 store.placed(false);
             } else {
@@ -346,8 +346,11 @@ impl<'a, S: Socket> Pump<'a, S> {
         let room = self.ring.geometry().room() as usize;
         let pos = self.ahead();
         let store = self.endpoint.store(self.control);
-        let copied = is_copied(meta, false, room as u32);
-        if bytes.len() <= room && !copied && store.unplaced() == 0 && self.ring.status(pos) == status::UNUSED {
+        if bytes.len() <= room
+            && !is_copied(bytes.len(), false, room as u32)
+            && store.unplaced() == 0
+            && self.ring.status(pos) == status::UNUSED
+        {
             self.fill(pos, meta, bytes);
         } else {
             self.stash(meta, bytes);
@@ -385,10 +388,11 @@ impl<'a, S: Socket> Pump<'a, S> {
     }
 }
 
-/// Whether a message travels by `COPY` though it fits: what another process sent, as in 4.5; in strict mode, where only dump
-/// parts are ever stored before they have a frame, parts for frames smaller than the kernel's allocation for them.
-fn is_copied(meta: &Meta, strict: bool, room: u32) -> bool {
-    if strict { room < NLMSG_GOODSIZE } else { meta.portid != 0 }
+/// Whether a message of `len` bytes travels by `COPY` though it fits: an empty one, since `VALID` without bytes is a frame that
+/// was given up; in strict mode, where only dump parts are ever stored before they have a frame, parts for frames smaller than
+/// the kernel's allocation for them.
+fn is_copied(len: usize, strict: bool, room: u32) -> bool {
+    len == 0 || strict && room < NLMSG_GOODSIZE
 }
 
 /// Bytes of `SCM_CREDENTIALS` in ancillary data.

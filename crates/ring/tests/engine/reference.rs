@@ -1,7 +1,7 @@
 //! The ABI as a plain model: `netlink_unicast`, `netlink_poll` and `netlink_recvmsg` of 4.4 over vectors.
 //!
-//! Strict mode is that kernel. Default mode differs in two ways that a client sees (compat.md): what the kernel itself sends is
-//! `VALID` whenever it fits, and a message that finds no frame waits, and is not told, instead of being lost and told.
+//! Strict mode is that kernel. Default mode differs in two ways that a client sees (compat.md): a message is `VALID`
+//! whenever it fits, and a message that finds no frame waits, and is not told, instead of being lost and told.
 
 use crate::message::Class;
 use crate::mock::Datagram;
@@ -95,8 +95,8 @@ impl Reference {
             let in_frame = fits
                 && match class {
                     Class::Ack | Class::Packet => true,
-                    Class::Reply | Class::Event(_) => !self.strict,
-                    Class::Peer(_) => false,
+                    // `VALID` without bytes is a frame that was given up.
+                    Class::Reply | Class::Event(_) | Class::Peer(_) => !self.strict && !d.bytes.is_empty(),
                 };
             // What was built elsewhere is not led past frames that are kept (`netlink_ring_set_copied`).
             let pos = if in_frame || !self.strict { self.forward() } else { self.head };
