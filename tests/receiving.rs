@@ -215,3 +215,82 @@ fn multicasts_fan_out_to_rings_and_plain_sockets() {
 fn multicasts_pass_a_tap() {
     client("fanout").arg("tap").may_lack().only(Mode::Default).passes();
 }
+
+/// Every call and every state of the ring, in one way to end a blocking receive.
+fn blocked_until(end: &str) {
+    client("recv_ends").arg(end).passes();
+}
+
+#[test]
+fn blocked_not_at_all() {
+    blocked_until("at-once");
+}
+
+#[test]
+fn blocked_until_the_time_is_up() {
+    blocked_until("time");
+}
+
+#[test]
+fn blocked_until_the_time_is_up_while_frames_come() {
+    blocked_until("under-fire");
+}
+
+#[test]
+fn blocked_until_a_signal() {
+    blocked_until("signal");
+}
+
+#[test]
+fn blocked_until_a_signal_that_restarts_nothing_with_a_time_limit() {
+    blocked_until("limited-signal");
+}
+
+#[test]
+fn blocked_beyond_a_signal_that_restarts() {
+    blocked_until("restart");
+}
+
+#[test]
+fn blocked_until_a_message_or_an_error() {
+    blocked_until("message");
+}
+
+#[test]
+fn blocked_until_cancelled() {
+    blocked_until("cancelled");
+}
+
+#[test]
+fn blocked_until_a_handler_jumps() {
+    blocked_until("jump");
+}
+
+#[test]
+fn blocked_beyond_the_last_close() {
+    blocked_until("close");
+}
+
+#[test]
+fn blocked_beyond_a_shutdown() {
+    blocked_until("shutdown");
+}
+
+#[test]
+fn receives_answer_as_on_a_plain_socket() {
+    client("recv_same").passes();
+}
+
+#[test]
+fn receives_beside_waits_by_the_library() {
+    for wait in ["poll", "select", "epoll_wait"] {
+        client("recv_beside").arg(wait).passes();
+    }
+}
+
+#[test]
+fn receives_beside_waits_by_raw_calls() {
+    for wait in ["raw-ppoll", "raw-epoll"] {
+        client("recv_beside").arg(wait).passes();
+    }
+}

@@ -184,6 +184,7 @@ impl Local {
         if self.is_over() && self.live.load(Ordering::Relaxed) {
             watch::forget(self);
             // From here on no number leads here again, in a fork child neither.
+            self.keep_no_duplicate();
             self.cookie.store(0, Ordering::Relaxed);
             self.endpoint.move_descriptors(release_private);
             // SAFETY: claimed: nobody else is inside, and whoever comes is turned away.
@@ -209,14 +210,22 @@ impl Local {
         let hit = self.forget_range(lo, hi, nr);
         if hit && !self.is_mapped() {
             self.count_mapping(-1);
-            let orphan = self.orphan.swap(-1, Ordering::SeqCst);
-            if orphan >= 0 {
-                watch::forget(self);
-                watch::quiesce(self, orphan);
-                close_duplicate(self, orphan);
+            // A receive that sleeps goes on by the duplicate; the last one out of the endpoint closes it then.
+            if self.fds.load(Ordering::Acquire) > 0 || self.duty.inside.load(Ordering::SeqCst) == 0 {
+                self.keep_no_duplicate();
             }
         }
         hit
+    }
+
+    /// Closes the duplicate that kept the socket, if there is one.
+    fn keep_no_duplicate(&self) {
+        let orphan = self.orphan.swap(-1, Ordering::SeqCst);
+        if orphan >= 0 {
+            watch::forget(self);
+            watch::quiesce(self, orphan);
+            close_duplicate(self, orphan);
+        }
     }
 
     fn count_mapping(&self, change: i32) {

@@ -38,6 +38,8 @@ extern "C" fn construct(_argc: c_int, _argv: *const *const c_char, env: *const *
         (&PTHREAD_CREATE, c"pthread_create"),
         (&PTHREAD_DETACH, c"pthread_detach"),
         (&TESTCANCEL, c"pthread_testcancel"),
+        (&crate::cancel::PUSH, c"_pthread_cleanup_push"),
+        (&crate::cancel::POP, c"_pthread_cleanup_pop"),
     ] {
         slot.store(symbol(dlsym, RTLD_NEXT, name), Ordering::Relaxed);
     }

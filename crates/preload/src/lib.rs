@@ -15,6 +15,7 @@
 //! | [`elf`], [`raw`] | the next definition of a name, and the system call that stands in for it |
 //! | [`next`], [`entry`] | made from the table: hand-on, and (above all others) exports |
 //! | [`log`] | one line to descriptor 2, when asked for |
+//! | [`cancel`] | sleeps that leave nothing behind when they are left |
 //! | [`found`] | what the constructor has found in the process and its environment |
 //! | [`process`] | fork, vfork, which process this is |
 //! | [`duty`], [`local`] | one endpoint in this process: data |
@@ -35,6 +36,7 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("the preload library knows x86-64 Linux only so far");
 
+pub mod cancel;
 pub mod device;
 pub mod duty;
 pub mod elf;

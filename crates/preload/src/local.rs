@@ -85,7 +85,8 @@ pub struct Local {
     left: AtomicU64,
     /// The socket's `SO_COOKIE`.
     pub cookie: AtomicU64,
-    /// A duplicate that keeps the socket while the client has closed its own but still maps the rings, or -1.
+    /// A duplicate that keeps the socket while the client has closed its own but still maps the rings, or sleeps in a receive;
+    /// or -1.
     pub orphan: AtomicI32,
     /// Where the rings are mapped.
     pub ranges: [Range; RANGES],
@@ -178,9 +179,9 @@ impl Local {
         true
     }
 
-    /// Whether nothing of the process leads here any more.
+    /// Whether nothing of the process leads here any more, when nobody is at work with it.
     pub fn is_over(&self) -> bool {
-        self.fds.load(Ordering::Acquire) == 0 && self.orphan.load(Ordering::Relaxed) < 0 && !self.is_mapped()
+        self.fds.load(Ordering::Acquire) == 0 && !self.is_mapped()
     }
 
     /// Whether the only number that leads here must still be it at `now` (interposer.md, "Identity").

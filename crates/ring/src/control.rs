@@ -75,8 +75,10 @@ pub struct Control {
     pub lock: Lock,
     /// Held by whoever takes frames from the TX ring.
     pub tx_lock: Lock,
-    /// Threads about to sleep, or asleep, on the real socket. Written by anybody, sequentially consistent.
+    /// Threads about to sleep, or asleep, in a wait for readiness (`poll` and the like). Written by anybody, sequentially consistent.
     pub waiters: AtomicU32,
+    /// Threads asleep in a blocking receive: woken by a `COPY` message or an error, and by no `VALID` frame. As `waiters`.
+    pub receivers: AtomicU32,
     /// The socket's pending error, 0 for none. Set under the lock, taken by an atomic exchange by anybody.
     pub error: AtomicU32,
     /// See [`flag`]. Bits are set and cleared atomically.

@@ -37,6 +37,11 @@ impl Quiet {
         Quiet(if CATCHES.load(Ordering::Relaxed) { Some(sys::block_signals()) } else { None })
     }
 
+    /// The thread's own set, if signals are blocked: what a sleep that gives way to them is called with.
+    pub fn mask(&self) -> Option<sys::SignalMask> {
+        self.0
+    }
+
     /// Runs `f` with the thread's own signals.
     pub fn with_signals<R>(&self, f: impl FnOnce() -> R) -> R {
         match self.0 {

@@ -100,6 +100,8 @@ impl MsgHdr {
     };
 }
 
+/// `MSG_OOB`
+pub const MSG_OOB: u32 = 0x1;
 /// `MSG_PEEK`
 pub const MSG_PEEK: u32 = 0x2;
 /// `MSG_CTRUNC`
@@ -278,6 +280,13 @@ pub fn futex_wake(word: &AtomicU32, count: u32) {
 /// A set of blocked signals to return to.
 #[derive(Clone, Copy, Debug)]
 pub struct SignalMask(u64);
+
+impl SignalMask {
+    /// Signal `n` is bit `n - 1`.
+    pub fn bits(self) -> u64 {
+        self.0
+    }
+}
 
 /// Blocks every signal of this thread.
 #[inline]

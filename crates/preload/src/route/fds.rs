@@ -16,7 +16,7 @@ const F_DUPFD_CLOEXEC: c_int = 1030;
 const CLOSE_RANGE_UNSHARE: c_int = 2;
 
 /// Takes `fd` out of the table before it is closed, so that another thread may get the number at once. The socket of
-/// rings that stay mapped is kept by a duplicate of our own.
+/// rings that stay mapped, or of a receive that sleeps, is kept by a duplicate of our own.
 fn part(fd: c_int) -> Option<&'static Local> {
     if !fdtable::is_adopted(fd) || process::is_vfork_child() {
         return None;
@@ -24,7 +24,8 @@ fn part(fd: c_int) -> Option<&'static Local> {
     let local = fdtable::enter(fd)?;
     if local.fds.load(Relaxed) == 1 {
         local.summary(fd);
-        if local.is_mapped() && local.orphan.load(Relaxed) < 0 {
+        // A receive that sleeps in another thread keeps the socket, as the kernel's own does.
+        if (local.is_mapped() || local.duty.inside.load(Relaxed) > 0) && local.orphan.load(Relaxed) < 0 {
             // SAFETY: numbers only.
             if let Ok(copy) = unsafe { sys::call(Sysno::fcntl, [fd as usize, F_DUPFD_CLOEXEC as usize, 3, 0, 0, 0]) } {
                 local.orphan.store(fdtable::adopt_duplicate(copy as i32), Relaxed);

@@ -17,6 +17,7 @@ mod receive;
 mod select;
 mod send;
 mod signals;
+mod sleep;
 mod wait;
 
 pub use crate::next::{bind, connect, getpeername, getsockname, ioctl, shutdown, socket};

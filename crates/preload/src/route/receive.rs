@@ -1,20 +1,30 @@
 //! `recv`, `recvfrom`, `recvmsg`, `recvmmsg`, `read`, `readv`: `COPY` messages of a socket with a receive ring.
 
-use super::wait::{FIRST_NAP, LONGEST_NAP, is_blocked};
+use super::sleep::{self, Sleep};
 use crate::fdtable;
+use crate::init;
 use crate::local::Local;
 use crate::next::{self, errno, set_errno};
 use crate::process;
 use crate::symbols::{IoVec, Ptr, TimeSpec};
 use core::ffi::{c_int, c_uint};
+use core::sync::atomic::Ordering::Relaxed;
 use nlmmap_ring::errno::Errno;
 use nlmmap_ring::socket::Fd;
-use nlmmap_ring::sys::{self, MMsgHdr, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_PEEK, MSG_WAITFORONE, MsgHdr};
+use nlmmap_ring::sys::{self, MMsgHdr, MSG_CMSG_CLOEXEC, MSG_DONTWAIT, MSG_WAITFORONE, MsgHdr};
 use syscalls::Sysno;
+
+/// `UIO_MAXIOV`: the kernel refuses more vectors, and looks at no more headers.
+const MOST_VECTORS: c_int = 1024;
 
 /// The endpoint of a descriptor whose receives are ours.
 #[inline(always)]
 fn entered(fd: c_int) -> Option<&'static Local> {
+    if !fdtable::is_adopted(fd) {
+        return None;
+    }
+    // Before anything is held or taken: a receive is a cancellation point even where it does not sleep.
+    init::test_cancel();
     let local = fdtable::enter(fd)?;
     if local.endpoint.rx().is_none() {
         local.leave();
@@ -24,51 +34,32 @@ fn entered(fd: c_int) -> Option<&'static Local> {
 }
 
 /// Receives one message, waiting as the client's call would.
-unsafe fn receive(local: &Local, fd: c_int, msg: &mut MsgHdr, flags: c_int) -> isize {
+unsafe fn receive(local: &'static Local, fd: c_int, msg: &mut MsgHdr, flags: c_int) -> isize {
     let saved = errno();
-    let mut nap = FIRST_NAP;
+    let mut sleep: Option<Sleep> = None;
+    let mut at = fd;
     loop {
         // SAFETY: the caller's duty for the client's header.
-        match unsafe { local.endpoint.receive(&Fd(fd), process::pid(), msg, flags as u32) } {
+        match unsafe { local.endpoint.receive(&Fd(at), process::pid(), msg, flags as u32) } {
             Ok(n) => {
                 set_errno(saved);
                 return n as isize;
             }
-            Err(Errno::AGAIN) if flags as u32 & MSG_DONTWAIT == 0 && !is_nonblocking(fd) => {}
+            Err(Errno::AGAIN) if flags as u32 & MSG_DONTWAIT == 0 && !is_nonblocking(at) => {}
             Err(e) => {
                 set_errno(e);
                 return -1;
             }
         }
-        if is_blocked(local) {
-            // Messages wait that the ring cannot take: when the client releases a frame, nobody says so.
-            let time = TimeSpec { tv_sec: 0, tv_nsec: nap as i64 };
-            // SAFETY: no descriptors, one time.
-            if unsafe { next::ppoll(core::ptr::null_mut(), 0, &raw const time, core::ptr::null()) } < 0 {
+        if !sleep.get_or_insert_with(Sleep::begin).once(local, at) {
+            return -1;
+        }
+        match sleep::still(local, fd) {
+            Some(fd) => at = fd,
+            None => {
+                set_errno(Errno::BADF);
                 return -1;
             }
-            nap = (nap * 2).min(LONGEST_NAP);
-            continue;
-        }
-        super::wait::announce(local);
-        let mut byte = 0u8;
-        // A look at the real socket sleeps as the client's own receive would: with its time limit, restarted or interrupted by
-        // signals in the same way, and a cancellation point.
-        let result = if super::wait::events(local) & (nlmmap_ring::readiness::IN | nlmmap_ring::readiness::ERR) != 0 {
-            0
-        } else {
-            // SAFETY: a buffer of no bytes.
-            unsafe { next::recv(fd, (&raw mut byte).cast(), 0, MSG_PEEK as c_int) }
-        };
-        super::wait::withdraw(local);
-        if result < 0 {
-            if errno() == Errno::NOBUFS {
-                // The kernel has handed its error over: it is this call's.
-                if let Some(control) = local.endpoint.control() {
-                    control.count(&control.counters.overruns, 1);
-                }
-            }
-            return -1;
         }
     }
 }
@@ -80,7 +71,7 @@ fn is_nonblocking(fd: c_int) -> bool {
 
 /// One buffer, an optional address.
 unsafe fn into_buffer(
-    local: &Local,
+    local: &'static Local,
     fd: c_int,
     buf: Ptr,
     len: usize,
@@ -150,7 +141,8 @@ pub unsafe fn __recvfrom_chk(
 }
 
 pub unsafe fn read(fd: c_int, buf: Ptr, len: usize) -> isize {
-    match entered(fd) {
+    // A read of no bytes ends before it comes to the socket (`sock_read_iter`).
+    match if len == 0 { None } else { entered(fd) } {
         // SAFETY: handed on as it came.
         None => unsafe { next::read(fd, buf, len) },
         // SAFETY: the caller's duty.
@@ -168,7 +160,11 @@ pub unsafe fn __read_chk(fd: c_int, buf: Ptr, len: usize, size: usize) -> isize 
 }
 
 pub unsafe fn readv(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
-    let Some(local) = (if iov.is_null() || nr < 0 { None } else { entered(fd) }) else {
+    let wanted = !iov.is_null() && (1..=MOST_VECTORS).contains(&nr) && fdtable::is_adopted(fd) && {
+        // SAFETY: the client gives `nr` vectors.
+        (0..nr as usize).any(|i| unsafe { (*iov.add(i)).len } > 0)
+    };
+    let Some(local) = (if wanted { entered(fd) } else { None }) else {
         // SAFETY: handed on as it came.
         return unsafe { next::readv(fd, iov, nr) };
     };
@@ -180,7 +176,9 @@ pub unsafe fn readv(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
 }
 
 pub unsafe fn recvmsg(fd: c_int, msg: *mut MsgHdr, flags: c_int) -> isize {
-    let Some(local) = (if msg.is_null() { None } else { entered(fd) }) else {
+    // SAFETY: the client's header, not null.
+    let wrong = msg.is_null() || fdtable::is_adopted(fd) && unsafe { (*msg).iovlen } > MOST_VECTORS as usize;
+    let Some(local) = (if wrong { None } else { entered(fd) }) else {
         // SAFETY: handed on as it came.
         let got = unsafe { next::recvmsg(fd, msg, flags) };
         if got >= 0 && fdtable::live() > 0 {
@@ -196,7 +194,7 @@ pub unsafe fn recvmsg(fd: c_int, msg: *mut MsgHdr, flags: c_int) -> isize {
 }
 
 /// Into the client's header, which changes only when a message has come.
-unsafe fn message(local: &Local, fd: c_int, msg: *mut MsgHdr, flags: c_int) -> isize {
+unsafe fn message(local: &'static Local, fd: c_int, msg: *mut MsgHdr, flags: c_int) -> isize {
     // SAFETY: the client's header, not null.
     let mut copy = unsafe { msg.read_unaligned() };
     copy.flags = 0;
@@ -221,11 +219,34 @@ pub unsafe fn recvmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int, 
         }
         return got;
     };
+    // SAFETY: the caller's duty.
+    let got = unsafe { several(local, fd, msgs, nr, flags, limit) };
+    local.leave();
+    got
+}
+
+/// `__sys_recvmmsg`: the time limit is looked at after each message, and ends no wait; an error after the first message is
+/// the next call's.
+unsafe fn several(
+    local: &'static Local,
+    fd: c_int,
+    msgs: *mut MMsgHdr,
+    nr: c_uint,
+    mut flags: c_int,
+    limit: *mut TimeSpec,
+) -> c_int {
+    let saved = errno();
     // SAFETY: null or readable, the caller's duty.
+    let given = if limit.is_null() { None } else { Some(unsafe { limit.read_unaligned() }) };
+    if given.is_some_and(|t| t.tv_sec < 0 || !(0..1_000_000_000).contains(&t.tv_nsec)) {
+        set_errno(Errno::INVAL);
+        return -1;
+    }
+    // SAFETY: as above.
     let until = unsafe { super::wait::Limit::spec(limit) };
-    let mut flags = flags;
-    let mut done = 0;
-    while done < nr.min(1024) {
+    let (mut done, mut failed) = (0, Errno::AGAIN);
+    let mut left = given;
+    while done < nr.min(MOST_VECTORS as c_uint) {
         // SAFETY: the client gives `nr` headers; `hdr` is the first member.
         let got = unsafe {
             let at = msgs.add(done as usize);
@@ -236,18 +257,33 @@ pub unsafe fn recvmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int, 
             got
         };
         if got < 0 {
+            failed = errno();
             break;
         }
         done += 1;
         if flags as u32 & MSG_WAITFORONE != 0 {
             flags |= MSG_DONTWAIT as c_int;
         }
-        if until.left() == Some(0) {
+        left = until.left_spec(None);
+        if left.is_some_and(|t| t.tv_sec == 0 && t.tv_nsec == 0) {
             break;
         }
     }
-    local.leave();
-    if done == 0 && nr > 0 { -1 } else { done as c_int }
+    if done == 0 {
+        return if nr > 0 { -1 } else { 0 };
+    }
+    // The kernel would keep an interruption too (as errno 512, if the handler restarts calls): that helps nobody.
+    if !matches!(failed, Errno::AGAIN | Errno::INTR)
+        && let Some(control) = local.endpoint.control()
+    {
+        control.error.store(failed.0 as u32, Relaxed);
+    }
+    if let Some(left) = left {
+        // SAFETY: the client's word, which the kernel changes too.
+        unsafe { limit.write_unaligned(left) };
+    }
+    set_errno(saved);
+    done as c_int
 }
 
 /// Descriptors that came by `SCM_RIGHTS` may be further numbers of sockets that are ours.

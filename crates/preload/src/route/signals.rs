@@ -31,20 +31,26 @@ pub unsafe fn signal(number: c_int, handler: usize) -> usize {
     unsafe { next::signal(number, handler) }
 }
 
-/// Looks at every signal's present action, before the first socket is adopted: handlers may have come by roads we do not see
-/// (runtimes that call the kernel themselves).
-pub fn note_signals() {
-    let mut caught = false;
-    for number in 1..=64usize {
-        // 32 and 33 (34 in musl) are the C library's own, and never call anything of ours.
-        if (32..=34).contains(&number) {
-            continue;
-        }
+/// Every signal's present action: handler and flags, `None` where the kernel does not tell.
+fn actions() -> impl Iterator<Item = Option<(usize, usize)>> {
+    // 32 and 33 (34 in musl) are the C library's own, and never call anything of ours; 9 and 19 cannot be caught.
+    (1..=64usize).filter(|number| !matches!(number, 9 | 19 | 32..=34)).map(|number| {
         let mut action = [0usize; 4];
         let args = [number, 0, action.as_mut_ptr() as usize, 8, 0, 0];
         // SAFETY: the kernel's structure has four words; nothing is changed.
-        let asked = unsafe { sys::call(Sysno::rt_sigaction, args) };
-        caught |= asked.is_err() && number != 9 && number != 19 || is_handler(action[0]);
-    }
-    set_catches_signals(caught);
+        unsafe { sys::call(Sysno::rt_sigaction, args) }.ok().map(|_| (action[0], action[1]))
+    })
+}
+
+/// Looks at them before the first socket is adopted: handlers may have come by roads we do not see (runtimes that call the
+/// kernel themselves).
+pub fn note_signals() {
+    set_catches_signals(actions().any(|action| action.is_none_or(|(handler, _)| is_handler(handler))));
+}
+
+/// After `EINTR` of a call that is never restarted: whether one that is restarted would have been interrupted. It would not
+/// if every handler of this process has `SA_RESTART`; which of several has run nobody can tell.
+pub(super) fn interrupt() -> bool {
+    const SA_RESTART: usize = 0x1000_0000;
+    actions().any(|action| action.is_none_or(|(handler, flags)| is_handler(handler) && flags & SA_RESTART == 0))
 }

@@ -4,13 +4,14 @@
 //! was woken by a message that this pump has just taken away: it would go to sleep again beside a `VALID` frame. So the
 //! socket sends itself a few bytes, which are swallowed when there is nothing left to read (readiness.md).
 
-use super::{Pump, Step};
+use super::{Context, Pump, Step};
 use crate::abi::{NLMSG_HDRLEN, NLMSG_NOOP};
 use crate::control::flag;
 use crate::errno::Errno;
 use crate::socket::Socket;
 use crate::store::Meta;
-use crate::sys::{AF_NETLINK, IoVec, MSG_DONTWAIT, MsgHdr, SockaddrNl};
+use crate::sys::{AF_NETLINK, IoVec, MSG_DONTWAIT, MSG_PEEK, MsgHdr, SockaddrNl};
+use core::sync::atomic::AtomicU32;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 
 /// Bytes of a doorbell: an `nlmsghdr` and a secret.
@@ -51,29 +52,44 @@ pub fn measure_bell<S: Socket>(sock: &S) -> Result<u32, Errno> {
 }
 
 impl<S: Socket> Pump<'_, S> {
-    fn is_watched(&self) -> bool {
-        self.endpoint.unseen.load(Relaxed) || self.control.waiters.load(SeqCst) > 0
+    /// Whether somebody who sees only the socket must find it readable: an unseen waiter when there is something to read, an
+    /// announced one when its `poll` would answer an error too, a blocking receive when it would answer.
+    fn must_show(&self) -> bool {
+        let control = self.control;
+        let is_announced = |threads: &AtomicU32| threads.load(SeqCst) > 0;
+        (self.endpoint.unseen.load(Relaxed) || is_announced(&control.waiters)) && self.readable()
+            || is_announced(&control.receivers) && control.copies.load(Relaxed) > 0
+            || control.error.load(Relaxed) != 0 && (is_announced(&control.waiters) || is_announced(&control.receivers))
     }
 
-    /// Before anything is received: whether the doorbell in the queue may stay, and is all there is.
+    /// Before anything is received: whether the doorbell in the queue may stay, and is all there is. A client that receives
+    /// itself is about to sleep on the socket, and not to be woken by frames: for it the bell stays only if others need it.
     pub(super) fn answer_bell(&self) -> Step {
-        if !self.control.has(flag::BELL) {
+        if !self.control.has(flag::BELL) || self.sock.queued() != Ok(self.control.bell_bytes.load(Relaxed)) {
             return Step::Moved;
         }
-        let alone = self.sock.queued() == Ok(self.control.bell_bytes.load(Relaxed));
-        if alone && self.readable() {
+        let stays = if self.context == Context::Recv { self.must_show() } else { self.readable() };
+        if stays {
             return Step::Stop;
         }
-        Step::Moved
+        // Here and not on the way of all messages: that one ends at a full ring.
+        match self.receive_private(LEN, MSG_PEEK) {
+            Ok((meta, bytes)) if self.is_bell(&meta, bytes) => match self.receive_private(LEN, 0) {
+                Ok(_) => {
+                    self.control.set(flag::BELL, false);
+                    Step::Moved
+                }
+                Err(error) => self.failed(error),
+            },
+            Ok(_) => Step::Moved,
+            Err(error) => self.failed(error),
+        }
     }
 
     /// After everything was received: rings, if somebody must find the socket readable.
     pub(super) fn ring_bell(&self) {
         let control = self.control;
-        if control.flags.load(Relaxed) & (flag::BELL | flag::NO_BELL | flag::PLUG) != 0
-            || !self.is_watched()
-            || !self.readable()
-        {
+        if control.flags.load(Relaxed) & (flag::BELL | flag::NO_BELL | flag::PLUG) != 0 || !self.must_show() {
             return;
         }
         if self.ring_with::<LEN>() {
@@ -114,11 +130,15 @@ impl<S: Socket> Pump<'_, S> {
 
     /// Whether a message just received is the doorbell, which is swallowed by that.
     pub(super) fn took_bell(&self, meta: &Meta, got: &[u8]) -> bool {
-        let whole = bytes(self.control.bell_secret.load(Relaxed));
-        let is = self.may_be_bell(meta, got.len()) && whole.starts_with(got);
+        let is = self.is_bell(meta, got);
         if is {
             self.control.set(flag::BELL, false);
         }
         is
+    }
+
+    fn is_bell(&self, meta: &Meta, got: &[u8]) -> bool {
+        let whole = bytes(self.control.bell_secret.load(Relaxed));
+        self.may_be_bell(meta, got.len()) && whole.starts_with(got)
     }
 }

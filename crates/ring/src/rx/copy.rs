@@ -8,7 +8,7 @@ use crate::errno::{Errno, Result};
 use crate::socket::Socket;
 use crate::store::Meta;
 use crate::sys;
-use crate::sys::{AF_NETLINK, IoVec, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_PEEK, MSG_TRUNC, MsgHdr, SOL_SOCKET};
+use crate::sys::{AF_NETLINK, IoVec, MSG_CMSG_CLOEXEC, MSG_CTRUNC, MSG_OOB, MSG_PEEK, MSG_TRUNC, MsgHdr, SOL_SOCKET};
 use core::sync::atomic::Ordering::Relaxed;
 
 impl Endpoint {
@@ -16,7 +16,8 @@ impl Endpoint {
     /// comes first, then a message, then `EAGAIN`.
     ///
     /// # Errors
-    /// The socket's pending error (`ENOBUFS`), or `EAGAIN` with no message.
+    /// The socket's pending error (`ENOBUFS`), or `EAGAIN` with no message. `EOPNOTSUPP` for `MSG_OOB`, which netlink does
+    /// not have; `MSG_ERRQUEUE` and `MSG_WAITALL` mean nothing to it.
     ///
     /// # Safety
     /// Every pointer in `msg` is valid for the length beside it, and none leads into the endpoint's own memory.
@@ -24,6 +25,9 @@ impl Endpoint {
         let (Some(control), Some(ring)) = (self.control(), self.rx()) else {
             return Err(Errno::BADF);
         };
+        if flags & MSG_OOB != 0 {
+            return Err(Errno::OPNOTSUPP);
+        }
         let _held = control.lock.hold(pid);
         let strict = self.strict.load(Relaxed);
         if strict || control.copies.load(Relaxed) == 0 {
@@ -39,7 +43,15 @@ impl Endpoint {
             return Err(Errno::AGAIN);
         };
         // SAFETY: the caller's duty; the bytes lie in the store.
-        let copied = unsafe { scatter(bytes, msg.iov, msg.iovlen)? };
+        let copied = match unsafe { scatter(bytes, msg.iov, msg.iovlen) } {
+            Ok(copied) => copied,
+            Err(error) => {
+                if flags & MSG_PEEK == 0 {
+                    store.received();
+                }
+                return Err(error);
+            }
+        };
         let truncated = copied < bytes.len() || meta.truncated != 0;
         // SAFETY: the caller's duty.
         unsafe {
@@ -58,7 +70,7 @@ impl Endpoint {
     }
 }
 
-/// Copies to the client's vectors: how many bytes. `EFAULT` for a bad buffer, and the message stays, as in the kernel.
+/// Copies to the client's vectors: how many bytes. `EFAULT` for a bad buffer, and the message is gone with it, as in the kernel.
 unsafe fn scatter(bytes: &[u8], iov: *const IoVec, iovlen: usize) -> Result<usize> {
     let mut rest = bytes;
     for i in 0..iovlen {
