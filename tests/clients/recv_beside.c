@@ -5,7 +5,8 @@
 #include "waiter.h"
 #include <pthread.h>
 
-enum { TOTAL = 400, LAST = 0xfffff };
+/* Messages of LARGE bytes fit no frame. */
+enum { TOTAL = 400, LAST = 0xfffff, LARGE = 1500 };
 
 static struct sock s;
 static int sender;
@@ -46,7 +47,7 @@ int main(int argc, char **argv)
 		struct nl_mmap_hdr *h;
 		CHECK(now_ms() < end, "%u of %u acks, %u of %u messages", acks, asked, received, sent);
 		if (sent < TOTAL && sent - received < 4) {
-			plain_send(sender, msg_user(buf, 100, sent), 100, s.port, 0);
+			plain_send(sender, msg_user(buf, LARGE, sent), LARGE, s.port, 0);
 			sent++;
 		}
 		if (asked < TOTAL && asked - acks < 4) {
@@ -67,7 +68,7 @@ int main(int argc, char **argv)
 	CHECK_CALL(plain_send(s.fd, msg_ack(buf, asked), 16, 0, 0));
 	for (end = now_ms() + 500; now_ms() < end; msleep(1))
 		CHECK(w->wait(s.fd, 0) == 1 || w->is_raw, "a frame waits, and %s does not report it", w->name);
-	plain_send(sender, msg_user(buf, 100, LAST), 100, s.port, 0);
+	plain_send(sender, msg_user(buf, LARGE, LAST), LARGE, s.port, 0);
 	CHECK(pthread_join(t, NULL) == 0, "pthread_join");
 	CHECK(receiver_us < 300000, "the receiver used %ld us", receiver_us);
 	ok();

@@ -6,11 +6,12 @@
 #include <setjmp.h>
 #include <sys/time.h>
 
-enum { LIMIT = 60, LONG = 200, LATE = 2500 };
+/* A message of LARGE bytes fits no frame. */
+enum { LIMIT = 60, LONG = 200, LATE = 2500, LARGE = 5000 };
 
 /* ---- the calls ---- */
 
-static char buf[4096];
+static char buf[8192];
 
 static ssize_t by_recv(int fd)
 {
@@ -114,13 +115,13 @@ static void frame(void)
 	CHECK_CALL(plain_send(s.fd, msg_ack(m, 7), 16, 0, 0));
 }
 
-/* A message from another socket: COPY in either mode. */
+/* A message that fits no frame: COPY in either mode. */
 static void copy(uint32_t seq)
 {
-	char m[64];
-	ssize_t n = plain_send(peer, msg_user(m, 48, seq), 48, s.port, 0);
+	static char m[LARGE];
+	ssize_t n = plain_send(peer, msg_user(m, LARGE, seq), LARGE, s.port, 0);
 	/* a congested receiver refuses, and that is no matter of the receive */
-	CHECK(n == 48 || errno == EAGAIN, "sending to the ring: %s", strerror(errno));
+	CHECK(n == LARGE || errno == EAGAIN, "sending to the ring: %s", strerror(errno));
 }
 
 static void release_all(void)
@@ -244,7 +245,7 @@ static void failed_after(ssize_t n, double began, int error, double least)
 
 static void got(ssize_t n, uint32_t seq)
 {
-	SAY(n == 48, "%zd %s instead of message %u", n, n < 0 ? strerror(errno) : "bytes", seq);
+	SAY(n == LARGE, "%zd %s instead of message %u", n, n < 0 ? strerror(errno) : "bytes", seq);
 	SAY(((struct nlmsghdr *)buf)->nlmsg_seq == seq, "message %u instead of %u", ((struct nlmsghdr *)buf)->nlmsg_seq, seq);
 }
 

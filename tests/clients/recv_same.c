@@ -116,7 +116,8 @@ static void script(void)
 
 int main(void)
 {
-	struct sock s = ring_open(NETLINK_ROUTE, GEOM(16384, 4, 1024), NO_RING);
+	/* frames that no message fits */
+	struct sock s = ring_open(NETLINK_ROUTE, GEOM(4096, 1, 32), NO_RING);
 	int i, lines[2];
 	peer = plain_open(NETLINK_ROUTE);
 	for (which = 0; which < 2; which++) {
