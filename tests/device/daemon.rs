@@ -30,6 +30,8 @@ pub struct Place {
     pub directory: TempDir,
     pub name: String,
     pub args: Vec<String>,
+    /// A command that becomes the daemon, with other rights than the test's.
+    pub wrap: Vec<String>,
 }
 
 impl Place {
@@ -39,7 +41,7 @@ impl Place {
         let directory = tempfile::tempdir().expect("a temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         let name = format!("nlmmap-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Place { directory, name, args: Vec::new() }
+        Place { directory, name, args: Vec::new(), wrap: Vec::new() }
     }
 
     pub fn path(&self, name: &str) -> PathBuf {
@@ -53,8 +55,9 @@ impl Place {
 
     /// `nlmmap serve` in this place.
     pub fn serve(&self) -> Command {
-        let mut command = Command::new(NLMMAP);
-        command.args(["serve", "--mode", "0666", "--log", "debug", "--node"]);
+        let mut words = self.wrap.iter().map(String::as_str).chain([NLMMAP]);
+        let mut command = Command::new(words.next().unwrap_or(NLMMAP));
+        command.args(words).args(["serve", "--mode", "0666", "--log", "debug", "--node"]);
         command.arg(if uses_cuse() { "cuse" } else { "fuse" });
         command.args(["--name", &self.name, "--runtime-dir"]).arg(self.path("run"));
         if !self.args.iter().any(|arg| arg == "--path") {

@@ -2,6 +2,7 @@
 
 mod bench;
 mod cargo;
+mod deb;
 mod model;
 mod test;
 mod tools;
@@ -18,6 +19,7 @@ usage: cargo xtask COMMAND
   bench ...               measure the ring client beside plain socket loops
   loom                    run the engine's models: every order of a few threads' steps (part of `test`)
   miri, asan              run the engine's tests in the interpreter, or under the address sanitizer (nightly toolchain)
+  deb [--revision TEXT]   make the Debian packages in target/deb
   vm ...                  run tests in virtual machines with other kernels";
 
 fn main() -> ExitCode {
@@ -28,6 +30,7 @@ fn main() -> ExitCode {
     };
     let done = match (command.as_str(), rest) {
         ("bench", rest) => bench::main(rest),
+        ("deb", rest) => deb::main(rest),
         ("demo", rest) => demo(rest),
         ("test", rest) => test::all(rest),
         ("conformance", []) => test::conformance(false),

@@ -14,6 +14,10 @@ const TOOLS: &[(&str, &str)] = &[
     ("valgrind", "valgrind"),
     ("python3", "python3"),
     ("perl", "perl"),
+    ("dh", "debhelper"),
+    ("dpkg-buildpackage", "dpkg-dev"),
+    ("mmdebstrap", "mmdebstrap"),
+    ("systemd-analyze", "systemd"),
 ];
 
 /// Files and the packages that bring them.

@@ -1,0 +1,45 @@
+//! The Debian packages in a fresh root, and the daemon within the limits of its unit.
+
+#[path = "device/cage.rs"]
+#[allow(dead_code, reason = "the device tests use the rest")]
+mod cage;
+#[path = "device/daemon.rs"]
+#[allow(dead_code, reason = "the device tests use the rest")]
+mod daemon;
+#[path = "package/root.rs"]
+mod root;
+mod support;
+#[path = "package/unit.rs"]
+mod unit;
+
+use root::Root;
+
+/// Install, use, upgrade, remove, purge.
+#[test]
+fn packages_come_and_go_cleanly() {
+    support::need_root();
+    let (first, second) = (root::packages("1"), root::packages("2"));
+    let root = Root::new();
+    let before = root.files();
+
+    root.install(&first);
+    assert!(root.run("getent group nlmmap").contains("nlmmap:"), "the group of the node");
+    assert!(root.run("nlmmap --version").starts_with("nlmmap "));
+    assert!(root.run("nlmmap run --check -- /bin/sh && echo it can").ends_with("it can\n"));
+    assert!(root.run("nlmmap run -- /bin/echo it runs").contains("it runs"));
+    assert!(root.run("find /etc/systemd -name '*nlmmap*'").is_empty(), "started unasked");
+    assert!(root.has("run/nlmmap"), "the directory for containers");
+
+    // An administrator's configuration outlives upgrade and removal.
+    root.run("echo '# ours' >> /etc/nlmmap.toml");
+    root.install(&second);
+    assert!(root.run("dpkg-query -W nlmmap").trim_end().ends_with("-2"));
+    assert!(root.run("tail -1 /etc/nlmmap.toml").contains("ours"));
+    root.run("dpkg --remove libnlmmap-dev nlmmap");
+    assert!(!root.has("usr/bin/nlmmap") && !root.has("usr/lib/nlmmap"), "removed");
+    assert!(root.has("etc/nlmmap.toml"), "kept");
+    root.run("dpkg --purge libnlmmap-dev nlmmap");
+    let left: Vec<_> = root.files().into_iter().filter(|file| !before.contains(file)).collect();
+    // Policy of the distribution: groups stay, since files of theirs may.
+    assert!(left.is_empty(), "left behind: {left:?}");
+}

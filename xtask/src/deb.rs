@@ -1,0 +1,118 @@
+//! `cargo xtask deb`: the Debian packages, from a release build.
+//!
+//! Cargo builds, this lays the result out as it will be installed, and debhelper makes the packages of it: maintainer
+//! scripts for the service, the group, the directory and the udev rule are debhelper's own.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use crate::{cargo, tools};
+
+/// From the repository or the build to the installed tree.
+const FILES: &[(From, &str, &str)] = &[
+    (From::Build, "nlmmap", "usr/bin/nlmmap"),
+    (From::Build, "libnlmmap_preload.so", "usr/lib/nlmmap/libnlmmap_preload.so"),
+    (From::Build, "libnlmmap.so", "usr/lib/libnlmmap.so"),
+    (From::Build, "libnlmmap.a", "usr/lib/libnlmmap.a"),
+    (From::Source, "include/nlmmap.h", "usr/include/nlmmap.h"),
+    (From::Source, "packaging/nlmmap.toml", "etc/nlmmap.toml"),
+    (From::Source, "packaging/modules-load.d/nlmmap.conf", "usr/lib/modules-load.d/nlmmap.conf"),
+    (From::Source, "README.md", "usr/share/doc/nlmmap/README.md"),
+    (From::Source, "CHANGELOG.md", "usr/share/doc/nlmmap/CHANGELOG.md"),
+    (From::Source, "LICENSE-MIT", "usr/share/doc/nlmmap/LICENSE-MIT"),
+];
+
+/// What debhelper looks for by name beside its own files.
+const BY_NAME: &[(&str, &str)] = &[
+    ("packaging/systemd/nlmmap.service", "nlmmap.service"),
+    ("packaging/sysusers.d/nlmmap.conf", "nlmmap.sysusers"),
+    ("packaging/tmpfiles.d/nlmmap.conf", "nlmmap.tmpfiles"),
+    ("udev/60-nlmmap.rules", "nlmmap.udev"),
+];
+
+enum From {
+    Build,
+    Source,
+}
+
+/// The version that all packages of the workspace have.
+fn version() -> Result<String, String> {
+    let manifest = read(&cargo::root().join("Cargo.toml"))?;
+    let line = manifest.lines().find_map(|line| line.strip_prefix("version = \""));
+    Ok(line.and_then(|rest| rest.split('"').next()).ok_or("Cargo.toml names no version")?.to_owned())
+}
+
+fn read(path: &Path) -> Result<String, String> {
+    fs::read_to_string(path).map_err(|e| format!("{}: {e}", path.display()))
+}
+
+fn copy(from: &Path, to: &Path) -> Result<(), String> {
+    if let Some(directory) = to.parent() {
+        fs::create_dir_all(directory).map_err(|e| format!("{}: {e}", directory.display()))?;
+    }
+    fs::copy(from, to).map(|_| ()).map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
+}
+
+/// Makes the packages; `--revision TEXT` is the part of their version behind the hyphen, 1 if left out.
+pub fn main(args: &[String]) -> Result<bool, String> {
+    let revision = match args {
+        [] => "1",
+        [option, revision] if option == "--revision" => revision,
+        _ => return Err("usage: cargo xtask deb [--revision TEXT]".into()),
+    };
+    tools::need(&["dh", "dpkg-buildpackage"])?;
+    if !cargo::run(&["build", "--release"])? {
+        return Ok(false);
+    }
+    let (root, target) = (cargo::root(), cargo::target_dir()?);
+    let out = target.join("deb");
+    let build = out.join("build");
+    let _ = fs::remove_dir_all(&build);
+    for (from, path, to) in FILES {
+        let from = match from {
+            From::Build => target.join("release").join(path),
+            From::Source => root.join(path),
+        };
+        copy(&from, &build.join("stage").join(to))?;
+    }
+    for entry in fs::read_dir(root.join("packaging/debian")).map_err(|e| format!("packaging/debian: {e}"))?.flatten() {
+        copy(&entry.path(), &build.join("debian").join(entry.file_name()))?;
+    }
+    for (from, to) in BY_NAME {
+        copy(&root.join(from), &build.join("debian").join(to))?;
+    }
+    let version = format!("{}-{revision}", version()?);
+    // The date that makes a package reproducible is the last commit's; without git, that of the change log.
+    let changelog = format!(
+        "nlmmap ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- nlmmap maintainers \
+         <nlmmap@packages.invalid>  {}\n",
+        date(&root)?
+    );
+    fs::write(build.join("debian/changelog"), changelog).map_err(|e| format!("debian/changelog: {e}"))?;
+    let mut command = Command::new("dpkg-buildpackage");
+    command.args(["--build=binary", "--no-sign", "--no-check-builddeps"]).current_dir(&build);
+    if !command.status().map_err(|e| format!("dpkg-buildpackage: {e}"))?.success() {
+        return Ok(false);
+    }
+    for package in ["nlmmap", "libnlmmap-dev"] {
+        let path: PathBuf = out.join(format!("{package}_{version}_amd64.deb"));
+        if !path.is_file() {
+            return Err(format!("{} was not made", path.display()));
+        }
+        println!("{}", path.display());
+    }
+    Ok(true)
+}
+
+fn date(root: &Path) -> Result<String, String> {
+    let log = Command::new("git").args(["log", "-1", "--format=%cD"]).current_dir(root).output();
+    if let Ok(log) = log
+        && log.status.success()
+    {
+        return Ok(String::from_utf8_lossy(&log.stdout).trim().to_owned());
+    }
+    let date = Command::new("date").args(["--rfc-email", "--reference"]).arg(root.join("CHANGELOG.md")).output();
+    let date = date.map_err(|e| format!("date: {e}"))?;
+    Ok(String::from_utf8_lossy(&date.stdout).trim().to_owned())
+}
