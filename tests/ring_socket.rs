@@ -9,6 +9,8 @@ mod support;
 mod allocation;
 #[path = "ring_socket/bad_input.rs"]
 mod bad_input;
+#[path = "ring_socket/examples.rs"]
+mod examples;
 #[path = "ring_socket/lending.rs"]
 mod lending;
 #[path = "ring_socket/node.rs"]

@@ -274,7 +274,7 @@ impl RingSocket {
 
 /// For `poll`, `epoll`, `mio`, `tokio`: the descriptor is readable when [`try_recv`](RingSocket::try_recv) has a message *from the
 /// kernel*; what was received before is not in it. So call `try_recv` until it gives `None`, then wait, as for any edge-triggered
-/// source.
+/// source. It is the socket's own, open and the same to its end.
 impl AsFd for RingSocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match &self.backend {
