@@ -61,11 +61,10 @@ impl<'a> Message<'a> {
     }
 
     /// Whether the kernel itself has sent it. What another process sends can look like anything: most programs drop it.
+    ///
+    /// Over a device node it is told by the credentials, which are all 0 for the kernel.
     pub fn is_from_kernel(&self) -> bool {
-        match self.meta.portid {
-            Some(portid) => portid == 0,
-            None => self.meta.credentials.is_some_and(|c| c.pid == 0),
-        }
+        self.meta.portid == Some(0)
     }
 
     /// The sender's port id, 0 for the kernel. `None` where it is not known: over a device node, for what a process has sent.
@@ -79,7 +78,7 @@ impl<'a> Message<'a> {
     }
 
     /// The sender's credentials, as the kernel vouches for them. `None` for what a process has sent, if the socket was built
-    /// without [`credentials`](crate::Builder::credentials), or over a device node by `COPY`.
+    /// without [`credentials`](crate::Builder::credentials).
     pub fn credentials(&self) -> Option<Credentials> {
         self.meta.credentials
     }

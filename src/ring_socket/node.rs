@@ -252,11 +252,12 @@ impl MappedNode {
             if hdr.len as usize > frames.largest() {
                 return Err(Error::Truncated { len: hdr.len as usize, room: frames.largest() });
             }
+            let credentials = Credentials { pid: hdr.pid, uid: hdr.uid, gid: hdr.gid };
             let meta = Meta {
-                // The daemon fills frames with what the kernel has sent, and has the rest fetched.
-                portid: (found == status::VALID || hdr.pid == 0).then_some(0),
+                // Frames do not tell port ids. The kernel's credentials are all 0; no process that the daemon can see has its pid.
+                portid: (credentials == Credentials::default()).then_some(0),
                 group: hdr.group,
-                credentials: Some(Credentials { pid: hdr.pid, uid: hdr.uid, gid: hdr.gid }),
+                credentials: Some(credentials),
             };
             // SAFETY: the place is free and holds the bytes; this is the receiving side (`RingSocket` is not `Sync`).
             return Ok(Some(Message::new(unsafe { frames.lend(place, len) }, meta)));
