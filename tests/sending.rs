@@ -1,7 +1,7 @@
 //! Sending: kicks, ordinary sends on ring sockets, replies that are there when the call returns.
 
 mod support;
-use support::client;
+use support::{Build, client};
 
 fn reply_at_once_after(way: &str) {
     client("reply_at_once").arg(way).passes();
@@ -50,6 +50,16 @@ fn reply_is_in_the_ring_when_a_kick_by_sendmsg_returns() {
 #[test]
 fn reply_is_in_the_ring_when_a_kick_by_write_returns() {
     reply_at_once_after("kick-write");
+}
+
+#[test]
+fn kicks_that_are_refused_leave_their_frame() {
+    client("kick_refused").passes();
+}
+
+#[test]
+fn musl_kicks_that_are_refused_leave_their_frame() {
+    client("kick_refused").build(Build::Musl).passes();
 }
 
 #[test]

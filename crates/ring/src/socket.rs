@@ -45,6 +45,14 @@ pub unsafe trait Socket {
         // SAFETY: the caller's duty.
         unsafe { self.send(&msg, flags) }
     }
+    /// Whether a send with this address and ancillary data, and these flags, would come as far as its data. Sends nothing.
+    ///
+    /// # Errors
+    /// What the socket layer refuses it with.
+    ///
+    /// # Safety
+    /// As [`Self::send`]; vectors are not looked at.
+    unsafe fn would_send(&self, template: &MsgHdr, flags: u32) -> Result<()>;
     /// Bytes charged to the receive queue (`SO_MEMINFO`).
     fn queued(&self) -> Result<u32>;
     /// The socket's pending error (`SO_ERROR`), which is cleared by that; 0 for none.
@@ -133,6 +141,19 @@ unsafe impl Socket for Fd {
                 unsafe { self.send(&msg, flags) }
             }
             result => result,
+        }
+    }
+
+    #[cold]
+    unsafe fn would_send(&self, template: &MsgHdr, flags: u32) -> Result<()> {
+        // More than any send buffer: netlink_sendmsg refuses it with EMSGSIZE, behind every look at flags, ancillary data, address and
+        // rights, and before it reads any of it. Nothing lies at that address.
+        let mut iov = IoVec { base: sys::PAGE as *mut u8, len: 0x7fff_f000 };
+        let msg = MsgHdr { iov: &raw mut iov, iovlen: 1, flags: 0, ..*template };
+        // SAFETY: the caller's duty for name and ancillary data; of the vector only its range is looked at.
+        match unsafe { self.send(&msg, flags | MSG_DONTWAIT) } {
+            Ok(_) | Err(Errno::MSGSIZE) => Ok(()),
+            Err(error) => Err(error),
         }
     }
 

@@ -350,19 +350,24 @@ pub fn poll_in(fd: i32, millis: i32) -> Result<bool> {
     Ok(n > 0)
 }
 
+/// Whether a pointer can be the address of memory: not below `mmap_min_addr`, nor beyond the user's half.
+#[inline]
+pub fn is_plausible(at: *const u8) -> bool {
+    const LOW: usize = 1 << 16;
+    const HIGH: usize = 1 << 47;
+    (LOW..HIGH).contains(&(at as usize))
+}
+
 /// Copies to an address of the client's. What cannot be an address of memory answers `EFAULT`, as the kernel would; a wild
 /// pointer elsewhere faults, as it does in any library.
 ///
 /// # Safety
 /// What is writable there is the client's to lose.
 pub unsafe fn copy_out(from: &[u8], to: *mut u8) -> Result<()> {
-    // Below mmap_min_addr, or beyond the user's half.
-    const LOW: usize = 1 << 16;
-    const HIGH: usize = 1 << 47;
     if from.is_empty() {
         return Ok(());
     }
-    if !(LOW..HIGH).contains(&(to as usize)) {
+    if !is_plausible(to) {
         return Err(Errno::FAULT);
     }
     // SAFETY: the caller's duty.

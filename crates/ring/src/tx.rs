@@ -14,6 +14,8 @@ use crate::socket::Socket;
 use crate::sys::{self, IoVec, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 
+mod refusal;
+
 /// Frames given to one system call at most.
 const BATCH: usize = 64;
 /// Separate datagrams given to one system call at most.
@@ -86,6 +88,8 @@ impl Endpoint {
         left: &mut u32,
         rounds: u32,
     ) -> Result<usize> {
+        // Whether nothing has been sent by this kick: until then it may be one that is refused as a whole.
+        let mut begins = *left == self.kick_frames();
         let mut budget = core::mem::take(left);
         let (Some(control), Some(ring)) = (self.control(), self.tx()) else {
             return Ok(0);
@@ -93,6 +97,10 @@ impl Endpoint {
         if control.tx_sleeper.load(Relaxed) != 0 && control.tx_sleeper.load(Relaxed) == sys::gettid() {
             // A signal handler above a kick that sleeps in this very thread: that one has the frames.
             return Err(Errno::AGAIN);
+        }
+        if begins && refusal::is_doubtful(template, flags) {
+            // SAFETY: the caller's duty.
+            unsafe { sock.would_send(template, flags) }?;
         }
         // Held to the end, as in the kernel: frames leave in their order whoever kicks.
         let quiet = Quiet::begin();
@@ -110,14 +118,27 @@ impl Endpoint {
             }
             rounds -= 1;
             let pos = ring.geometry().wrap(control.tx_head.load(Relaxed));
-            let Some(first) = take(ring, pos)? else { break };
+            let first = match take(ring, pos) {
+                Ok(Some(first)) => first,
+                none => {
+                    if begins {
+                        refusal::look(sock, template, flags, none.err())?;
+                    }
+                    none?;
+                    break;
+                }
+            };
             let next = ring.next(pos);
             let is_alone = !may_join || budget == 1 || ring.status(next) != status::VALID;
             // SAFETY: the caller's duty for the template; frames are live.
             let round = unsafe { if is_alone { kick.one(first) } else { kick.many(first, budget) } };
             total += round.bytes;
+            let first_fails = core::mem::take(&mut begins) && round.sent == 0;
             budget = budget.saturating_sub(round.sent);
             if let Some((frame, error)) = round.failed {
+                if first_fails {
+                    refusal::look(sock, template, flags, Some(error))?;
+                }
                 budget = budget.saturating_sub(1);
                 // SAFETY: as above.
                 match unsafe { kick.failed(&quiet, frame, error, round.sent > 0) } {

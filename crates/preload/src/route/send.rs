@@ -1,7 +1,7 @@
 //! `send`, `sendto`, `sendmsg`, `sendmmsg`, `write`, `writev`.
 //!
-//! A send with exactly one vector whose base is NULL, on a socket with a TX ring, is a kick, whatever its length. Everything
-//! else is the client's own send; in either case the replies that the kernel has queued by then are in the ring when the
+//! A send with exactly one vector whose base is NULL, on a socket with a TX ring, is a kick, whatever its length (`writev`: if it
+//! has one). Everything else is the client's own send; in either case the replies that the kernel has queued by then are in the ring when the
 //! call returns.
 
 use super::wait::service;
@@ -16,8 +16,13 @@ use nlmmap_ring::abi::NLMSG_HDRLEN;
 use nlmmap_ring::errno::Errno;
 use nlmmap_ring::rx::Context;
 use nlmmap_ring::socket::Fd;
-use nlmmap_ring::sys::{MMsgHdr, MsgHdr};
+use nlmmap_ring::sys::{self, MMsgHdr, MsgHdr};
 use nlmmap_ring::tx;
+
+/// `sizeof(struct sockaddr_storage)`: what the kernel takes of an address.
+const LONGEST_NAME: c_uint = 128;
+/// `MSG_CMSG_COMPAT`: the kernel's own mark, which the calls without a header ignore.
+const NOT_A_FLAG: c_int = c_int::MIN;
 
 /// The end of what began with `begin_send`.
 fn done(local: &Local) {
@@ -64,9 +69,10 @@ fn is_kick(local: &Local, base: *const u8, vectors: usize) -> bool {
     vectors == 1 && base.is_null() && local.endpoint.tx().is_some()
 }
 
-/// Kernels from 5.17 on refuse an empty datagram; 4.5 took it, and to the kernel it meant nothing.
-fn forgive_empty(sent: isize, len: usize, to_kernel: bool) -> isize {
-    if sent < 0 && len == 0 && to_kernel && next::errno() == Errno::NODATA { 0 } else { sent }
+/// Kernels from 5.17 on refuse an empty datagram, in every form and before they look at its address; 4.5 sent it and answered 0.
+/// To the kernel it meant nothing.
+fn forgive_empty(sent: isize) -> isize {
+    if sent < 0 && next::errno() == Errno::NODATA { 0 } else { sent }
 }
 
 /// One plain buffer to an optional destination.
@@ -81,23 +87,14 @@ unsafe fn one(
 ) -> isize {
     if is_kick(local, buf.cast(), 1) {
         // SAFETY: the caller's duty for the destination.
-        return unsafe { kick(local, fd, msg, flags) };
+        return unsafe { kick(local, fd, msg, flags & !NOT_A_FLAG) };
     }
     local.endpoint.begin_send(process::pid());
-    let sent = forgive_empty(call(), len, msg.name.is_null() || to_kernel(msg));
+    let sent = if len == 0 { forgive_empty(call()) } else { call() };
     // SAFETY: the client's buffer.
     unsafe { after(local, fd, buf.cast(), sent) };
     done(local);
     sent
-}
-
-fn to_kernel(msg: &MsgHdr) -> bool {
-    if msg.name.is_null() || msg.namelen < 12 {
-        return msg.name.is_null();
-    }
-    // SAFETY: the kernel has just read the address (it answered ENODATA after that).
-    let name = unsafe { msg.name.cast::<[u32; 3]>().read_unaligned() };
-    name[1] == 0 && name[2] == 0
 }
 
 pub unsafe fn send(fd: c_int, buf: Ptr, len: usize, flags: c_int) -> isize {
@@ -137,6 +134,13 @@ unsafe fn served_sendto(
     name: Ptr,
     namelen: c_uint,
 ) -> isize {
+    let namelen = if name.is_null() { 0 } else { namelen };
+    if namelen > LONGEST_NAME && is_kick(local, buf.cast(), 1) {
+        // `move_addr_to_kernel`, where `sendmsg` takes what it can hold.
+        local.leave();
+        set_errno(Errno::INVAL);
+        return -1;
+    }
     let msg = MsgHdr { name: name.cast(), namelen, ..MsgHdr::EMPTY };
     // SAFETY: the caller's duty.
     let sent = unsafe { one(local, fd, buf, len, &msg, flags, || next::sendto(fd, buf, len, flags, name, namelen)) };
@@ -164,7 +168,7 @@ unsafe fn served_write(local: &Local, fd: c_int, buf: Ptr, len: usize) -> isize 
 
 /// The first vector of some, or an empty one.
 unsafe fn first(iov: *const IoVec, nr: usize) -> IoVec {
-    if iov.is_null() || nr == 0 {
+    if nr == 0 || !sys::is_plausible(iov.cast()) {
         return IoVec { base: core::ptr::null_mut(), len: 0 };
     }
     // SAFETY: the client gives `nr` vectors.
@@ -178,7 +182,9 @@ pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
     };
     // SAFETY: the caller's duty.
     let vector = unsafe { first(iov, nr.max(0) as usize) };
-    let sent = if nr == 1 && !iov.is_null() && is_kick(local, vector.base, 1) {
+    // The file layer answers for no bytes, and for too many, before it asks the socket.
+    let is_asked = (1..=isize::MAX as usize).contains(&vector.len);
+    let sent = if nr == 1 && is_asked && is_kick(local, vector.base, 1) {
         // SAFETY: no destination.
         unsafe { kick(local, fd, &MsgHdr::EMPTY, 0) }
     } else {
@@ -196,7 +202,7 @@ pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
 }
 
 pub unsafe fn sendmsg(fd: c_int, msg: *const MsgHdr, flags: c_int) -> isize {
-    let entered = if msg.is_null() { None } else { fdtable::enter(fd) };
+    let entered = if sys::is_plausible(msg.cast()) { fdtable::enter(fd) } else { None };
     let Some(local) = entered else {
         // SAFETY: handed on as it came.
         return unsafe { next::sendmsg(fd, msg, flags) };
@@ -209,17 +215,24 @@ pub unsafe fn sendmsg(fd: c_int, msg: *const MsgHdr, flags: c_int) -> isize {
 
 unsafe fn message(local: &Local, fd: c_int, msg: *const MsgHdr, flags: c_int) -> isize {
     // SAFETY: the client's header, not null.
-    let head = unsafe { msg.read_unaligned() };
+    let mut head = unsafe { msg.read_unaligned() };
     // SAFETY: as above.
     let vector = unsafe { first(head.iov, head.iovlen) };
-    if !head.iov.is_null() && is_kick(local, vector.base, head.iovlen) {
+    let is_there = sys::is_plausible(head.iov.cast_const().cast()) && vector.len <= isize::MAX as usize;
+    if is_there && is_kick(local, vector.base, head.iovlen) {
+        // As the kernel takes an address: none without a place, and no more of it than it can hold.
+        head.namelen = match head.namelen {
+            _ if head.name.is_null() => 0,
+            LONGEST_NAME..=0x7fff_ffff => LONGEST_NAME,
+            len => len,
+        };
         // SAFETY: as above.
         return unsafe { kick(local, fd, &head, flags) };
     }
     // SAFETY: handed on as it came; then the client's first buffer, as far as it goes.
     unsafe {
         local.endpoint.begin_send(process::pid());
-        let sent = next::sendmsg(fd, msg, flags);
+        let sent = forgive_empty(next::sendmsg(fd, msg, flags));
         after(local, fd, vector.base, sent.min(vector.len as isize));
         done(local);
         sent
@@ -227,7 +240,7 @@ unsafe fn message(local: &Local, fd: c_int, msg: *const MsgHdr, flags: c_int) ->
 }
 
 pub unsafe fn sendmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int) -> c_int {
-    let entered = if msgs.is_null() { None } else { fdtable::enter(fd) };
+    let entered = if sys::is_plausible(msgs.cast_const().cast()) { fdtable::enter(fd) } else { None };
     let Some(local) = entered else {
         // SAFETY: handed on as it came.
         return unsafe { next::sendmmsg(fd, msgs, nr, flags) };

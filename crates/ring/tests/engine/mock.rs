@@ -292,6 +292,10 @@ unsafe impl Socket for Mock {
         unsafe { self.transmit(msg, flags) }
     }
 
+    unsafe fn would_send(&self, _template: &MsgHdr, _flags: u32) -> Result<()> {
+        Ok(())
+    }
+
     fn queued(&self) -> Result<u32> {
         Ok(self.charged())
     }
