@@ -74,6 +74,17 @@ fn table_is_read_whole() {
     }
 }
 
+/// `every_hook.h` is what is called before any constructor (`process`).
+#[test]
+fn every_row_is_called_early() {
+    let calls = fs::read_to_string(repository().join("tests/clients/every_hook.h")).expect("every_hook.h can be read");
+    let missing: Vec<_> = table()
+        .into_iter()
+        .filter(|name| ![' ', '(', '\t'].iter().any(|before| calls.contains(&format!("{before}{name}("))))
+        .collect();
+    assert!(missing.is_empty(), "every_hook.h does not call {missing:?}");
+}
+
 #[test]
 fn exports_equal_the_table() {
     with_library(|file, _| {

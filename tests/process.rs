@@ -184,8 +184,9 @@ fn hooks_after_the_preload_is_relocated() {
 }
 
 #[test]
-fn basic_client_under_valgrind() {
-    client("basic").under(&["valgrind", "--quiet", "--error-exitcode=9"]).seconds(120).passes();
+fn basic_client_under_valgrind_without_errors_and_leaks() {
+    let leaks = ["--leak-check=full", "--errors-for-leak-kinds=definite,possible", "--error-exitcode=9"];
+    client("basic").under(&[&["valgrind", "--quiet"], &leaks[..]].concat()).seconds(120).passes();
 }
 
 #[test]

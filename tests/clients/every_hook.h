@@ -3,8 +3,8 @@
 #ifndef EVERY_HOOK_H
 #define EVERY_HOOK_H
 #include "ring.h"
-#include <stdarg.h>
 #include <sys/epoll.h>
+#include <sys/ioctl.h>
 #include <sys/select.h>
 #include <sys/syscall.h>
 
@@ -118,6 +118,29 @@ static void transfer(void)
 	MUST(close(ep) == 0 && close(s[0]) == 0 && close(s[1]) == 0);
 }
 
+static void names(void)
+{
+	struct sockaddr_nl a;
+	socklen_t len = sizeof a;
+	int value = 0, fd, s[2];
+
+	MUST((fd = socket(AF_NETLINK, SOCK_RAW, NETLINK_USERSOCK)) >= 0);
+	a.nl_family = AF_NETLINK;
+	a.nl_pad = 0;
+	a.nl_pid = 0;
+	a.nl_groups = 0;
+	MUST(bind(fd, (struct sockaddr *)&a, sizeof a) == 0);
+	MUST(getsockname(fd, (struct sockaddr *)&a, &len) == 0 && len == sizeof a && a.nl_pid != 0);
+	MUST(connect(fd, (struct sockaddr *)&a, sizeof a) == 0);
+	value = a.nl_pid;
+	MUST(getpeername(fd, (struct sockaddr *)&a, &len) == 0 && (int)a.nl_pid == value);
+	MUST(close(fd) == 0);
+	MUST(syscall(SYS_socketpair, AF_UNIX, SOCK_STREAM, 0, s) == 0 && write(s[0], "word", 4) == 4);
+	MUST(ioctl(s[1], FIONREAD, &value) == 0 && value == 4);
+	MUST(shutdown(s[0], SHUT_RDWR) == 0 && send(s[0], "w", 1, MSG_NOSIGNAL) == -1 && errno == EPIPE);
+	MUST(close(s[0]) == 0 && close(s[1]) == 0);
+}
+
 static void memory(void)
 {
 	char *at = mmap(NULL, 8192, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
@@ -170,6 +193,7 @@ static inline void every_hook(void)
 {
 	close_and_dup();
 	transfer();
+	names();
 	memory();
 	signals();
 	rings();

@@ -16,10 +16,15 @@ pub static TESTCANCEL: AtomicUsize = AtomicUsize::new(0);
 /// Whether the constructor has run.
 pub static CONSTRUCTED: AtomicBool = AtomicBool::new(false);
 
+/// Whether the C library is glibc.
+pub fn is_glibc() -> bool {
+    weak!("gnu_get_libc_version") != 0
+}
+
 /// Whether a thread can be made: glibc must have been initialized for that, which it tells from 2.32 on by a byte that is 1
 /// until there is a second thread.
 pub fn may_have_threads() -> bool {
-    if CONSTRUCTED.load(Ordering::Acquire) || weak!("gnu_get_libc_version") == 0 {
+    if CONSTRUCTED.load(Ordering::Acquire) || !is_glibc() {
         return true;
     }
     let single = weak!("__libc_single_threaded") as *const u8;
