@@ -1,6 +1,7 @@
 //! The `nlmmap` command.
 
 mod cli;
+mod policy;
 mod preload;
 mod program;
 mod serve;

@@ -16,6 +16,8 @@ mod daemon;
 mod library;
 #[path = "device/lifecycle.rs"]
 mod lifecycle;
+#[path = "device/policy.rs"]
+mod policy;
 #[path = "device/walkthrough.rs"]
 mod walkthrough;
 #[path = "device/workers.rs"]

@@ -2,6 +2,7 @@
 
 mod demo;
 mod doctor;
+mod policy;
 mod run;
 mod serve;
 mod stat;
@@ -39,6 +40,7 @@ enum Command {
     Demo(demo::Arguments),
     Serve(serve::Arguments),
     Stat(stat::Arguments),
+    Policy(policy::Arguments),
 }
 
 /// Runs the command that the arguments ask for.
@@ -49,6 +51,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Serve(arguments) => serve::main(arguments),
         Command::Stat(arguments) => stat::main(&arguments),
+        Command::Policy(arguments) => policy::main(arguments),
     }
 }
 

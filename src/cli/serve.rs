@@ -44,9 +44,13 @@ pub struct Arguments {
     #[arg(long, value_parser = group)]
     group: Option<u32>,
 
-    /// Limits and log level (TOML); read again at SIGHUP
+    /// Limits, policy and log level (TOML); read again at SIGHUP
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
+
+    /// Log what no rule of the policy grants, and refuse nothing: for `nlmmap policy suggest`
+    #[arg(long)]
+    audit: bool,
 
     /// Threads that answer clients, and as many that move messages
     #[arg(long, default_value_t = 2, value_name = "N", value_parser = clap::value_parser!(u16).range(1..=64))]
@@ -90,6 +94,8 @@ Configuration:
   ring_bytes_per_uid = 536870912  all rings of one user; default: half of all
   ring_bytes = 1073741824         all rings; default: half of the memory less 48 MiB
 
+  [[policy.rule]]                 what clients may do beyond their own rights: nlmmap policy --help
+
 Exit status: 0 after a signal; 1 when it fails; 2 for wrong arguments or configuration; 3 when the name, the directory \
 or the link is in use; 4 when this kernel has no such node; 5 without the rights.";
 
@@ -112,7 +118,7 @@ fn group(text: &str) -> Result<u32, String> {
 }
 
 pub fn main(arguments: Arguments) -> ExitCode {
-    let Arguments { node, name, path, link, mode, group, config, threads, log, runtime_dir } = arguments;
+    let Arguments { node, name, path, link, mode, group, config, audit, threads, log, runtime_dir } = arguments;
     let default_link = path.is_none().then(|| PathBuf::from("/dev").join(&name));
     let settings = Settings {
         node: match node {
@@ -126,6 +132,7 @@ pub fn main(arguments: Arguments) -> ExitCode {
         mode,
         group,
         config,
+        audit,
         threads: usize::from(threads),
         level: log,
         runtime: runtime_dir,

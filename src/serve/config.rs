@@ -1,4 +1,4 @@
-//! The configuration file: limits and log level, read at the start and at SIGHUP.
+//! The configuration file: limits, policy and log level, read at the start and at SIGHUP.
 
 use std::fs;
 use std::path::Path;
@@ -7,14 +7,16 @@ use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 use super::limits::Wanted;
+use crate::policy::config::{Policy, Raw, System};
 
 /// A whole configuration.
-#[derive(Clone, Debug, Default, Deserialize, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `error`, `warn`, `info`, `debug` or `trace`; the command line's comes first.
     pub log: Option<String>,
     pub limits: Wanted,
+    policy: Raw,
 }
 
 impl Config {
@@ -22,9 +24,12 @@ impl Config {
     ///
     /// # Errors
     /// What is wrong, with the file's name and the place in it.
-    pub fn read(path: &Path) -> Result<Config, String> {
+    pub fn read(path: &Path) -> Result<(Config, Policy), String> {
         let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        Config::parse(&text).map_err(|error| format!("{}: {error}", path.display()))
+        let config = Config::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
+        let policy = Policy::new(&config.policy, &text, &System);
+        // FILE:LINE, as compilers have it.
+        Ok((config, policy.map_err(|error| format!("{}:{error}", path.display()))?))
     }
 
     fn parse(text: &str) -> Result<Config, String> {

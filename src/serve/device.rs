@@ -12,6 +12,7 @@ use super::abi::{self, Words};
 use super::caller::Client;
 use super::file::File;
 use super::limits::Ledger;
+use super::police::Grants;
 use super::workers::Workers;
 use super::{log, memory};
 
@@ -19,6 +20,7 @@ use super::{log, memory};
 pub struct Netlink {
     pub workers: Arc<Workers>,
     pub ledger: Arc<Ledger>,
+    pub grants: Arc<Grants>,
     /// Longer writes may have been cut by the kernel.
     pub max_write: usize,
 }
@@ -51,8 +53,8 @@ impl Netlink {
             NodeKind::Cuse => Opening::new(),
         };
         let handle = request.handle.get();
-        let workers = self.workers.clone();
-        Ok((File::new(handle, request.node, client, reply.notifier(), workers, rings, ticket), opening))
+        let police = self.grants.police(&request.caller);
+        Ok((File::new(handle, request.node, client, reply.notifier(), rings, ticket, police), opening))
     }
 
     /// Gives the reply back with an error for what is not an ioctl of ours, or has no proper argument.

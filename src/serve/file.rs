@@ -20,6 +20,7 @@ use super::caller::Client;
 use super::limits::Ticket;
 use super::mappers::Mappers;
 use super::memory::{self, Shared};
+use super::police::Police;
 use super::worker::open::{RingState, ready};
 use super::worker::wire::{Head, Packet, flag, op};
 use super::workers::{Lodging, Then, Unasked, Workers, lock};
@@ -93,6 +94,7 @@ pub struct File {
     pub node: NodeKind,
     pub client: Client,
     pub opened: Instant,
+    pub police: Police,
     notifier: PollNotifier,
     workers: Arc<Workers>,
     shared: OnceLock<Shared>,
@@ -120,7 +122,7 @@ fn fail(unasked: impl IntoIterator<Item = Unasked>) {
     }
 }
 
-fn bytes_of(answer: Result<Packet, Errno>) -> Result<Vec<u8>, Errno> {
+pub fn bytes_of(answer: Result<Packet, Errno>) -> Result<Vec<u8>, Errno> {
     let packet = answer?;
     match packet.head.error {
         0 => Ok(packet.bytes),
@@ -134,17 +136,18 @@ impl File {
         node: NodeKind,
         client: Client,
         notifier: PollNotifier,
-        workers: Arc<Workers>,
         memory: Arc<OwnedFd>,
         ticket: Ticket,
+        police: Police,
     ) -> File {
         File {
             handle,
             node,
             client,
             opened: Instant::now(),
+            workers: police.workers().clone(),
+            police,
             notifier,
-            workers,
             shared: OnceLock::new(),
             family: OnceLock::new(),
             state: Mutex::new(State {
@@ -188,12 +191,16 @@ impl File {
         self.control().map_or(0, |control| control.rx_outstanding.load(std::sync::atomic::Ordering::Relaxed))
     }
 
-    fn head(&self, op: u32, value: u64, flags: u32) -> Head {
+    pub fn workers(&self) -> &Arc<Workers> {
+        &self.workers
+    }
+
+    pub fn head(&self, op: u32, value: u64, flags: u32) -> Head {
         Head { op, id: self.workers.number(), handle: self.handle, value, flags, ..Head::default() }
     }
 
     /// Takes a request to the worker at the caller's place.
-    fn act(self: &Arc<File>, caller: &Caller, mut head: Head, bytes: Vec<u8>, fds: Vec<OwnedFd>, then: Then) {
+    pub fn act(self: &Arc<File>, caller: &Caller, mut head: Head, bytes: Vec<u8>, fds: Vec<OwnedFd>, then: Then) {
         let lodging = match self.lodging(caller, &mut head) {
             Ok(lodging) => lodging,
             Err(errno) => return then(Err(errno)),
@@ -221,7 +228,7 @@ impl File {
     }
 
     /// Takes a request to wherever the socket is.
-    fn ask(self: &Arc<File>, head: Head, bytes: Vec<u8>, then: Then) {
+    pub fn ask(self: &Arc<File>, head: Head, bytes: Vec<u8>, then: Then) {
         self.submit(Job { lodging: None, head, bytes, fds: Vec::new(), then });
     }
 
@@ -405,7 +412,7 @@ impl File {
     }
 
     /// What needs rings is `EINVAL` without, and so without a socket.
-    fn ring_error(errno: Errno) -> Errno {
+    pub fn ring_error(errno: Errno) -> Errno {
         if errno == NO_SOCKET { Errno::EINVAL } else { errno }
     }
 
@@ -416,12 +423,18 @@ impl File {
 
     /// An ioctl that does something, in the caller's name.
     pub fn change(self: &Arc<File>, caller: &Caller, cmd: u32, argument: &[u8], reply: IoctlReply) {
+        let Some(reply) = self.change_judged(caller, cmd, argument, reply) else {
+            return;
+        };
         let head = self.head(op::IOCTL, u64::from(cmd), 0);
         self.act(caller, head, argument.to_vec(), Vec::new(), File::ioctl_then(reply));
     }
 
     /// `NLMMAP_KICK`. An interrupt of the caller ends one that lasts.
     pub fn kick(self: &Arc<File>, caller: &Caller, argument: &[u8], reply: IoctlReply) {
+        if let Some(judge) = self.judge(caller) {
+            return self.kick_judged(judge, caller, argument, reply);
+        }
         let head = self.head(op::IOCTL, u64::from(abi::KICK), 0);
         let (file, id) = (Arc::downgrade(self), head.id);
         reply.on_interrupt(move || {
@@ -569,6 +582,12 @@ impl File {
         let said = state.next.iter().position(|(tid, _)| *tid == caller.tid);
         let dest = said.and_then(|at| state.next.swap_remove(at).1);
         drop(state);
+        if let Some(judge) = self.judge(caller) {
+            return self.write_judged(&judge, caller, dest, data, |done| match done {
+                Ok(()) => drop(reply.all_written()),
+                Err(errno) => reply.error(errno),
+            });
+        }
         let dest_len = if dest.is_some() { size_of::<SockaddrNl>() as u32 } else { 0 };
         let mut bytes = abi::bytes(&abi::Send { dest: dest.unwrap_or_default(), dest_len, flags: 0 }).to_vec();
         bytes.extend_from_slice(data);
@@ -589,6 +608,13 @@ impl File {
         }
         match (head.flags, data.len()) {
             (0, _) => {
+                if let Some(judge) = self.judge(caller) {
+                    let dest = (head.dest_len != 0).then_some(head.dest);
+                    return self.write_judged(&judge, caller, dest, data, |done| match done {
+                        Ok(()) => drop(reply.done(0, &[])),
+                        Err(errno) => reply.error(errno),
+                    });
+                }
                 let then = File::ioctl_then(reply);
                 self.act(caller, self.head(op::WRITE, 0, 0), argument.to_vec(), Vec::new(), then);
             }
@@ -686,6 +712,7 @@ impl File {
 
     /// Nothing more comes for this file.
     pub fn close(self: &Arc<File>) {
+        self.return_lent();
         let mut state = self.state();
         state.closed = true;
         let (readers, waiting) = (std::mem::take(&mut state.readers), std::mem::take(&mut state.waiting));

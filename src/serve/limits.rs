@@ -14,7 +14,7 @@ use serde::{Deserialize, Serialize};
 pub use ledger::{Ledger, Ticket};
 pub use machine::Machine;
 
-/// Descriptors that one open file takes: its memory twice, its socket.
+/// Descriptors that one open file takes at most: its memory, its state, and one that is on its way.
 pub const DESCRIPTORS_PER_OPEN: u64 = 3;
 /// Descriptors of the daemon itself: connections, pumps, the control socket, files it reads.
 const OWN_DESCRIPTORS: u64 = 128;

@@ -10,13 +10,14 @@
 //! | [`caller`] | who calls, and from where |
 //! | [`workers`], [`worker`] | nothing happens for a client that it could not do itself, and not in this process |
 //! | [`socket`] | the real socket |
+//! | [`police`] | policy: what is sent beyond a client's own rights, and by whom |
 //! | [`memory`] | ring memory that nobody can take away |
 //! | [`limits`], [`config`] | how much clients may hold |
 //! | [`stat`], [`log`] | what people see |
 
 mod abi;
 mod caller;
-mod config;
+pub mod config;
 mod device;
 mod file;
 mod limits;
@@ -24,6 +25,7 @@ mod log;
 mod mappers;
 mod memory;
 mod node;
+mod police;
 mod socket;
 pub mod stat;
 mod worker;
@@ -41,9 +43,11 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::level_filters::LevelFilter;
 
+use crate::policy::Policy;
 use config::Config;
 use device::Netlink;
 use limits::{Ledger, Limits, Machine};
+use police::Grants;
 use worker::spawner::Spawner;
 use workers::Workers;
 
@@ -67,6 +71,8 @@ pub struct Settings {
     pub mode: u32,
     pub group: Option<u32>,
     pub config: Option<PathBuf>,
+    /// Log what policy does not grant, and refuse nothing.
+    pub audit: bool,
     pub threads: usize,
     pub level: Option<LevelFilter>,
     /// Directory of lock and control socket.
@@ -118,8 +124,8 @@ fn must_be_root() -> Result<(), Failure> {
     }
 }
 
-fn read_config(settings: &Settings) -> Result<Config, Failure> {
-    settings.config.as_deref().map_or_else(|| Ok(Config::default()), Config::read).map_err(|why| Failure::new(2, why))
+fn read_config(settings: &Settings) -> Result<(Config, Policy), Failure> {
+    settings.config.as_deref().map_or_else(|| Ok(Default::default()), Config::read).map_err(|why| Failure::new(2, why))
 }
 
 /// Serves until a signal, or until the kernel takes the node away.
@@ -127,7 +133,7 @@ fn read_config(settings: &Settings) -> Result<Config, Failure> {
 /// # Errors
 /// Why there is no node, or how it ended badly.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
-    let config = read_config(settings)?;
+    let (config, policy) = read_config(settings)?;
     crate::sigpipe::ignore();
     must_be_root()?;
     // Before any thread is started: its children may then use everything.
@@ -153,8 +159,10 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         .map_err(|error| Failure::new(1, format!("cannot receive signals: {error}")))?;
     let workers = Workers::new(spawner).map_err(|error| Failure::new(1, format!("cannot make workers: {error}")))?;
     let ledger = Ledger::new(settle(&config).map_err(|why| Failure::new(1, why))?);
+    let grants = Grants::new(policy, settings.audit, workers.clone());
     let device = |kind: NodeKind| {
-        Arc::new(Netlink { workers: workers.clone(), ledger: ledger.clone(), max_write: node::max_write(kind) })
+        let (workers, ledger, grants) = (workers.clone(), ledger.clone(), grants.clone());
+        Arc::new(Netlink { workers, ledger, grants, max_write: node::max_write(kind) })
     };
     let (session, node) = node::make(settings, &mut lock, device)?;
     let lost = events.clone();
@@ -191,7 +199,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let (mut outcome, mut failed) = (Ok(()), false);
     for event in &received {
         match event {
-            Event::Signal(SIGHUP) => reload(settings, &ledger, &log),
+            Event::Signal(SIGHUP) => reload(settings, &ledger, &grants, &log),
             Event::Signal(signal) => {
                 tracing::info!(signal, opens = ledger.held().opens, "ending");
                 let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
@@ -242,15 +250,16 @@ fn settle(config: &Config) -> Result<Limits, String> {
 }
 
 /// Reads the configuration again; one that is wrong changes nothing.
-fn reload(settings: &Settings, ledger: &Ledger, log: &log::Log) {
+fn reload(settings: &Settings, ledger: &Ledger, grants: &Grants, log: &log::Log) {
     let _ = sd_notify::notify(false, &[NotifyState::Reloading]);
-    match read_config(settings).and_then(|config| Ok((level(settings, &config)?, config))) {
-        Ok((level, config)) => {
+    match read_config(settings).and_then(|(config, policy)| Ok((level(settings, &config)?, config, policy))) {
+        Ok((level, config, policy)) => {
             log.set_level(level);
             match settle(&config) {
                 Ok(limits) => {
                     tracing::info!("configuration read");
                     ledger.set_limits(limits);
+                    grants.set_policy(policy);
                 }
                 Err(why) => tracing::error!("limits kept as they were: {why}"),
             }

@@ -415,6 +415,11 @@ impl Worker {
         self.number
     }
 
+    /// Whether something can be asked of it.
+    pub fn is_alive(&self) -> bool {
+        !lock(&self.asked).closed
+    }
+
     fn is_idle(&self, time: Duration) -> bool {
         self.users.load(Ordering::Acquire) == 0
             && lock(&self.idle_since).is_some_and(|since| since.elapsed() >= time)

@@ -252,7 +252,7 @@ fn limits_hold_and_are_read_again() {
 nix::ioctl_write_ptr!(set_tx_ring, 0xDA, 10, [u32; 4]);
 
 #[track_caller]
-fn wait_for(mut done: impl FnMut() -> bool, log: impl Fn() -> String) {
+pub fn wait_for(mut done: impl FnMut() -> bool, log: impl Fn() -> String) {
     let until = Instant::now() + Duration::from_secs(20);
     while !done() {
         assert!(Instant::now() < until, "{}", log());

@@ -96,6 +96,21 @@ impl Endpoint {
         self.service_held(control, ring, sock, context);
     }
 
+    /// Puts a message into the ring that the socket has not received, behind everything that it has. `false` when there is no
+    /// room for it, or no ring.
+    pub fn put<S: Socket>(&self, sock: &S, pid: u32, message: &[u8]) -> bool {
+        let (Some(control), Some(ring)) = (self.control(), self.rx()) else {
+            return false;
+        };
+        let _held = control.lock.hold(pid);
+        self.service_held(control, ring, sock, Context::Send);
+        let parts = [(message.as_ptr(), message.len()), (core::ptr::null(), 0)];
+        // SAFETY: a slice is readable for its length, and not in the store.
+        let pushed = unsafe { self.store(control).push(&Meta::default(), parts) };
+        self.service_held(control, ring, sock, Context::Send);
+        pushed
+    }
+
     /// As [`Self::service`], by somebody who has seen to the signals.
     pub(crate) fn service_quietly<S: Socket>(&self, sock: &S, pid: u32, context: Context) {
         let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return };

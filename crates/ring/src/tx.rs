@@ -160,6 +160,37 @@ impl Endpoint {
 }
 
 impl Endpoint {
+    /// Takes the `VALID` frame at the head, as a kick does, and does not send it: for whoever judges messages before they are
+    /// sent. Its payload is copied once, to `buffer`; how many bytes, none when no frame is `VALID`.
+    ///
+    /// # Errors
+    /// `EINVAL` for a frame whose `nm_len` is more than it holds (it stays); `EMSGSIZE` for one that `buffer` does not hold
+    /// (it is gone).
+    pub fn take_frame(&self, pid: u32, buffer: &mut [u8]) -> Result<Option<usize>> {
+        let (Some(control), Some(ring)) = (self.control(), self.tx()) else {
+            return Ok(None);
+        };
+        let _held = control.tx_lock.hold(pid);
+        let pos = ring.geometry().wrap(control.tx_head.load(Relaxed));
+        let Some(frame) = take(ring, pos)? else {
+            return Ok(None);
+        };
+        let place = buffer.get_mut(..frame.len);
+        let taken = match place {
+            Some(place) => {
+                // SAFETY: the place is writable for its length, and not in the ring.
+                unsafe { ring.read_payload(pos, place.as_mut_ptr(), place.len()) };
+                note_request(control, place);
+                Ok(Some(frame.len))
+            }
+            None => Err(Errno::MSGSIZE),
+        };
+        ring.set_status(pos, status::UNUSED);
+        control.tx_head.store(ring.geometry().wrap(pos + 1), Relaxed);
+        control.count(&control.counters.tx_frames, 1);
+        taken
+    }
+
     /// Whether the client is in the middle of a walk: the two newest frames are `VALID`, so it has more to read than the one
     /// that it may be at.
     fn is_amid_walk(&self, control: &Control) -> bool {

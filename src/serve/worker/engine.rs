@@ -14,6 +14,7 @@ use nix::errno::Errno as Os;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nlmmap_ring::rx::Context;
 
+use super::lent::Lent;
 use super::open::{Open, ready};
 use super::wire::{self, Head, Packet, Receiver, flag, op};
 use crate::serve::abi;
@@ -31,6 +32,7 @@ pub struct Engine {
     /// Where descriptor numbers begin: beside those that a message might name.
     base: i32,
     opens: HashMap<u64, Open>,
+    lent: Lent,
     line: VecDeque<u64>,
     times: BinaryHeap<Reverse<(Instant, u64)>>,
     start: Instant,
@@ -65,6 +67,7 @@ impl Engine {
             epoll,
             base,
             opens: HashMap::new(),
+            lent: Lent::new(base),
             line: VecDeque::new(),
             times: BinaryHeap::new(),
             start: Instant::now(),
@@ -180,8 +183,15 @@ impl Engine {
                 self.after(handle, false);
             }
             op::PING => self.answer(id, Ok(&[]), 0, &[]),
+            op::BORROW | op::RETURN | op::GRANTED | op::JOIN => {
+                let done = self.lent.request(packet);
+                self.answer(id, done.map(|()| &[][..]), 0, &[]);
+            }
             op::CLOSE => {
-                self.opens.remove(&handle);
+                if let Some(open) = self.opens.remove(&handle) {
+                    // Somebody else may still have it, to send on.
+                    let _ = self.epoll.delete(open.socket().fd());
+                }
                 self.answer(id, Ok(&[]), 0, &[]);
             }
             op::CANCEL => {
@@ -202,9 +212,11 @@ impl Engine {
             let wanted = abi::read(&packet.bytes).ok_or(Errno::EINVAL)?;
             Open::make(value != 0, &wanted, self.base, &next()?)?
         } else {
-            let luggage = abi::read(&packet.bytes).ok_or(Errno::EINVAL)?;
+            let (luggage, own) = abi::split(&packet.bytes).ok_or(Errno::EINVAL)?;
             let (socket, memory, state) = (next()?, next()?, next()?);
-            Open::adopt(&luggage, self.base, socket, &memory, &state)?
+            let mut open = Open::adopt(&luggage, self.base, socket, &memory, &state)?;
+            open.unpack_own(own);
+            open
         };
         let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLERR | EpollFlags::EPOLLET;
         self.epoll.add(open.socket().fd(), EpollEvent::new(flags, handle)).map_err(|e| Errno::new(e as i32))?;
@@ -263,6 +275,30 @@ impl Engine {
                 let sent = open.send(&packet.bytes, sender);
                 self.answer(id, sent.map(|_| &[][..]), 0, &[]);
             }
+            op::TAKE => {
+                let mut room = std::mem::take(&mut self.room);
+                let taken = open.take_frame(&mut room);
+                let value = u64::from(matches!(taken, Ok(Some(_))));
+                let bytes = taken.map(|len| room.get(..len.unwrap_or(0)).unwrap_or_default());
+                self.answer(id, bytes, value, &[]);
+                self.room = room;
+            }
+            op::SHARE => {
+                open.note_request(&packet.bytes);
+                match (value != 0).then(|| open.socket().fd().try_clone()).transpose() {
+                    Ok(Some(fd)) => self.answer(id, Ok(&[]), 0, &[fd.as_fd()]),
+                    Ok(None) => self.answer(id, Ok(&[]), 0, &[]),
+                    Err(error) => self.answer(id, Err(error.into()), 0, &[]),
+                }
+            }
+            op::SERVICE => {
+                open.service(Context::Send);
+                self.answer(id, Ok(&[]), 0, &[]);
+            }
+            op::REFUSE => {
+                open.refuse(&packet.bytes);
+                self.answer(id, Ok(&[]), 0, &[]);
+            }
             op::IOCTL if cmd == abi::KICK => match open.begin_kick(id, &packet.bytes, sender) {
                 Ok(()) => return self.enqueue(handle),
                 Err(errno) => self.answer(id, Err(errno), 0, &[]),
@@ -285,8 +321,9 @@ impl Engine {
                 if let Some(open) = self.opens.remove(&handle) {
                     // The socket lives on elsewhere, and would go on to be heard of here.
                     let _ = self.epoll.delete(open.socket().fd());
-                    let luggage = open.luggage();
-                    self.answer(id, Ok(abi::bytes(&luggage)), 0, &[open.socket().fd().as_fd()]);
+                    let mut bytes = abi::bytes(&open.luggage()).to_vec();
+                    open.pack_own(&mut bytes);
+                    self.answer(id, Ok(&bytes), 0, &[open.socket().fd().as_fd()]);
                 }
                 return;
             }

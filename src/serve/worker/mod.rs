@@ -8,10 +8,14 @@
 //! | [`engine`] | one thread, many open files, no request before another for long |
 //! | [`open`] | one open file: socket, rings |
 //! | [`calls`] | what a socket call needs beside the rings |
+//! | [`judged`] | messages that go to the front before they go to the kernel, or come back from it |
+//! | [`lent`] | in the grantor: sockets of clients, for what policy grants |
 
 mod calls;
 mod engine;
 pub mod enter;
+mod judged;
+mod lent;
 pub mod open;
 mod seccomp;
 pub mod spawner;

@@ -31,6 +31,7 @@ const SLICE: Duration = Duration::from_millis(1);
 const LONG: Duration = Duration::from_millis(250);
 /// `POLLMSG`: there is something for `NLMMAP_RECV`.
 const MESSAGE: u32 = 0x400;
+const READABLE: i16 = libc::POLLIN | libc::POLLRDNORM;
 /// Requests of one open file that may wait behind its kick.
 const WAITING: usize = 1024;
 
@@ -111,9 +112,9 @@ pub struct Running {
 pub struct Open {
     cuse: bool,
     socket: Socket,
-    endpoint: Endpoint,
+    pub endpoint: Endpoint,
     rings: Rings,
-    pid: u32,
+    pub pid: u32,
     /// Who wants to be told: bits of [`ready`].
     pub watch: u64,
     /// Messages received so far: the number of the one that comes next.
@@ -121,6 +122,8 @@ pub struct Open {
     pub kick: Option<Running>,
     /// Requests behind the kick.
     waiting: VecDeque<Packet>,
+    /// Errors of messages that were not sent, without a ring to put them in.
+    pub own: VecDeque<Vec<u8>>,
     /// The socket has something, or the last pump did not get to the end.
     pub pump: bool,
     /// The socket had an error when it said so.
@@ -157,6 +160,7 @@ impl Open {
             received: 0,
             kick: None,
             waiting: VecDeque::new(),
+            own: VecDeque::new(),
             pump: false,
             error: false,
             queued: false,
@@ -218,6 +222,11 @@ impl Open {
         &self.socket
     }
 
+    /// Whether there is a transmit ring at work.
+    pub fn transmits(&self) -> bool {
+        self.rings.tx.is_some() && self.rings.active
+    }
+
     fn is_strict(&self) -> bool {
         self.endpoint.strict.load(Ordering::Relaxed)
     }
@@ -226,7 +235,7 @@ impl Open {
         self.endpoint.control()
     }
 
-    fn receives(&self) -> bool {
+    pub fn receives(&self) -> bool {
         self.rings.rx.is_some() && self.rings.active
     }
 
@@ -347,6 +356,7 @@ impl Open {
             placed?;
         }
         if which == Which::Rx {
+            self.own.clear();
             match wanted {
                 Some(ring) => {
                     self.note_options();
@@ -498,8 +508,12 @@ impl Open {
     ///
     /// # Safety
     /// The header's pointers are valid for the lengths beside them.
-    pub unsafe fn receive_into(&self, message: &mut MsgHdr, flags: u32) -> Result<usize, Errno> {
+    pub unsafe fn receive_into(&mut self, message: &mut MsgHdr, flags: u32) -> Result<usize, Errno> {
         let fd = Fd(self.socket.raw());
+        // SAFETY: the caller's duty.
+        if let Some(got) = unsafe { self.receive_own(message, flags) } {
+            return got;
+        }
         // SAFETY: the caller's duty.
         let got = unsafe {
             if self.receives() {
@@ -518,7 +532,7 @@ impl Open {
                 (readiness::mask(&self.endpoint, control), control.copies.load(Ordering::Relaxed) > 0)
             }
             _ => {
-                let mask = self.socket.events();
+                let mask = self.socket.events() | if self.own.is_empty() { 0 } else { READABLE };
                 (mask, mask & readiness::IN != 0)
             }
         };
@@ -536,7 +550,7 @@ impl Open {
             Some(control) if self.receives() => {
                 control.copies.load(Ordering::Relaxed) > 0 || control.error.load(Ordering::Relaxed) != 0
             }
-            _ => self.socket.events() & (libc::POLLIN | libc::POLLERR) != 0,
+            _ => !self.own.is_empty() || self.socket.events() & (libc::POLLIN | libc::POLLERR) != 0,
         }
     }
 

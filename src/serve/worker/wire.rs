@@ -35,6 +35,23 @@ pub mod op {
     pub const CANCEL: u32 = 9;
     /// Answered at once: the worker lives.
     pub const PING: u32 = 10;
+    /// Takes the next TX frame. Answer: `value` 1 and its bytes, or 0 when there is none.
+    pub const TAKE: u32 = 12;
+    /// Bytes are the beginning of a message that somebody else will send on this socket; `value` 1: the answer has the socket.
+    pub const SHARE: u32 = 13;
+    /// Somebody else has sent on this socket: fills the rings.
+    pub const SERVICE: u32 = 14;
+    /// Bytes are messages that are not sent: the client gets an error for each.
+    pub const REFUSE: u32 = 15;
+    /// To the grantor. A socket of family `value`, the descriptor, to send on.
+    pub const BORROW: u32 = 16;
+    /// To the grantor: lets go of it.
+    pub const RETURN: u32 = 17;
+    /// To the grantor. Bytes are a message that policy grants, for the kernel.
+    pub const GRANTED: u32 = 18;
+    /// To the grantor. A membership that policy grants: `value` is `BIND` or `ADD_MEMBERSHIP`, bytes its argument; `flags` 1 when
+    /// there is a receive ring.
+    pub const JOIN: u32 = 19;
     /// To the spawner. Bytes: `enter::Order`; descriptors: the channel, then namespaces.
     pub const SPAWN: u32 = 11;
     /// The first packet of a worker.

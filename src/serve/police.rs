@@ -1,0 +1,445 @@
+//! Policy at work: what a client sends is judged before it is sent, where there is a policy.
+//!
+//! The bytes are judged here, in the front, as a copy: those of a `write` come with it, those of a TX frame are taken from the
+//! ring by the worker, once. What policy grants is sent by the *grantor* (`worker/lent.rs`), a worker with `CAP_NET_ADMIN` in
+//! the daemon's own place, on a duplicate of the client's socket, to the kernel. Everything else is sent by the client's own
+//! worker with the client's own rights, or refused.
+//!
+//! A grant is for whoever makes the request *and* for whoever opened the node: a program with grants that writes to an open
+//! file it was handed lends them to nobody, and one that hands an open file on gives none away.
+
+use std::fs;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
+
+use cuse_rs::{Caller, Errno, IoctlReply};
+use nlmmap_ring::abi::SOL_NETLINK;
+use nlmmap_ring::sys::SockaddrNl;
+
+use super::abi::{self, Kick};
+use super::caller::Place;
+use super::file::{File, bytes_of};
+use super::worker::wire::{Head, op};
+use super::workers::{Lodging, Then, Workers, lock};
+use crate::policy::Policy;
+use crate::policy::audit::{self, Told};
+use crate::policy::config::Unmatched;
+use crate::policy::decide::{Granted, Wanted, Why};
+use crate::policy::generic::GenericIds;
+use crate::policy::subject::Subject;
+
+const CAP_NET_ADMIN: u64 = 1 << 12;
+const NETLINK_ADD_MEMBERSHIP: i32 = 1;
+/// The numbers of generic families are asked for again after this time.
+const FRESH: Duration = Duration::from_secs(2);
+/// A kick that has lasted so long ends early when its caller is interrupted.
+const LONG: Duration = Duration::from_millis(250);
+/// The part of a message that a worker looks at before somebody else sends it.
+const BEGINNING: usize = 16;
+
+/// Policy, and what it takes to follow it.
+pub struct Grants {
+    policy: RwLock<Arc<Policy>>,
+    /// Log what no rule grants, and refuse nothing.
+    audit: bool,
+    told: Told,
+    ids: Mutex<Option<(Instant, Arc<GenericIds>)>>,
+    grantor: Mutex<Option<Arc<Lodging>>>,
+    workers: Arc<Workers>,
+}
+
+/// Policy's part of an open file.
+pub struct Police {
+    grants: Arc<Grants>,
+    /// Who opened it, if there was a policy by then.
+    opener: Option<Subject>,
+    /// The grantor that has a duplicate of the socket.
+    lent: AtomicU64,
+    /// Whether the socket is connected to something else than the kernel.
+    elsewhere: AtomicBool,
+}
+
+/// What a request is judged by.
+#[derive(Clone)]
+pub struct Judge {
+    policy: Arc<Policy>,
+    opener: Option<Subject>,
+    caller: Subject,
+}
+
+/// What happens when a message has been sent, or not.
+type Done = Box<dyn FnOnce(Result<(), Errno>) + Send>;
+
+fn subject(caller: &Caller) -> Option<Subject> {
+    let read = |file| fs::read_to_string(format!("/proc/{}/{file}", caller.tid)).ok();
+    Some(Subject::from_proc(caller.uid, caller.gid, &read("status")?, &read("cgroup").unwrap_or_default()))
+}
+
+impl Grants {
+    pub fn new(policy: Policy, audit: bool, workers: Arc<Workers>) -> Arc<Grants> {
+        Arc::new(Grants {
+            policy: RwLock::new(Arc::new(policy)),
+            audit,
+            told: Told::default(),
+            ids: Mutex::default(),
+            grantor: Mutex::default(),
+            workers,
+        })
+    }
+
+    /// A new policy, for every request from now on.
+    pub fn set_policy(&self, policy: Policy) {
+        *self.policy.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(policy);
+    }
+
+    /// The policy in force, if there is anything to ask it.
+    fn policy(&self) -> Option<Arc<Policy>> {
+        let policy = self.policy.read().unwrap_or_else(PoisonError::into_inner);
+        (self.audit || !policy.is_empty()).then(|| policy.clone())
+    }
+
+    /// Policy's part of an open file that `caller` opens.
+    pub fn police(self: &Arc<Grants>, caller: &Caller) -> Police {
+        let opener = self.policy().and_then(|_| subject(caller));
+        Police { grants: self.clone(), opener, lent: AtomicU64::new(0), elsewhere: AtomicBool::new(false) }
+    }
+
+    fn ids(&self) -> Arc<GenericIds> {
+        let mut ids = lock(&self.ids);
+        if let Some((since, ids)) = &*ids
+            && since.elapsed() < FRESH
+        {
+            return ids.clone();
+        }
+        let read = GenericIds::read().unwrap_or_else(|error| {
+            // Then none is known, and nothing of them is granted.
+            tracing::warn!(%error, "cannot ask for the families of generic netlink");
+            GenericIds::default()
+        });
+        let read = Arc::new(read);
+        *ids = Some((Instant::now(), read.clone()));
+        read
+    }
+
+    /// The grantor, made when there is none.
+    fn grantor(&self) -> Result<Arc<Lodging>, Errno> {
+        let mut grantor = lock(&self.grantor);
+        if let Some(there) = grantor.as_ref().filter(|there| there.worker.is_alive()) {
+            return Ok(there.clone());
+        }
+        let caller = Caller { tid: 0, uid: 0, gid: 0 };
+        let made = Arc::new(self.workers.lodge(&Place::own(CAP_NET_ADMIN)?, &caller)?);
+        *grantor = Some(made.clone());
+        Ok(made)
+    }
+
+    /// Logs what a client wants and no rule grants it, once each.
+    fn note(&self, judge: &Judge, wanted: &Wanted) {
+        if !judge.grants(wanted) && self.told.is_new(&judge.caller, wanted) {
+            tracing::info!("{}", audit::line(&judge.caller, wanted));
+        }
+    }
+}
+
+impl Police {
+    pub fn workers(&self) -> &Arc<Workers> {
+        &self.grants.workers
+    }
+}
+
+impl Judge {
+    fn grants(&self, wanted: &Wanted) -> bool {
+        let opener = self.opener.as_ref();
+        opener.is_some_and(|opener| self.policy.rule_for(&[opener, &self.caller], wanted).is_some())
+    }
+
+    /// Judges a message: what may be done with it.
+    fn send(
+        &self,
+        family: u32,
+        to_kernel: bool,
+        data: Vec<u8>,
+        ids: &GenericIds,
+    ) -> Result<Granted, crate::policy::decide::NotGranted> {
+        let nobody = Subject { uid: u32::MAX, ..Subject::default() };
+        let opener = self.opener.as_ref().unwrap_or(&nobody);
+        self.policy.judge(&[opener, &self.caller], family, to_kernel, data, ids, Instant::now())
+    }
+}
+
+impl File {
+    /// What this request is judged by; none when policy has nothing to say about it.
+    pub fn judge(&self, caller: &Caller) -> Option<Judge> {
+        let policy = self.police.grants.policy()?;
+        let family = self.family()?;
+        let caller = subject(caller)?;
+        let opener = self.police.opener.clone();
+        let concerned = self.police.grants.audit
+            || policy.unmatched == Unmatched::Deny
+            || opener.as_ref().is_some_and(|opener| policy.has_grants(&[opener, &caller], family));
+        concerned.then_some(Judge { policy, opener, caller })
+    }
+
+    /// Sends a message as far as policy or the client's own rights go.
+    fn send_judged(
+        self: &Arc<File>,
+        judge: &Judge,
+        caller: &Caller,
+        dest: Option<SockaddrNl>,
+        data: Vec<u8>,
+        done: Done,
+    ) {
+        let (grants, family) = (&self.police.grants, self.family().unwrap_or(u32::MAX));
+        let elsewhere = self.police.elsewhere.load(Ordering::Relaxed);
+        let to_kernel = dest.map_or(!elsewhere, |dest| dest.portid == 0 && dest.groups == 0);
+        let ids = if family == libc::NETLINK_GENERIC as u32 { grants.ids() } else { Arc::default() };
+        let not = match judge.send(family, to_kernel, data, &ids) {
+            Ok(granted) => return self.send_granted(granted, done),
+            Err(not) => not,
+        };
+        if grants.audit {
+            match Policy::wants(family, &not.bytes, &ids) {
+                Ok(wants) if to_kernel => wants.iter().for_each(|wanted| grants.note(judge, wanted)),
+                Ok(_) | Err(Why::Nothing) => {}
+                Err(why) => {
+                    let shown = Wanted::nameless(family);
+                    if grants.told.is_new(&judge.caller, &shown) {
+                        let uid = judge.caller.uid;
+                        tracing::info!(uid, family, "policy audit, never granted: {why}; of this family told once");
+                    }
+                }
+            }
+        } else if judge.policy.unmatched == Unmatched::Deny && not.why != Why::Nothing {
+            super::log::refused(&self.client, format_args!("a message is not sent: {}", not.why));
+            if !to_kernel {
+                return done(Err(Errno::EPERM));
+            }
+            let then: Then = Box::new(move |answer| done(bytes_of(answer).map(drop)));
+            return self.ask(self.head(op::REFUSE, 0, 0), not.bytes, then);
+        }
+        let dest_len = if dest.is_some() { size_of::<SockaddrNl>() as u32 } else { 0 };
+        let mut bytes = abi::bytes(&abi::Send { dest: dest.unwrap_or_default(), dest_len, flags: 0 }).to_vec();
+        bytes.extend_from_slice(&not.bytes);
+        let then: Then = Box::new(move |answer| done(bytes_of(answer).map(drop)));
+        self.act(caller, self.head(op::WRITE, 0, 0), bytes, Vec::new(), then);
+    }
+
+    /// The grantor gets a duplicate of the socket, if it has none, and then `bytes` with `head`.
+    fn lend(self: &Arc<File>, beginning: Vec<u8>, head: Head, bytes: Vec<u8>, done: Done) {
+        let grantor = match self.police.grants.grantor() {
+            Ok(grantor) => grantor,
+            Err(errno) => return done(Err(errno)),
+        };
+        let (file, number) = (self.clone(), grantor.worker.number());
+        let is_lent = self.police.lent.load(Ordering::Acquire) == number;
+        let then: Then = Box::new(move |answer| {
+            let mut packet = match answer {
+                Ok(packet) if packet.head.error == 0 => packet,
+                Ok(packet) => return done(Err(Errno::new(packet.head.error))),
+                Err(errno) => return done(Err(errno)),
+            };
+            let workers = file.workers();
+            if let Some(socket) = packet.fds.pop() {
+                let family = u64::from(file.family().unwrap_or(u32::MAX));
+                // In order: what follows finds it there, or finds it refused.
+                let nothing: Then = Box::new(|_| {});
+                let borrow = file.head(op::BORROW, family, 0);
+                if grantor.worker.ask(workers, borrow, Vec::new(), vec![socket], nothing).is_ok() {
+                    file.police.lent.store(number, Ordering::Release);
+                }
+            }
+            let then: Then = Box::new(move |answer| done(bytes_of(answer).map(drop)));
+            if let Err((then, errno)) = grantor.worker.ask(workers, head, bytes, Vec::new(), then) {
+                then(Err(errno));
+            }
+        });
+        self.ask(self.head(op::SHARE, u64::from(!is_lent), 0), beginning, then);
+    }
+
+    fn send_granted(self: &Arc<File>, granted: Granted, done: Done) {
+        tracing::debug!(handle = self.handle, uid = self.client.uid, rules = ?granted.rules, "granted");
+        let bytes = granted.into_bytes();
+        let beginning = bytes.get(..BEGINNING).unwrap_or(&bytes).to_vec();
+        let file = self.clone();
+        let sent: Done = Box::new(move |result| {
+            // What it has brought is in the ring when the call returns, whatever became of it.
+            let then: Then = Box::new(move |_| done(result));
+            file.ask(file.head(op::SERVICE, 0, 0), Vec::new(), then);
+        });
+        self.lend(beginning, self.head(op::GRANTED, 0, 0), bytes, sent);
+    }
+
+    /// `write`, and `NLMMAP_SEND`.
+    pub fn write_judged(
+        self: &Arc<File>,
+        judge: &Judge,
+        caller: &Caller,
+        dest: Option<SockaddrNl>,
+        data: &[u8],
+        done: impl FnOnce(Result<(), Errno>) + Send + 'static,
+    ) {
+        self.send_judged(judge, caller, dest, data.to_vec(), Box::new(done));
+    }
+
+    /// `NLMMAP_KICK`: frame by frame, each copied, judged and sent before the next.
+    pub fn kick_judged(self: &Arc<File>, judge: Judge, caller: &Caller, argument: &[u8], reply: IoctlReply) {
+        let kick: Kick = match abi::read(argument) {
+            Some(kick) => kick,
+            None => return reply.error(Errno::EINVAL),
+        };
+        if kick.dest_len != 0 && kick.dest_len as usize != size_of::<SockaddrNl>() {
+            return reply.error(Errno::EINVAL);
+        }
+        let cancelled = Arc::new(AtomicBool::new(false));
+        let hook = cancelled.clone();
+        reply.on_interrupt(move || hook.store(true, Ordering::Relaxed));
+        let frames = self.geometry().get(1).copied().flatten().map_or(0, |ring| ring.nm_frame_nr);
+        let kick = Kick { sent: 0, ..kick };
+        let since = Instant::now();
+        next_frame(
+            JudgedKick { file: self.clone(), judge, caller: *caller, kick, left: frames, since, cancelled, reply },
+            true,
+        );
+    }
+
+    /// A change of the socket that policy may have a say in: joining groups. Gives the reply back when it has none.
+    pub fn change_judged(
+        self: &Arc<File>,
+        caller: &Caller,
+        cmd: u32,
+        argument: &[u8],
+        reply: IoctlReply,
+    ) -> Option<IoctlReply> {
+        if cmd == abi::CONNECT
+            && let Some(name) = abi::read::<SockaddrNl>(argument)
+        {
+            self.police.elsewhere.store(name.portid != 0 || name.groups != 0, Ordering::Relaxed);
+        }
+        let Some((groups, cmd, argument)) = joins(cmd, argument) else {
+            return Some(reply);
+        };
+        let Some(judge) = self.judge(caller) else {
+            return Some(reply);
+        };
+        let (grants, family) = (&self.police.grants, self.family().unwrap_or(u32::MAX));
+        let ids = if family == libc::NETLINK_GENERIC as u32 { grants.ids() } else { Arc::default() };
+        let mut granted = true;
+        for group in groups {
+            let wanted = Policy::wants_to_join(family, group, &ids);
+            if wanted.as_ref().is_ok_and(|wanted| judge.grants(wanted)) {
+                continue;
+            }
+            granted = false;
+            match &wanted {
+                Ok(wanted) if grants.audit => grants.note(&judge, wanted),
+                _ if !grants.audit && judge.policy.unmatched == Unmatched::Deny => {
+                    let why = wanted.map_or_else(|why| why, Why::NoRule);
+                    super::log::refused(&self.client, format_args!("a group is not joined: {why}"));
+                    reply.error(Errno::EPERM);
+                    return None;
+                }
+                _ => {}
+            }
+        }
+        if !granted {
+            return Some(reply);
+        }
+        let has_ring = self.geometry().first().copied().flatten().is_some();
+        let head = self.head(op::JOIN, u64::from(cmd), u32::from(has_ring));
+        let done: Done = Box::new(move |result| match result {
+            // Undeliverable: then nobody waits for it.
+            Ok(()) => drop(reply.done(0, &[])),
+            Err(errno) => reply.error(errno),
+        });
+        self.lend(Vec::new(), head, argument, done);
+        None
+    }
+
+    /// The open file is closed: the grantor lets go of its socket.
+    pub fn return_lent(&self) {
+        let number = self.police.lent.load(Ordering::Acquire);
+        let grantor = lock(&self.police.grants.grantor).clone();
+        if let Some(grantor) = grantor.filter(|grantor| number != 0 && grantor.worker.number() == number) {
+            let nothing: Then = Box::new(|_| {});
+            let _ = grantor.worker.ask(self.workers(), self.head(op::RETURN, 0, 0), Vec::new(), Vec::new(), nothing);
+        }
+    }
+}
+
+/// The groups that an ioctl joins, and the ioctl in the form that the grantor knows; none when it joins none.
+fn joins(cmd: u32, argument: &[u8]) -> Option<(Vec<u32>, u32, Vec<u8>)> {
+    match cmd {
+        abi::BIND => {
+            let name: SockaddrNl = abi::read(argument)?;
+            let groups: Vec<u32> = (0..32).filter(|bit| name.groups >> bit & 1 != 0).map(|bit| bit + 1).collect();
+            (!groups.is_empty()).then(|| (groups, cmd, argument.to_vec()))
+        }
+        abi::ADD_MEMBERSHIP => Some((vec![abi::read(argument)?], cmd, argument.to_vec())),
+        _ if abi::unsized_number(cmd) == abi::SETOPT => {
+            let (head, value) = abi::split::<abi::Opt>(argument)?;
+            let group = value.first_chunk().copied().map(u32::from_ne_bytes)?;
+            let is_join = (head.level, head.name) == (SOL_NETLINK, NETLINK_ADD_MEMBERSHIP);
+            is_join.then(|| (vec![group], abi::ADD_MEMBERSHIP, group.to_ne_bytes().to_vec()))
+        }
+        _ => None,
+    }
+}
+
+/// A kick that is not over.
+struct JudgedKick {
+    file: Arc<File>,
+    judge: Judge,
+    caller: Caller,
+    kick: Kick,
+    left: u32,
+    since: Instant,
+    cancelled: Arc<AtomicBool>,
+    reply: IoctlReply,
+}
+
+impl JudgedKick {
+    fn end(self) {
+        let _ = self.reply.done(0, abi::bytes(&self.kick));
+    }
+}
+
+/// Goes on with a kick: takes the next frame, and with that the step after.
+fn next_frame(mut kick: JudgedKick, first: bool) {
+    if kick.left == 0 && !first {
+        return kick.end();
+    }
+    if kick.cancelled.load(Ordering::Relaxed) && kick.since.elapsed() >= LONG {
+        return if kick.kick.sent == 0 { kick.reply.error(Errno::EINTR) } else { kick.end() };
+    }
+    kick.left = kick.left.saturating_sub(1);
+    let (file, caller) = (kick.file.clone(), kick.caller);
+    let head = file.head(op::TAKE, 0, 0);
+    let then: Then = Box::new(move |answer| {
+        let packet = match answer {
+            Ok(packet) if packet.head.error == 0 => packet,
+            Ok(packet) => return kick.reply.error(Errno::new(packet.head.error)),
+            Err(errno) => return kick.reply.error(File::ring_error(errno)),
+        };
+        if packet.head.value == 0 {
+            return kick.end();
+        }
+        let (file, judge, caller) = (kick.file.clone(), kick.judge.clone(), kick.caller);
+        let dest = (kick.kick.dest_len != 0).then_some(kick.kick.dest);
+        let len = packet.bytes.len() as u64;
+        let done: Done = Box::new(move |result| match result {
+            Ok(()) => {
+                kick.kick.sent += len;
+                next_frame(kick, false);
+            }
+            Err(errno) => kick.reply.error(errno),
+        });
+        file.send_judged(&judge, &caller, dest, packet.bytes, done);
+    });
+    // The caller's own worker, as with every kick; afterwards it is there, or where another request has taken it.
+    if first {
+        file.act(&caller, head, Vec::new(), Vec::new(), then);
+    } else {
+        file.ask(head, Vec::new(), then);
+    }
+}
