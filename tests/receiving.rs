@@ -171,6 +171,14 @@ fn ancillary_data_only_for_those_who_asked() {
     client("ancillary").passes();
 }
 
+/// What `recvmsg` alone can tell of where an event came from, asked for in three ways.
+#[test]
+fn namespaces_of_events_are_told() {
+    for when in ["before", "after", "raw"] {
+        client("nsid").arg(when).passes();
+    }
+}
+
 #[test]
 fn groups_above_32() {
     client("groups").may_lack().passes();

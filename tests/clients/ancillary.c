@@ -1,5 +1,6 @@
 /* SO_PASSCRED and NETLINK_PKTINFO are seen by a client that asked for them, and only by it; what
- * the options read back is what the client set. */
+ * the options read back is what the client set. Options that netlink takes and does not serve (time stamps, SO_RXQ_OVFL) tell
+ * nothing, and descriptors cannot be sent. */
 #include "msg.h"
 
 #ifndef NETLINK_PKTINFO
@@ -54,8 +55,25 @@ static void want(int level, int opt, int v)
 	}
 }
 
+/* In either kind of socket alike. */
+static void descriptors_cannot_be_sent(int fd)
+{
+	char control[CMSG_SPACE(sizeof(int))] = { 0 };
+	struct iovec v = { buf, 20 };
+	struct sockaddr_nl to = { .nl_family = AF_NETLINK, .nl_pid = s.port };
+	struct msghdr m = { &to, sizeof to, &v, 1, control, sizeof control, 0 };
+	struct cmsghdr *c = CMSG_FIRSTHDR(&m);
+	msg_user(buf, 20, 1);
+	c->cmsg_level = SOL_SOCKET;
+	c->cmsg_type = SCM_RIGHTS;
+	c->cmsg_len = CMSG_LEN(sizeof(int));
+	CHECK(sendmsg(fd, &m, 0) < 0 && errno == EINVAL, "sending a descriptor: %s", strerror(errno));
+}
+
 int main(void)
 {
+	static const int idle[] = { SO_TIMESTAMP, SO_TIMESTAMPNS, 63, 64, SO_RXQ_OVFL }; /* and the new time stamps */
+	size_t i;
 	int group = 5, back = -1;
 	socklen_t len = sizeof back;
 	s = ring_open(NETLINK_USERSOCK, GEOM(4096, 4, 1024), NO_RING);
@@ -64,6 +82,11 @@ int main(void)
 	CHECK_CALL(getsockopt(s.fd, SOL_SOCKET, SO_PASSCRED, &back, &len));
 	CHECK(back == 0, "SO_PASSCRED reads as set, nobody set it");
 	CHECK(seen(256) == 0, "ancillary data that nobody asked for");
+	for (i = 0; i < sizeof idle / sizeof *idle; i++)
+		want(SOL_SOCKET, idle[i], 1);
+	CHECK(seen(256) == 0, "ancillary data that netlink does not have");
+	descriptors_cannot_be_sent(tx);
+	descriptors_cannot_be_sent(s.fd);
 	want(SOL_SOCKET, SO_PASSCRED, 1);
 	CHECK(seen(256) == 1, "SO_PASSCRED alone was asked for");
 	want(SOL_NETLINK, NETLINK_PKTINFO, 1);

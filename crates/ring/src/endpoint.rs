@@ -17,8 +17,9 @@ use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
 pub const VLEN: usize = 16;
 /// The largest datagram that is taken whole: more than `SO_SNDBUF` lets anybody without `CAP_NET_ADMIN` send.
 pub const LARGEST: usize = 448 << 10;
-/// Room for `SCM_CREDENTIALS` and `NETLINK_PKTINFO`.
-pub const CONTROL_LEN: usize = 64;
+/// Room for `SCM_CREDENTIALS` (32 bytes), `NETLINK_PKTINFO` and `NETLINK_LISTEN_ALL_NSID` (24 each), and a security label of
+/// up to 160 bytes.
+pub const CONTROL_LEN: usize = 256;
 
 /// Which ring.
 #[derive(Clone, Copy, PartialEq, Eq, Debug)]
@@ -309,7 +310,8 @@ impl Endpoint {
         unsafe {
             // From the address of the whole mapping: a reference to the control page leads no further than that.
             let base = self.control.load(Ordering::Relaxed).cast::<u8>().add(sys::PAGE);
-            Store::new(control, base, store::CAPACITY)
+            let received = &raw const (*self.scratch()).control;
+            Store::new(control, base, store::CAPACITY).beside(received.cast())
         }
     }
 

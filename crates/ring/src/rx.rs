@@ -332,7 +332,7 @@ impl<'a, S: Socket> Pump<'a, S> {
             if dump && message::ends_dump(bytes) {
                 self.control.set(flag::DUMPING, false);
             }
-            if bytes.len() <= room as usize && !is_copied(bytes.len(), strict, room) {
+            if bytes.len() <= room as usize && !is_copied(&meta, bytes.len(), strict, room) {
                 self.fill(pos, &meta, bytes);
                 store.placed(false);
             } else {
@@ -362,7 +362,7 @@ impl<'a, S: Socket> Pump<'a, S> {
         let pos = self.ahead();
         let store = self.endpoint.store(self.control);
         if bytes.len() <= room
-            && !is_copied(bytes.len(), false, room as u32)
+            && !is_copied(meta, bytes.len(), false, room as u32)
             && store.unplaced() == 0
             && self.ring.status(pos) == status::UNUSED
         {
@@ -404,10 +404,10 @@ impl<'a, S: Socket> Pump<'a, S> {
 }
 
 /// Whether a message of `len` bytes travels by `COPY` though it fits: an empty one, since `VALID` without bytes is a frame that
-/// was given up; in strict mode, where only dump parts are ever stored before they have a frame, parts for frames smaller than
+/// was given up; one whose ancillary data tells more than a frame can, which `recv` hands out with it; in strict mode, where only dump parts are ever stored before they have a frame, parts for frames smaller than
 /// the kernel's allocation for them.
-fn is_copied(len: usize, strict: bool, room: u32) -> bool {
-    len == 0 || strict && room < NLMSG_GOODSIZE
+fn is_copied(meta: &Meta, len: usize, strict: bool, room: u32) -> bool {
+    len == 0 || if strict { room < NLMSG_GOODSIZE } else { meta.extra > 0 }
 }
 
 /// Bytes of `SCM_CREDENTIALS` in ancillary data.
@@ -437,9 +437,9 @@ pub(crate) fn meta_of(name: &SockaddrNl, control: &[u8], len: usize, truncated: 
         && let Some([p, u, g]) = words(only)
     {
         (hdr.pid, hdr.uid, hdr.gid) = (p, u, g);
-        return Meta { hdr, portid: name.portid, groups: name.groups, truncated: u32::from(truncated) };
+        return Meta { truncated: u32::from(truncated), ..Meta::of(hdr, name) };
     }
-    let mut rest = control;
+    let (mut rest, mut extra) = (control, 0);
     // struct cmsghdr: length (8 bytes), level, type; data follows, 8-aligned.
     while let Some((head, data)) = rest.split_at_checked(16) {
         let word = |b: &[u8], at: usize| -> u32 {
@@ -449,14 +449,15 @@ pub(crate) fn meta_of(name: &SockaddrNl, control: &[u8], len: usize, truncated: 
         match (level, kind) {
             (SOL_SOCKET, 2) => (hdr.pid, hdr.uid, hdr.gid) = (word(data, 0), word(data, 4), word(data, 8)),
             (abi::SOL_NETLINK, 3) => hdr.group = word(data, 0),
-            _ => {}
+            // The namespace it came from, a security label: a frame cannot tell.
+            _ => extra = control.len() as u32,
         }
         let Some(next) = rest.get((len.saturating_add(7) & !7).max(16)..) else {
             break;
         };
         rest = next;
     }
-    Meta { hdr, portid: name.portid, groups: name.groups, truncated: u32::from(truncated) }
+    Meta { truncated: u32::from(truncated), extra, ..Meta::of(hdr, name) }
 }
 
 #[cfg(test)]
@@ -478,6 +479,11 @@ mod tests {
         assert_eq!(m.hdr, FrameHdr { len: 9, group: 40, pid: 7, uid: 1000, gid: 1001 });
         let m = meta_of(&SockaddrNl { groups: 1 << 4, ..name }, &[], 9, false);
         assert_eq!(m.hdr.group, 5);
+        assert_eq!(m.extra, 0);
+        // A namespace behind them: kept whole.
+        c.extend([20u64.to_ne_bytes(), (u64::from(8u32) << 32 | 270).to_ne_bytes(), 7u64.to_ne_bytes()].concat());
+        let m = meta_of(&name, &c, 9, false);
+        assert_eq!((m.extra as usize, m.hdr.group), (c.len(), 40));
         for cut in 0..c.len() {
             meta_of(&name, &c[..cut], 0, false);
         }

@@ -12,7 +12,8 @@
 
 use crate::abi::FrameHdr;
 use crate::control::Control;
-use crate::sys;
+use crate::endpoint::{CONTROL_LEN, VLEN};
+use crate::sys::{self, SockaddrNl};
 use core::sync::atomic::{AtomicU32, Ordering::Relaxed};
 
 const ALIGN: u64 = 64;
@@ -43,6 +44,22 @@ pub struct Meta {
     pub groups: u32,
     /// Whether the message was cut short by a socket filter or a limit on the way (`MSG_TRUNC`).
     pub truncated: u32,
+    /// Bytes of its ancillary data, if that tells more than a frame can; 0 if not.
+    pub extra: u32,
+    /// Where that lies until the message is stored: which of the received messages' ancillary data ([`Store::beside`]).
+    pub at: u32,
+}
+
+impl Meta {
+    /// A message with this frame header from this sender.
+    pub fn of(hdr: FrameHdr, name: &SockaddrNl) -> Meta {
+        Meta { hdr, portid: name.portid, groups: name.groups, ..Meta::default() }
+    }
+}
+
+/// Bytes of a message before its ancillary data: the next multiple of 8.
+fn padded(len: usize) -> usize {
+    len.next_multiple_of(8)
 }
 
 #[derive(Clone, Copy)]
@@ -62,6 +79,8 @@ pub struct Store<'a> {
     control: &'a Control,
     base: *mut u8,
     cap: u64,
+    /// Ancillary data of received messages, one [`CONTROL_LEN`] each, `VLEN` of them; or null.
+    received: *const u8,
 }
 
 impl<'a> Store<'a> {
@@ -69,7 +88,25 @@ impl<'a> Store<'a> {
     /// `base` is readable and writable for `cap` bytes (a multiple of 64) while the store is used, by nobody but the holder
     /// of `control.lock`.
     pub unsafe fn new(control: &'a Control, base: *mut u8, cap: usize) -> Store<'a> {
-        Store { control, base, cap: cap as u64 & !(ALIGN - 1) }
+        Store { control, base, cap: cap as u64 & !(ALIGN - 1), received: core::ptr::null() }
+    }
+
+    /// With the ancillary data that [`Meta::at`] speaks of.
+    ///
+    /// # Safety
+    /// `received` is readable for [`VLEN`] times [`CONTROL_LEN`] bytes while the store is used.
+    pub unsafe fn beside(self, received: *const u8) -> Store<'a> {
+        Store { received, ..self }
+    }
+
+    /// The ancillary data of a message that is to be stored, if there is any to keep.
+    fn extra(&self, meta: &Meta) -> &'a [u8] {
+        if self.received.is_null() || meta.extra == 0 {
+            return &[];
+        }
+        let (at, len) = (meta.at as usize % VLEN, (meta.extra as usize).min(CONTROL_LEN));
+        // SAFETY: `beside`'s caller vouches for it; it changes with the next receive only.
+        unsafe { core::slice::from_raw_parts(self.received.add(at * CONTROL_LEN), len) }
     }
 
     /// Bytes used, dead records between live ones included.
@@ -99,7 +136,9 @@ impl<'a> Store<'a> {
         // Offsets come from shared words; keep every record inside the store whatever they say.
         let left = (self.cap - off % self.cap) as u32;
         r.span = r.span.clamp(ALIGN as u32, left) & !(ALIGN as u32 - 1);
-        r.meta.hdr.len = r.meta.hdr.len.min(r.span.saturating_sub(size_of::<Record>() as u32));
+        let most = r.span.saturating_sub(size_of::<Record>() as u32);
+        r.meta.hdr.len = r.meta.hdr.len.min(most);
+        r.meta.extra = r.meta.extra.min(most.saturating_sub(padded(r.meta.hdr.len as usize) as u32));
         r
     }
 
@@ -114,7 +153,7 @@ impl<'a> Store<'a> {
     /// Each part is readable for its length and outside the store.
     pub unsafe fn push(&self, meta: &Meta, parts: [(*const u8, usize); 2]) -> bool {
         // SAFETY: the caller's duty.
-        let pushed = unsafe { self.append(meta, parts, Kind::Unplaced) };
+        let pushed = unsafe { self.append(meta, parts, self.extra(meta), Kind::Unplaced) };
         if pushed {
             add(&self.control.unplaced, 1);
         }
@@ -127,7 +166,7 @@ impl<'a> Store<'a> {
     /// As for [`Self::push`].
     pub unsafe fn push_copy(&self, meta: &Meta, parts: [(*const u8, usize); 2]) -> bool {
         // SAFETY: the caller's duty.
-        let pushed = unsafe { self.append(meta, parts, Kind::Copy) };
+        let pushed = unsafe { self.append(meta, parts, self.extra(meta), Kind::Copy) };
         if pushed {
             add(&self.control.copies, 1);
             if self.unplaced() > 0 {
@@ -137,12 +176,13 @@ impl<'a> Store<'a> {
         pushed
     }
 
-    unsafe fn append(&self, meta: &Meta, parts: [(*const u8, usize); 2], kind: Kind) -> bool {
+    unsafe fn append(&self, meta: &Meta, parts: [(*const u8, usize); 2], extra: &[u8], kind: Kind) -> bool {
         let len: usize = parts.iter().map(|p| p.1).sum();
-        if !self.has_room(len) {
+        let whole = if extra.is_empty() { len } else { padded(len) + extra.len() };
+        if !self.has_room(whole) {
             return false;
         }
-        let (c, need) = (self.control, span(len));
+        let (c, need) = (self.control, span(whole));
         let mut off = c.store_end.load(Relaxed);
         let left = self.cap - off % self.cap;
         if left < need {
@@ -151,13 +191,18 @@ impl<'a> Store<'a> {
         }
         let mut meta = *meta;
         meta.hdr.len = len as u32;
+        (meta.extra, meta.at) = (extra.len() as u32, 0);
         self.write(off, &Record { kind: kind as u32, span: need as u32, meta });
         // SAFETY: `need` covers header and bytes and does not wrap; the parts are the caller's duty.
         unsafe {
-            let mut to = self.at(off).add(size_of::<Record>());
+            let first = self.at(off).add(size_of::<Record>());
+            let mut to = first;
             for (from, n) in parts {
                 core::ptr::copy_nonoverlapping(from, to, n);
                 to = to.add(n);
+            }
+            if !extra.is_empty() {
+                core::ptr::copy_nonoverlapping(extra.as_ptr(), first.add(padded(len)), extra.len());
             }
         }
         c.store_end.store(off + need, Relaxed);
@@ -186,6 +231,16 @@ impl<'a> Store<'a> {
         // SAFETY: `record` bounds the length by the span, which does not leave the store; the lock's holder is the only one
         // who writes here, and it does not while it reads.
         unsafe { core::slice::from_raw_parts(self.at(off).add(size_of::<Record>()), r.meta.hdr.len as usize) }
+    }
+
+    /// The ancillary data that was stored with a message.
+    fn ancillary(&self, off: u64, r: &Record) -> &'a [u8] {
+        let (from, len) = (padded(r.meta.hdr.len as usize), r.meta.extra as usize);
+        if len == 0 {
+            return &[];
+        }
+        // SAFETY: as in `bytes`: `record` bounds this length too.
+        unsafe { core::slice::from_raw_parts(self.at(off).add(size_of::<Record>() + from), len) }
     }
 
     /// The first message that waits for a frame.
@@ -219,7 +274,10 @@ impl<'a> Store<'a> {
         let moved = copy && c.store_passed.load(Relaxed) > off && {
             let bytes = self.bytes(off, &r);
             // SAFETY: a record's bytes; what is appended lies behind every record.
-            unsafe { self.append(&r.meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)], Kind::Copy) }
+            unsafe {
+                let parts = [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)];
+                self.append(&r.meta, parts, self.ancillary(off, &r), Kind::Copy)
+            }
         };
         if moved {
             c.store_passed.store(c.store_end.load(Relaxed), Relaxed);
@@ -235,13 +293,13 @@ impl<'a> Store<'a> {
         }
     }
 
-    /// The first message that waits for the client's `recv`.
-    pub fn first_copy(&self) -> Option<(Meta, &'a [u8])> {
+    /// The first message that waits for the client's `recv`, and its ancillary data if it has [`Meta::extra`].
+    pub fn first_copy(&self) -> Option<(Meta, &'a [u8], &'a [u8])> {
         if self.control.copies.load(Relaxed) == 0 {
             return None;
         }
         let (off, r) = self.find(self.control.store_tail.load(Relaxed), Kind::Copy)?;
-        Some((r.meta, self.bytes(off, &r)))
+        Some((r.meta, self.bytes(off, &r), self.ancillary(off, &r)))
     }
 
     /// The client has received the message of [`Self::first_copy`].
@@ -341,6 +399,32 @@ mod tests {
             assert_eq!(s.first_copy().unwrap().1, b"four");
             s.received();
             assert_eq!(s.used(), 0);
+        });
+    }
+
+    /// Whatever the lengths, past other messages and after being moved behind them.
+    #[test]
+    fn ancillary_data_stays_with_its_message() {
+        let received: Vec<u8> = (0..VLEN * CONTROL_LEN).map(|n| (n / 8) as u8).collect();
+        with_store(|s| {
+            // SAFETY: it outlives the closure.
+            let s = unsafe { s.beside(received.as_ptr()) };
+            for (len, at, extra) in [(0usize, 0u32, 16u32), (1, 3, 24), (7, 15, 64), (8, 7, 256), (100, 2, 0)] {
+                let text = std::vec![7u8; len];
+                let meta = Meta { at, extra, ..Meta::default() };
+                let whole = [(text.as_ptr(), len), (core::ptr::null(), 0)];
+                let from = at as usize * CONTROL_LEN;
+                let want = &received[from..from + extra as usize];
+                // SAFETY: a slice is readable.
+                assert!(unsafe { s.push(&meta, whole) && s.push_copy(&meta, whole) });
+                s.first_unplaced().unwrap();
+                s.placed(true);
+                for _ in 0..2 {
+                    let (meta, bytes, ancillary) = s.first_copy().unwrap();
+                    assert_eq!((bytes, ancillary, meta.extra), (&text[..], want, extra));
+                    s.received();
+                }
+            }
         });
     }
 

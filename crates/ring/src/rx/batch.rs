@@ -111,7 +111,8 @@ impl<S: Socket> Pump<'_, S> {
             let (len, flags) = ((*msg).len as usize, (*msg).hdr.flags);
             (*msg).hdr.namelen = size_of::<SockaddrNl>() as u32;
             (*msg).hdr.controllen = CONTROL_LEN;
-            (meta_of(&name, control, len, flags & MSG_TRUNC != 0), len)
+            let meta = meta_of(&name, control, len, flags & MSG_TRUNC != 0);
+            (Meta { at: i as u32, ..meta }, len)
         }
     }
 
@@ -137,14 +138,14 @@ impl<S: Socket> Pump<'_, S> {
             pos = self.ring.geometry().next(pos);
             // Where frames are larger than anything that is taken whole, what is cut ends with the frame.
             in_place &= len <= room && meta.truncated == 0;
-            if in_place && len > 0 {
+            if in_place && len > 0 && meta.extra == 0 {
                 if self.request.get().is_some_and(|request| self.is_answer(request, here, &meta)) {
                     self.end.set(End::Answered);
                 }
                 self.publish(here, &meta.hdr, status::VALID);
             } else if in_place {
-                // SAFETY: nothing is read.
-                unsafe { self.copy(here, &meta, self.ring.payload(here), 0) };
+                // SAFETY: the payload is readable for `len <= room` bytes, and the store lies elsewhere.
+                unsafe { self.copy(here, &meta, self.ring.payload(here), len) };
             } else if meta.truncated != 0 {
                 self.overrun(false);
             } else {
@@ -228,7 +229,7 @@ impl<S: Socket> Pump<'_, S> {
             && !self.endpoint.store(self.control).any_unplaced(|meta, bytes| !is_dump_part(meta, bytes));
         if may_pass {
             // Placed at once, whatever its size: nothing that comes later may pass it.
-            if bytes.len() <= room as usize && !is_copied(bytes.len(), false, room) {
+            if bytes.len() <= room as usize && !is_copied(meta, bytes.len(), false, room) {
                 self.fill(pos, meta, bytes);
             } else {
                 // SAFETY: a slice is readable, and not in the store.

@@ -38,7 +38,7 @@ impl Endpoint {
             error => return Err(Errno(error)),
         }
         let store = self.store(control);
-        let Some((meta, bytes)) = store.first_copy() else {
+        let Some((meta, bytes, ancillary)) = store.first_copy() else {
             self.relieve_held(control, ring, sock);
             return Err(Errno::AGAIN);
         };
@@ -56,7 +56,7 @@ impl Endpoint {
         // SAFETY: the caller's duty.
         unsafe {
             write_name(&meta, msg)?;
-            write_ancillary(control, &meta, msg);
+            write_ancillary(control, &meta, ancillary, msg);
         }
         msg.flags |= flags & MSG_CMSG_CLOEXEC | if truncated { MSG_TRUNC } else { 0 };
         let len = if flags & MSG_TRUNC != 0 { bytes.len() } else { copied };
@@ -104,34 +104,93 @@ unsafe fn write_name(meta: &Meta, msg: &mut MsgHdr) -> Result<()> {
     Ok(())
 }
 
-/// What the client asked for, in the kernel's order: `NETLINK_PKTINFO`, then `SCM_CREDENTIALS`.
-unsafe fn write_ancillary(control: &Control, meta: &Meta, msg: &mut MsgHdr) {
-    let (mut at, room) = (0usize, if msg.control.is_null() { 0 } else { msg.controllen });
-    let mut put = |level: i32, kind: u32, words: &[u32]| {
-        // put_cmsg: the header must fit, the data is cut to what is left; the next header is 8-aligned.
-        if room < at + 16 {
-            msg.flags |= MSG_CTRUNC;
+/// What the client asked for, in the kernel's order: `NETLINK_PKTINFO`, then the rest of netlink's own, then the socket's. What
+/// we asked for ourselves is left out.
+unsafe fn write_ancillary(control: &Control, meta: &Meta, ancillary: &[u8], msg: &mut MsgHdr) {
+    let room = if msg.control.is_null() { 0 } else { msg.controllen };
+    let mut put = Put { to: msg.control, room, at: 0, flags: 0 };
+    let (pktinfo, passcred) = (control.has(flag::PKTINFO), control.has(flag::PASSCRED));
+    if meta.extra > 0 {
+        for (level, kind, data) in Messages(ancillary) {
+            let asked = match (level, kind) {
+                (SOL_NETLINK, PKTINFO) => pktinfo,
+                (SOL_SOCKET, SCM_CREDENTIALS) => passcred,
+                _ => true,
+            };
+            if asked {
+                // SAFETY: the caller's duty.
+                unsafe { put.one(level, kind, data) };
+            }
+        }
+    } else {
+        if pktinfo {
+            // SAFETY: as above.
+            unsafe { put.one(SOL_NETLINK, PKTINFO, &meta.hdr.group.to_ne_bytes()) };
+        }
+        if passcred {
+            let mut words = [0; 12];
+            for (to, from) in words.chunks_exact_mut(4).zip([meta.hdr.pid, meta.hdr.uid, meta.hdr.gid]) {
+                to.copy_from_slice(&from.to_ne_bytes());
+            }
+            // SAFETY: as above.
+            unsafe { put.one(SOL_SOCKET, SCM_CREDENTIALS, &words) };
+        }
+    }
+    msg.flags |= put.flags;
+    msg.controllen = put.at;
+}
+
+const PKTINFO: u32 = 3;
+const SCM_CREDENTIALS: u32 = 2;
+/// `struct cmsghdr`: length (8 bytes), level, type.
+const HEAD: usize = 16;
+
+/// The control messages in ancillary data: level, type, data.
+struct Messages<'a>(&'a [u8]);
+
+impl<'a> Iterator for Messages<'a> {
+    type Item = (i32, u32, &'a [u8]);
+
+    fn next(&mut self) -> Option<Self::Item> {
+        let (head, _) = self.0.split_first_chunk::<HEAD>()?;
+        let [l0, l1, l2, l3, l4, l5, l6, l7, v0, v1, v2, v3, t0, t1, t2, t3] = *head;
+        let len = usize::from_ne_bytes([l0, l1, l2, l3, l4, l5, l6, l7]).clamp(HEAD, self.0.len());
+        let data = self.0.get(HEAD..len)?;
+        self.0 = self.0.get(len.next_multiple_of(8)..).unwrap_or(&[]);
+        Some((i32::from_ne_bytes([v0, v1, v2, v3]), u32::from_ne_bytes([t0, t1, t2, t3]), data))
+    }
+}
+
+/// `put_cmsg` into the client's buffer.
+struct Put {
+    to: *mut u8,
+    room: usize,
+    at: usize,
+    flags: u32,
+}
+
+impl Put {
+    /// The header must fit, the data is cut to what is left; the next header is 8-aligned.
+    ///
+    /// # Safety
+    /// `to` is writable for `room` bytes.
+    unsafe fn one(&mut self, level: i32, kind: u32, data: &[u8]) {
+        let left = self.room - self.at;
+        if left < HEAD {
+            self.flags |= MSG_CTRUNC;
             return;
         }
-        let mut len = 16 + words.len() * 4;
-        if room < at + len {
-            msg.flags |= MSG_CTRUNC;
-            len = room - at;
+        let len = (HEAD + data.len()).min(left);
+        if len < HEAD + data.len() {
+            self.flags |= MSG_CTRUNC;
         }
         let head = [len as u32, 0, level as u32, kind];
         // SAFETY: `at + len <= room`, the client's control buffer.
         unsafe {
-            let to = msg.control.add(at);
-            core::ptr::copy_nonoverlapping(head.as_ptr().cast::<u8>(), to, 16);
-            core::ptr::copy_nonoverlapping(words.as_ptr().cast::<u8>(), to.add(16), len - 16);
+            let to = self.to.add(self.at);
+            core::ptr::copy_nonoverlapping(head.as_ptr().cast::<u8>(), to, HEAD);
+            core::ptr::copy_nonoverlapping(data.as_ptr(), to.add(HEAD), len - HEAD);
         }
-        at = (at + ((len + 7) & !7)).min(room);
-    };
-    if control.has(flag::PKTINFO) {
-        put(SOL_NETLINK, 3, &[meta.hdr.group]);
+        self.at = (self.at + len.next_multiple_of(8)).min(self.room);
     }
-    if control.has(flag::PASSCRED) {
-        put(SOL_SOCKET, 2, &[meta.hdr.pid, meta.hdr.uid, meta.hdr.gid]);
-    }
-    msg.controllen = at;
 }
