@@ -571,7 +571,12 @@ impl Open {
         let (before, error) = (self.moved_so_far(), std::mem::take(&mut self.error));
         self.service(Context::Background);
         // It may have stopped only to let others have their turn.
-        self.pump = self.moved_so_far().wrapping_sub(before) >= u64::from(MOST);
+        let moved = self.moved_so_far().wrapping_sub(before);
+        self.pump = moved >= u64::from(MOST);
+        if moved != 0 {
+            // The client releases frames, though the ring may be full again.
+            self.next_nap = FIRST_NAP;
+        }
         if error
             && self.receives()
             && let Some(control) = self.control()
