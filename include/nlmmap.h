@@ -146,6 +146,16 @@ struct nlmmap_mapped {
 	__u64 tx_len;
 };
 
+/* As NLMMAP_KICK, by sendmsg() with SCM_CREDENTIALS: what receivers shall see of the sender. The kernel judges whether
+ * the caller may say so; a process id is the worker's own, or needs CAP_SYS_ADMIN. */
+struct nlmmap_kick_as {
+	struct nlmmap_kick kick;
+	__u32 flags; /* 0 */
+	__u32 pid;
+	__u32 uid;
+	__u32 gid;
+};
+
 /* What an open file is. */
 struct nlmmap_state {
 	__u32 type;
@@ -153,6 +163,7 @@ struct nlmmap_state {
 	__u32 rings; /* NLMMAP_STATE_* */
 	__u32 pad;
 	__u64 handle; /* no other open file of this daemon has or had it */
+	__u64 inode;  /* of the netlink socket, as in /proc/net/netlink */
 };
 #define NLMMAP_STATE_RX 1
 #define NLMMAP_STATE_TX 2
@@ -187,6 +198,7 @@ struct nlmmap_state {
 #define NLMMAP_GETOPT(bytes) _IOC(_IOC_READ | _IOC_WRITE, NLMMAP_MAGIC, 0x15, sizeof(struct nlmmap_opt) + (bytes))
 #define NLMMAP_MAPPED _IOWR(NLMMAP_MAGIC, 0x16, struct nlmmap_mapped)
 #define NLMMAP_STATE _IOR(NLMMAP_MAGIC, 0x17, struct nlmmap_state)
+#define NLMMAP_KICK_AS _IOWR(NLMMAP_MAGIC, 0x18, struct nlmmap_kick_as)
 
 /*
  * The library (-lnlmmap): from a path to mapped rings in four calls, the same on either node. Each gives -1 with errno

@@ -4,10 +4,20 @@
 
 mod support;
 
+#[allow(dead_code, reason = "shared with the conformance tests, which also rewrite their list")]
+#[path = "conformance/differences.rs"]
+mod differences;
+#[path = "conformance/kernel.rs"]
+mod kernel;
+#[path = "conformance/lines.rs"]
+mod lines;
+
 #[path = "through_device/clients.rs"]
 mod clients;
 #[path = "through_device/command.rs"]
 mod command;
+#[path = "through_device/conformance.rs"]
+mod conformance;
 #[allow(dead_code, reason = "shared with device.rs, which uses the rest")]
 #[path = "device/daemon.rs"]
 mod daemon;

@@ -86,7 +86,16 @@ mod tests {
         layout!("nlmmap_part", Part, serial = "serial", offset = "offset", data_len = "data_len");
         layout!("nlmmap_opt", Opt, level = "level", name = "name", len = "len");
         layout!("nlmmap_mapped", Mapped, mapped = "mapped", how = "how", rx_len = "rx_len", tx_len = "tx_len");
-        layout!("nlmmap_state", State, kind = "type", protocol = "protocol", rings = "rings", handle = "handle");
+        layout!(
+            "nlmmap_state",
+            State,
+            kind = "type",
+            protocol = "protocol",
+            rings = "rings",
+            handle = "handle",
+            inode = "inode"
+        );
+        layout!("nlmmap_kick_as", KickAs, kick = "kick", flags = "flags", pid = "pid", uid = "uid", gid = "gid");
         layout!("nl_mmap_req", nl_mmap_req, nm_block_size = "nm_block_size", nm_frame_nr = "nm_frame_nr");
         layout!("sockaddr_nl", SockaddrNl, portid = "nl_pid", groups = "nl_groups");
 

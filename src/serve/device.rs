@@ -88,7 +88,7 @@ impl Netlink {
             abi::TX_RING => file.set_ring(caller, Which::Tx, argument!(), reply),
             abi::MAP_INFO => file.map_info(reply),
             abi::MEMORY => file.use_memory(caller, argument!(), reply),
-            abi::KICK => file.kick(caller, data, reply),
+            abi::KICK | abi::KICK_AS => file.kick(caller, data, reply),
             abi::MAPPED => {
                 let wanted: abi::Mapped = argument!();
                 match file.note_mapped(caller, wanted.mapped != 0) {

@@ -97,6 +97,11 @@ impl Socket {
         Ok(name)
     }
 
+    /// Its number in `/proc/net/netlink`, 0 when that cannot be told.
+    pub fn inode(&self) -> u64 {
+        nix::sys::stat::fstat(&self.fd).map_or(0, |status| status.st_ino)
+    }
+
     /// The address it is connected to.
     pub fn peer(&self) -> Result<SockaddrNl, Errno> {
         let (mut name, mut len) = (SockaddrNl::default(), size_of::<SockaddrNl>() as u32);

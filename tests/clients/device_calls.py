@@ -154,8 +154,10 @@ def mapped(path):
     fd, _ = node(path)
     fails(errno.EINVAL, call, fd, READ | WRITE, 0x16, struct.pack("IIQQ", 1, 0, 0, 0))
     call(fd, WRITE, 0x09, struct.pack("IIII", 4096, 2, 2048, 4))
-    kind, protocol, rings, _, _ = struct.unpack("IIIIQ", call(fd, READ, 0x17, bytes(24)))
+    kind, protocol, rings, _, _, inode = struct.unpack("IIIIQQ", call(fd, READ, 0x17, bytes(32)))
     assert (kind, protocol, rings) == (socket.SOCK_RAW, NETLINK_USERSOCK, 1)
+    with open("/proc/self/net/netlink") as table:
+        assert str(inode) in [line.split()[-1] for line in table]
     free = (fd, WRITE, 0x09, struct.pack("IIII", 0, 0, 0, 0))
     answer = call(fd, READ | WRITE, 0x16, struct.pack("IIQQ", 1, 0, 0, 0))
     assert struct.unpack("IIQQ", answer)[2:] == (8192, 0), answer

@@ -34,6 +34,8 @@ pub enum Shape {
     RecvChk,
     /// Checked, with one.
     RecvfromChk,
+    /// The version of the structure left out.
+    Fxstat,
     /// Without an address.
     Four,
     /// A range without end.
@@ -56,6 +58,7 @@ pub const fn shape(name: &str) -> Shape {
         b"__read_chk" => Shape::ReadChk,
         b"__recv_chk" => Shape::RecvChk,
         b"__recvfrom_chk" => Shape::RecvfromChk,
+        b"__fxstat" | b"__fxstat64" => Shape::Fxstat,
         b"recv" | b"send" => Shape::Four,
         b"closefrom" => Shape::Closefrom,
         b"fcntl" | b"fcntl64" => Shape::Fcntl,
@@ -116,6 +119,7 @@ pub unsafe fn call<const N: usize>(shape: Shape, nr: Sysno, args: [usize; N]) ->
             checked(c <= d);
             make([a, b, c, e, f, g])
         }
+        Shape::Fxstat => make([b, c, 0, 0, 0, 0]),
         Shape::Four => make([a, b, c, d, 0, 0]),
         Shape::Closefrom => make([if (a as i32) < 0 { 0 } else { a }, u32::MAX as usize, 0, 0, 0, 0]),
         Shape::Fcntl => owner(a, b, words, make),

@@ -41,6 +41,10 @@ macro_rules! with_table {
             getpeername(fd: c_int, name: Ptr, len: *mut c_uint) -> c_int = getpeername;
             shutdown(fd: c_int, how: c_int) -> c_int = shutdown;
             ioctl(fd: c_int, number: c_ulong, argument: c_ulong) -> c_int = ioctl;
+            fstat(fd: c_int, status: Ptr) -> c_int = fstat;
+            fstat64(fd: c_int, status: Ptr) -> c_int = fstat;
+            __fxstat(version: c_int, fd: c_int, status: Ptr) -> c_int = fstat;
+            __fxstat64(version: c_int, fd: c_int, status: Ptr) -> c_int = fstat;
             // rings
             setsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: c_uint) -> c_int = setsockopt;
             getsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: *mut c_uint) -> c_int = getsockopt;

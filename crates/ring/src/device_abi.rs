@@ -54,6 +54,7 @@ words! {
     struct SockOpt { level: i32, name: i32, value: i32 }
     struct MapInfo { how: u32, pad: u32, rx_len: u64, tx_len: u64 }
     struct Kick { dest: SockaddrNl, dest_len: u32, sent: u64 }
+    struct KickAs { kick: Kick, flags: u32, pid: u32, uid: u32, gid: u32 }
     /// The message follows.
     struct Send { dest: SockaddrNl, dest_len: u32, flags: u32 }
     /// Ancillary data follows, then the message at the next multiple of 8.
@@ -63,7 +64,7 @@ words! {
     /// The value follows.
     struct Opt { level: i32, name: i32, len: u32 }
     struct Mapped { mapped: u32, how: u32, rx_len: u64, tx_len: u64 }
-    struct State { kind: u32, protocol: u32, rings: u32, pad: u32, handle: u64 }
+    struct State { kind: u32, protocol: u32, rings: u32, pad: u32, handle: u64, inode: u64 }
 }
 // SAFETY: integers without padding (12, 16, 4, 4 bytes).
 unsafe impl Words for SockaddrNl {}
@@ -130,6 +131,7 @@ numbers! {
     GETPEERNAME = READ, 0x0f, SockaddrNl;
     MAPPED = READ | WRITE, 0x16, Mapped;
     STATE = READ, 0x17, State;
+    KICK_AS = READ | WRITE, 0x18, KickAs;
 }
 
 /// Bits of the size in a number.

@@ -85,6 +85,7 @@ impl Open {
             rings: bit(rings.rx.nm_block_nr != 0, abi::STATE_RX) | bit(rings.tx.nm_block_nr != 0, abi::STATE_TX),
             pad: 0,
             handle,
+            inode: self.socket().inode(),
         }
     }
 

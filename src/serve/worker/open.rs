@@ -425,7 +425,16 @@ impl Open {
 
     /// `NLMMAP_KICK`: begins. It goes on with [`Self::go_on`].
     pub fn begin_kick(&mut self, id: u64, argument: &[u8], sender: Option<Credentials>) -> Result<(), Errno> {
-        let kick: Kick = abi::read(argument).ok_or(Errno::EINVAL)?;
+        let (kick, rest) = abi::split::<Kick>(argument).ok_or(Errno::EINVAL)?;
+        let sender = match rest {
+            [] => sender,
+            // Named by the client: the kernel judges, by the rights of this process, which are the client's.
+            _ => {
+                let named: abi::KickAs =
+                    abi::read(argument).filter(|named: &abi::KickAs| named.flags == 0).ok_or(Errno::EINVAL)?;
+                Some(Credentials::new(named.pid, named.uid, named.gid))
+            }
+        };
         if kick.dest_len != 0 && kick.dest_len as usize != size_of::<SockaddrNl>() {
             return Err(Errno::EINVAL);
         }

@@ -38,6 +38,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_bind,
     libc::SYS_connect,
     libc::SYS_getsockname,
+    libc::SYS_getpeername,
     libc::SYS_getsockopt,
     libc::SYS_setsockopt,
     // Descriptors.

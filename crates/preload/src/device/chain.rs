@@ -69,6 +69,10 @@ chain! {
     names::getpeername(fd: c_int, name: Ptr, len: *mut c_uint) -> c_int;
     node::shutdown(fd: c_int, how: c_int) -> c_int;
     names::ioctl(fd: c_int, number: c_ulong, argument: c_ulong) -> c_int;
+    names::fstat(fd: c_int, status: Ptr) -> c_int;
+    names::fstat64(fd: c_int, status: Ptr) -> c_int;
+    names::__fxstat(version: c_int, fd: c_int, status: Ptr) -> c_int;
+    names::__fxstat64(version: c_int, fd: c_int, status: Ptr) -> c_int;
     options::setsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: c_uint) -> c_int;
     options::getsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: *mut c_uint) -> c_int;
     map::mmap(addr: Ptr, len: usize, prot: c_int, flags: c_int, fd: c_int, off: c_long) -> Ptr;

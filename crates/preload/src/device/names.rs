@@ -6,6 +6,7 @@ use super::{device_or_next, request};
 use crate::next;
 use crate::symbols::Ptr;
 use core::ffi::{c_int, c_uint, c_ulong};
+use core::sync::atomic::Ordering;
 use nlmmap_ring::device_abi as abi;
 use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::sys::{self, SockaddrNl};
@@ -35,10 +36,44 @@ pub(super) fn netlink_address(name: Ptr, len: c_uint) -> Result<SockaddrNl> {
     Ok(address)
 }
 
+/// As `bind`. Where the client leaves the port id to the kernel, that would take the process id if it is free
+/// (`netlink_autobind`), and clients know that. In the daemon it would take another process's.
+fn bind_to(fd: c_int, dev: &Dev, name: SockaddrNl) -> Result<usize> {
+    const ADDRINUSE: Errno = Errno(98);
+    let mut own = SockaddrNl { portid: sys::getpid(), ..name };
+    let done = if name.portid != 0 || dev.bound.load(Ordering::Relaxed) {
+        request::with(fd, abi::BIND, &mut { name })
+    } else {
+        match request::with(fd, abi::BIND, &mut own) {
+            // Taken, or bound already, to another one.
+            Err(ADDRINUSE | Errno::INVAL) => request::with(fd, abi::BIND, &mut { name }),
+            done => done,
+        }
+    };
+    if done.is_ok() {
+        dev.bound.store(true, Ordering::Relaxed);
+    }
+    done
+}
+
+/// Before the first send of a client that has not bound: the kernel would do it now.
+pub(super) fn bind_for_send(fd: c_int, dev: &Dev) -> Result<()> {
+    if dev.bound.load(Ordering::Relaxed) {
+        return Ok(());
+    }
+    let mut known = SockaddrNl::default();
+    request::with(fd, abi::GETSOCKNAME, &mut known)?;
+    if known.portid == 0 {
+        bind_to(fd, dev, SockaddrNl { family: sys::AF_NETLINK, groups: known.groups, ..known })?;
+    }
+    dev.bound.store(true, Ordering::Relaxed);
+    Ok(())
+}
+
 pub unsafe fn bind(fd: c_int, name: Ptr, len: c_uint) -> c_int {
     device_or_next!(
         fd,
-        |_: &Dev| request::with(fd, abi::BIND, &mut netlink_address(name, len)?),
+        |dev: &Dev| bind_to(fd, dev, netlink_address(name, len)?),
         // SAFETY: handed on as it came.
         unsafe { beyond::bind(fd, name, len) }
     )
@@ -47,7 +82,7 @@ pub unsafe fn bind(fd: c_int, name: Ptr, len: c_uint) -> c_int {
 pub unsafe fn connect(fd: c_int, name: Ptr, len: c_uint) -> c_int {
     device_or_next!(
         fd,
-        |_: &Dev| {
+        |dev: &Dev| {
             if len < 2 {
                 return Err(Errno::INVAL);
             }
@@ -55,6 +90,9 @@ pub unsafe fn connect(fd: c_int, name: Ptr, len: c_uint) -> c_int {
                 nothing if nothing.family == AF_UNSPEC => SockaddrNl::default(),
                 _ => netlink_address(name, len)?,
             };
+            if to.family != AF_UNSPEC {
+                bind_for_send(fd, dev)?;
+            }
             request::with(fd, abi::CONNECT, &mut to)
         },
         // SAFETY: handed on as it came.
@@ -140,4 +178,42 @@ pub unsafe fn ioctl(fd: c_int, number: c_ulong, argument: c_ulong) -> c_int {
     }
     // SAFETY: handed on as it came.
     unsafe { beyond::ioctl(fd, number, argument) }
+}
+
+/// To `fstat` an endpoint is the socket behind it: programs look for its number in `/proc/net/netlink`.
+unsafe fn as_socket(fd: c_int, status: Ptr, result: c_int) -> c_int {
+    const SOCKET: u32 = 0o140_000;
+    let mut state = abi::State::default();
+    if result == 0 && super::table::find(fd).is_some() && request::with(fd, abi::STATE, &mut state).is_ok() {
+        let status = status.cast::<linux_raw_sys::general::stat>();
+        // SAFETY: the C library has just filled this structure, which is the kernel's on this machine.
+        unsafe {
+            (*status).st_mode = SOCKET | 0o777;
+            if state.inode != 0 {
+                (*status).st_ino = state.inode;
+            }
+            (*status).st_size = 0;
+        }
+    }
+    result
+}
+
+pub unsafe fn fstat(fd: c_int, status: Ptr) -> c_int {
+    // SAFETY: handed on as it came.
+    unsafe { as_socket(fd, status, beyond::fstat(fd, status)) }
+}
+
+pub unsafe fn fstat64(fd: c_int, status: Ptr) -> c_int {
+    // SAFETY: as above.
+    unsafe { as_socket(fd, status, beyond::fstat64(fd, status)) }
+}
+
+pub unsafe fn __fxstat(version: c_int, fd: c_int, status: Ptr) -> c_int {
+    // SAFETY: as above.
+    unsafe { as_socket(fd, status, beyond::__fxstat(version, fd, status)) }
+}
+
+pub unsafe fn __fxstat64(version: c_int, fd: c_int, status: Ptr) -> c_int {
+    // SAFETY: as above.
+    unsafe { as_socket(fd, status, beyond::__fxstat64(version, fd, status)) }
 }

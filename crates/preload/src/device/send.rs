@@ -2,7 +2,7 @@
 
 use super::chain::beyond;
 use super::device_or_next;
-use super::names::netlink_address;
+use super::names::{bind_for_send, netlink_address};
 use super::options::time_limit;
 use super::receive::{Vectors, is_nonblocking};
 use super::request::{self, Buffer};
@@ -11,7 +11,7 @@ use crate::next;
 use crate::symbols::{IoVec, Ptr, TimeSpec};
 use core::ffi::{c_int, c_uint};
 use core::sync::atomic::Ordering;
-use nlmmap_ring::device_abi::{self as abi, Kick, MESSAGE_ROOM, Send};
+use nlmmap_ring::device_abi::{self as abi, Kick, KickAs, MESSAGE_ROOM, Send};
 use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::sys::{self, MMsgHdr, MsgHdr, SOL_SOCKET, SockaddrNl};
 use syscalls::Sysno;
@@ -47,10 +47,28 @@ impl Destination {
     }
 }
 
-/// Ancillary data of a send: credentials are the only kind that netlink takes, and the daemon puts the caller's own.
-unsafe fn check_control(msg: &MsgHdr) -> Result<()> {
+/// Process, user and group that a client names as the sender.
+#[derive(Clone, Copy, PartialEq, Eq)]
+struct Named {
+    pid: u32,
+    uid: u32,
+    gid: u32,
+}
+
+impl Named {
+    /// What the kernel would tell of this process by itself.
+    fn own() -> Named {
+        // SAFETY: no arguments.
+        let [uid, gid] =
+            [Sysno::getuid, Sysno::getgid].map(|call| unsafe { sys::call(call, [0; 6]) }.unwrap_or(0) as u32);
+        Named { pid: sys::getpid(), uid, gid }
+    }
+}
+
+/// Ancillary data of a send: credentials are the only kind that netlink takes (`scm_send`).
+unsafe fn named(msg: &MsgHdr) -> Result<Option<Named>> {
     const CMSGHDR: usize = 16;
-    let mut at = 0;
+    let (mut at, mut named) = (0, None);
     while !msg.control.is_null() && at + CMSGHDR <= msg.controllen {
         let mut bytes = [0u8; CMSGHDR + 12];
         let len = (msg.controllen - at).min(bytes.len());
@@ -66,18 +84,12 @@ unsafe fn check_control(msg: &MsgHdr) -> Result<()> {
             if word(3) as i32 != SCM_CREDENTIALS || span != CMSGHDR + 12 {
                 return Err(Errno::INVAL);
             }
-            let own = |number: Sysno| {
-                // SAFETY: no arguments.
-                unsafe { sys::call(number, [0; 6]) }
-                    .is_ok_and(|n| n as u32 == word(if number == Sysno::getuid { 5 } else { 6 }))
-            };
-            if word(4) != sys::getpid() || !own(Sysno::getuid) || !own(Sysno::getgid) {
-                return Err(Errno::PERM);
-            }
+            named = Some(Named { pid: word(4), uid: word(5), gid: word(6) });
         }
         at += span.next_multiple_of(8);
     }
-    Ok(())
+    // What the daemon puts there by itself need not be said.
+    Ok(named.filter(|named| *named != Named::own()))
 }
 
 /// One message, or a kick.
@@ -86,8 +98,9 @@ unsafe fn send_message(fd: c_int, dev: &Dev, msg: &MsgHdr, flags: u32) -> Result
         return Err(Errno::OPNOTSUPP);
     }
     // SAFETY: the caller's duty.
-    unsafe { check_control(msg)? };
+    let named = unsafe { named(msg)? };
     let dest = Destination::of(msg)?;
+    bind_for_send(fd, dev)?;
     // SAFETY: as above.
     let vectors = unsafe { Vectors::new(msg.iov, msg.iovlen)? };
     if msg.iovlen == 1 && dev.tx.load(Ordering::Relaxed) {
@@ -96,9 +109,21 @@ unsafe fn send_message(fd: c_int, dev: &Dev, msg: &MsgHdr, flags: u32) -> Result
         if only.base.is_null() {
             let (dest, dest_len) = dest.parts();
             let mut kick = Kick { dest, dest_len, sent: 0 };
-            request::with(fd, abi::KICK, &mut kick)?;
+            match named {
+                None => request::with(fd, abi::KICK, &mut kick)?,
+                Some(Named { pid, uid, gid }) => {
+                    let mut named = KickAs { kick, flags: 0, pid, uid, gid };
+                    let done = request::with(fd, abi::KICK_AS, &mut named)?;
+                    kick = named.kick;
+                    done
+                }
+            };
             return Ok(kick.sent as usize);
         }
+    }
+    if named.is_some() {
+        // Only a kick can be told whose it is.
+        return Err(Errno::PERM);
     }
     let len = vectors.len();
     let mut patience = Patience { until: None, nap: FIRST_NAP };

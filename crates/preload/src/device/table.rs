@@ -35,6 +35,8 @@ pub struct Dev {
     fds: AtomicU32,
     /// Whether it has a TX ring: then a send from no address is a kick.
     pub tx: AtomicBool,
+    /// Whether it is known to have a port id.
+    pub bound: AtomicBool,
     /// Keeps the endpoint while its rings are mapped and its descriptors closed, or -1.
     orphan: AtomicI32,
     /// Of a character device: the memory that the rings lie in, or -1.
@@ -156,6 +158,7 @@ pub fn allocate() -> Result<&'static Dev> {
     for dev in all() {
         if dev.taken.compare_exchange(false, true, Ordering::Acquire, Ordering::Relaxed).is_ok() {
             dev.tx.store(false, Ordering::Relaxed);
+            dev.bound.store(false, Ordering::Relaxed);
             return Ok(dev);
         }
     }

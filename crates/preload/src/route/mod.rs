@@ -20,7 +20,8 @@ mod signals;
 mod sleep;
 mod wait;
 
-pub use crate::next::{bind, connect, getpeername, getsockname, ioctl, shutdown, socket};
+pub use crate::next::{__fxstat, __fxstat64, bind, connect, fstat, fstat64};
+pub use crate::next::{getpeername, getsockname, ioctl, shutdown, socket};
 pub use epoll::{epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait};
 pub use fds::{close, close_range, closefrom, dup, dup2, dup3, fcntl, fcntl64};
 pub use map::{mmap, mmap64, mremap, msync, munmap};
