@@ -14,7 +14,7 @@ READ, WRITE = 2, 1
 NETLINK_USERSOCK, SOL_NETLINK, NETLINK_PKTINFO = 2, 270, 3
 MESSAGE, CONTROL, ROOM = struct.Struct("IIIIHHIIIQ"), 256, 16000
 STAYS, SEND_NEXT, MSG_TRUNC, POLLMSG = 1 << 31, 1 << 31, 0x20, 0x400
-SO_ATTACH_FILTER, SO_DETACH_FILTER = 26, 27
+SO_ATTACH_FILTER, SO_DETACH_FILTER, STRICT = 26, 27, 1 << 31
 
 
 def call(fd, direction, nr, data, size=None):
@@ -74,7 +74,9 @@ def ready(fd, events):
 
 def node(path, ring=None):
     fd = os.open(path, os.O_RDWR)
-    call(fd, WRITE, 0x01, struct.pack("II", socket.SOCK_RAW, NETLINK_USERSOCK))
+    # With rings as 4.5 had them: there every message of a process came by a receive.
+    kind = socket.SOCK_RAW | (STRICT if ring else 0)
+    call(fd, WRITE, 0x01, struct.pack("II", kind, NETLINK_USERSOCK))
     call(fd, WRITE, 0x02, address(0))
     if ring:
         call(fd, WRITE, 0x09, struct.pack("IIII", *ring))
