@@ -222,6 +222,82 @@ int nlmmap_rings(int fd, const struct nl_mmap_req *rx, const struct nl_mmap_req 
 /* Maps them. */
 int nlmmap_map(int fd, struct nlmmap_map *map);
 
+/*
+ * Rings without the ring protocol (-lnlmmap; nlmmap(3)), in this process or over a device node. Functions that give int
+ * give -1 with errno when they fail, and nlmmap_ring_error() says why in words. A ring is used by one thread at a time; a
+ * lent message may be read and released by any.
+ *
+ *	struct nlmmap_options options = { .size = sizeof options, .family = NETLINK_NETFILTER };
+ *	struct nlmmap_ring *ring = nlmmap_ring_new(&options);
+ *	struct nlmmap_lent lent;
+ *	while (nlmmap_ring_recv(ring, &lent, -1) == 1) {
+ *		judge(ring, lent.data, lent.len);
+ *		nlmmap_ring_release(&lent);
+ *	}
+ */
+struct nlmmap_ring;
+
+/* Everything that is 0 is the library's choice. */
+struct nlmmap_options {
+	size_t size;           /* sizeof(struct nlmmap_options) */
+	__u32 family;          /* NETLINK_* */
+	__u32 flags;           /* NLMMAP_USE_*, NLMMAP_CREDENTIALS, NLMMAP_NO_CREDENTIALS */
+	struct nl_mmap_req rx; /* without blocks: only nm_frame_size and nm_frame_nr */
+	struct nl_mmap_req tx;
+	__u32 portid;
+	__u32 group_nr;
+	const __u32 *groups;   /* numbers, not a mask */
+	size_t receive_buffer; /* bytes, as SO_RCVBUF */
+	int socket;            /* with NLMMAP_USE_SOCKET: a netlink socket, which is duplicated */
+	int net;               /* with NLMMAP_USE_NAMESPACE: a network namespace */
+	const char *node;      /* the path of a device node */
+};
+#define NLMMAP_USE_SOCKET 1
+#define NLMMAP_USE_NAMESPACE 2
+#define NLMMAP_CREDENTIALS 4    /* they come with what processes send, also in the families of the kernel's subsystems */
+#define NLMMAP_NO_CREDENTIALS 8 /* they never do */
+
+/* A message, and what is known of it. */
+struct nlmmap_lent {
+	const void *data;
+	size_t len;
+	__u32 portid; /* the sender's, 0 for the kernel; with NLMMAP_HAS_PORTID */
+	__u32 group;  /* the multicast group, 0 for none */
+	__u32 pid;    /* the sender's credentials; with NLMMAP_HAS_CREDENTIALS */
+	__u32 uid;
+	__u32 gid;
+	__u32 flags;
+	const struct nlmmap_ring *ring; /* the library's, like what follows: leave it as it is, and make no copy */
+	__u64 held[8];
+};
+#define NLMMAP_FROM_KERNEL 1
+#define NLMMAP_HAS_PORTID 2
+#define NLMMAP_HAS_CREDENTIALS 4
+
+/* NULL with errno when it cannot be. */
+struct nlmmap_ring *nlmmap_ring_new(const struct nlmmap_options *options);
+/* Ends it. EBUSY, and it stays, while a message is lent. */
+int nlmmap_ring_free(struct nlmmap_ring *ring);
+/* Lends the next message: 1, or 0 when none came within millis (-1: for ever; 0: at once). Sends what is filled before it
+ * asks the kernel. ENOBUFS: messages were lost. EMSGSIZE: one was cut. EBUSY: all frames are lent. EINTR. ENOTCONN: the
+ * daemon has gone. After each the next call goes on. */
+int nlmmap_ring_recv(const struct nlmmap_ring *ring, struct nlmmap_lent *lent, int millis);
+/* Gives it back, in any order. Once is enough. */
+void nlmmap_ring_release(struct nlmmap_lent *lent);
+/* Fills a frame with a message for the kernel; it is sent by the next kick, or by a receiving call that asks the kernel. */
+int nlmmap_ring_send(const struct nlmmap_ring *ring, const void *message, size_t len);
+/* Sends what is filled, and then this, to a process or to groups; NULL is the kernel. */
+int nlmmap_ring_send_to(const struct nlmmap_ring *ring, const void *message, size_t len, const struct sockaddr_nl *to);
+/* Sends what is filled: how many bytes, or -1. */
+long nlmmap_ring_kick(const struct nlmmap_ring *ring);
+int nlmmap_ring_join(const struct nlmmap_ring *ring, __u32 group);
+int nlmmap_ring_leave(const struct nlmmap_ring *ring, __u32 group);
+int nlmmap_ring_portid(const struct nlmmap_ring *ring, __u32 *portid);
+/* For poll() and epoll: once it is readable, receive with millis 0 until that gives 0, then wait again. */
+int nlmmap_ring_fd(const struct nlmmap_ring *ring);
+/* Why the last call of this thread that failed did. Never NULL. */
+const char *nlmmap_ring_error(void);
+
 #ifdef __cplusplus
 }
 #endif

@@ -9,6 +9,8 @@ mod support;
 mod allocation;
 #[path = "ring_socket/bad_input.rs"]
 mod bad_input;
+#[path = "ring_socket/c.rs"]
+mod c;
 #[path = "ring_socket/examples.rs"]
 mod examples;
 #[path = "ring_socket/lending.rs"]

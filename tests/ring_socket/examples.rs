@@ -61,9 +61,13 @@ impl Drop for Running {
 
 /// Packets to the refused port are dropped, all others pass.
 pub fn judges(command: &mut Command) {
+    judges_with(command, &[]);
+}
+
+pub fn judges_with(command: &mut Command, more: &[&std::ffi::OsStr]) {
     in_namespace(|| {
         sh("ip link set lo up; iptables-legacy -A OUTPUT -p udp -j NFQUEUE --queue-num 7");
-        let judge = Running::start(command.args(["7", "9999"]));
+        let judge = Running::start(command.args(["7", "9999"]).args(more));
         assert_eq!(judge.line(), "judging queue 7");
         let receivers = [9998, 9999].map(|port| UdpSocket::bind(("127.0.0.1", port)).unwrap());
         let sender = UdpSocket::bind("127.0.0.1:0").unwrap();

@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod deb;
+mod install;
 mod model;
 mod test;
 mod tools;
@@ -19,6 +20,7 @@ usage: cargo xtask COMMAND
   bench ...               measure the ring client beside plain socket loops
   loom                    run the engine's models: every order of a few threads' steps (part of `test`)
   miri, asan              run the engine's tests in the interpreter, or under the address sanitizer (nightly toolchain)
+  install --prefix DIR    build everything and put it there: command, libraries, header, pkg-config file, manual page
   deb [--revision TEXT]   make the Debian packages in target/deb
   vm ...                  run tests in virtual machines with other kernels";
 
@@ -32,6 +34,7 @@ fn main() -> ExitCode {
         ("bench", rest) => bench::main(rest),
         ("deb", rest) => deb::main(rest),
         ("demo", rest) => demo(rest),
+        ("install", rest) => install::main(rest),
         ("test", rest) => test::all(rest),
         ("conformance", []) => test::conformance(false),
         ("conformance", [update]) if update == "--update" => test::conformance(true),

@@ -10,6 +10,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("ip", "iproute2"),
     ("iptables-legacy", "iptables"),
     ("unshare", "util-linux"),
+    ("pkg-config", "pkg-config"),
     ("strace", "strace"),
     ("valgrind", "valgrind"),
     ("python3", "python3"),

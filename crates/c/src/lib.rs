@@ -1,7 +1,10 @@
-//! `libnlmmap`: the C library beside `include/nlmmap.h`. From a path to mapped rings in four calls, the same on either node.
+//! `libnlmmap`: the C library beside `include/nlmmap.h`. [`ring`] is for new programs. Here, for those who write the ring
+//! protocol themselves: from a path to mapped rings in four calls, the same on either node.
 //!
 //! Each function is a few ioctls; what is kept between them is in the kernel and the daemon, so they are free of locks and
 //! may be called from any thread. Failures are -1 with `errno`.
+
+mod ring;
 
 use std::ffi::{c_char, c_int, c_void};
 use std::ptr::null_mut;
