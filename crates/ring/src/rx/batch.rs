@@ -44,7 +44,8 @@ impl<S: Socket> Pump<'_, S> {
         // Each receive makes the kernel produce the next part of a running dump, and parts larger than a frame are cut: take
         // them one by one, from contiguous memory. So is the doorbell, which must not leave a gap in the ring.
         let dump = self.control.has(flag::DUMP) || dumping;
-        if dump && room < DUMP_PART || self.control.has(flag::BELL) {
+        // A dump that was begun so goes on so, whatever the frames hold: parts of it may wait in the store.
+        if dump && room < DUMP_PART || dumping || self.control.has(flag::BELL) {
             return self.one_private();
         }
         let most = if dump && self.context == Context::Send { 1 } else { free };

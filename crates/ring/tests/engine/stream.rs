@@ -7,7 +7,7 @@
 use crate::bench::{Bench, geometry, payload, set_status, status_of, word};
 use crate::dump::Dump;
 use crate::message::{Class, class, datagram, header, size};
-use nlmmap_ring::abi::status;
+use nlmmap_ring::abi::{nl_mmap_req, status};
 use nlmmap_ring::control::flag;
 use nlmmap_ring::errno::Errno;
 use nlmmap_ring::geometry::Geometry;
@@ -294,4 +294,25 @@ proptest! {
     fn strict_mode_counts_what_it_loses(geometry in geometry(), ops in prop::collection::vec(op(), 1..100)) {
         run(geometry, true, ops);
     }
+}
+
+/// Parts larger than most frames, in frames that hold them: begun behind a doorbell, one by one, the dump went on in batches, past
+/// the parts that were set aside for a sender.
+#[test]
+fn a_dump_goes_on_as_it_began() {
+    let req = nl_mmap_req { nm_block_size: 65536, nm_block_nr: 2, nm_frame_size: 65536, nm_frame_nr: 2 };
+    let geometry = Geometry::check(&req, 4096, 1 << 20).unwrap();
+    let lens: Vec<usize> = (0..1200).map(|i| 100 + i % 30).collect();
+    let ops = vec![
+        Op::Unseen(true),
+        Op::Arrive(Class::Ack, 0),
+        Op::Service(Context::Wait),
+        Op::Dump(lens, false),
+        Op::Keep,
+        Op::Poll(9),
+        Op::Service(Context::Send),
+        Op::Poll(19),
+        Op::Service(Context::Send),
+    ];
+    run(geometry, false, ops);
 }
