@@ -105,7 +105,7 @@ fn request_with_acknowledgement() {
 
 #[test]
 fn sixty_four_verdicts_by_one_kick() {
-    dialogue("verdicts", 64, 10, QUEUE, 550);
+    dialogue("verdicts", 64, 10, QUEUE, 500);
 }
 
 #[test]
@@ -115,17 +115,17 @@ fn a_kick_for_each_verdict() {
 
 #[test]
 fn a_hundred_events_by_one_poll() {
-    dialogue("events", 100, 10, "ip link set lo up", 600);
+    dialogue("events", 100, 10, "ip link set lo up", 450);
 }
 
 #[test]
 fn one_message_by_one_poll() {
-    dialogue("wakeup", 1, 500, "", 2100);
+    dialogue("wakeup", 1, 500, "", 1600);
 }
 
 #[test]
 fn one_message_among_64_sockets() {
-    dialogue("many", 1, 100, "", 60_000);
+    dialogue("many", 1, 100, "", 10_000);
 }
 
 /// Calls on descriptors that are not ours: `benches/clients/hooks.c`.

@@ -176,11 +176,28 @@ pub fn leave_wait(local: &Local) {
     }
 }
 
-/// A wait was answered from memory: noted, so that the thread does not take over.
+/// A wait was answered from memory: noted, so that the thread does not take over. If it has, it hands the work back: while it
+/// drives, somebody may wait unseen, and the other way round.
 #[inline]
 pub fn note_call(local: &Local) {
-    local.duty.waits.fetch_add(1, Ordering::Relaxed);
-    local.endpoint.unseen.store(false, Ordering::Relaxed);
+    // No exchange: that it changes is all that counts, and a wait does this to every socket it is about.
+    let waits = &local.duty.waits;
+    waits.store(waits.load(Ordering::Relaxed).wrapping_add(1), Ordering::Relaxed);
+    if local.duty.state.load(Ordering::Relaxed) == DRIVING {
+        hand_back(local);
+    } else if local.endpoint.unseen.load(Ordering::Relaxed) {
+        local.endpoint.unseen.store(false, Ordering::Relaxed);
+    }
+}
+
+/// From driving to watching how the client does by itself.
+#[cold]
+fn hand_back(local: &Local) {
+    if local.duty.state.compare_exchange(DRIVING, ACTIVE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        local.endpoint.unseen.store(false, Ordering::Relaxed);
+        // The socket can always be written to: this wakes the thread once, if it sleeps, and it looks again after each tick.
+        watch(local, EPOLLOUT | EPOLLONESHOT);
+    }
 }
 
 /// A send has been pumped after by its own thread. Where the backing thread keeps finding that nothing is left for it, it
@@ -191,9 +208,7 @@ pub fn note_send(local: &Local) {
     duty.waits.fetch_add(1, Ordering::Relaxed);
     if duty.useless.load(Ordering::Relaxed) >= USELESS && duty.state.load(Ordering::Relaxed) == DRIVING {
         duty.useless.store(0, Ordering::Relaxed);
-        local.endpoint.unseen.store(false, Ordering::Relaxed);
-        duty.state.store(ACTIVE, Ordering::Relaxed);
-        watch(local, 0);
+        hand_back(local);
     }
 }
 

@@ -92,6 +92,8 @@ pub struct Local {
     pub ranges: [Range; RANGES],
     /// Where the socket is watched.
     pub watches: [Watch; WATCHES],
+    /// How many of these, from the first on, have ever been in use.
+    pub watching: AtomicUsize,
     /// What the backing thread thinks of it.
     pub duty: Duty,
 }

@@ -89,6 +89,8 @@ pub struct Control {
     pub rx_oldest: AtomicU32,
     /// Frames from `rx_oldest` to `rx_head`.
     pub rx_outstanding: AtomicU32,
+    /// Frames made `VALID` or `COPY` so far: says that there is something new where the head, once around, does not.
+    pub rx_published: AtomicU32,
     /// Next frame to take.
     pub tx_head: AtomicU32,
     /// The thread that sleeps in a kick, 0 for none.

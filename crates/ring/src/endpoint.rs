@@ -60,6 +60,8 @@ pub struct Endpoint {
     pub family: AtomicU32,
     /// Answer as 4.5 did.
     pub strict: AtomicBool,
+    /// [`Control::rx_published`] and one when memory was last found to have nothing for the client.
+    pub quiet_at: AtomicU32,
     /// Threads of this process between a send and the pump that follows it.
     pub sending: AtomicU32,
     /// Somebody may wait for the socket where no call of ours sees it: keep it readable in step with the ring.
@@ -143,6 +145,7 @@ impl Endpoint {
             tx: AtomicPtr::new(null_mut()),
             family: AtomicU32::new(0),
             strict: AtomicBool::new(false),
+            quiet_at: AtomicU32::new(0),
             sending: AtomicU32::new(0),
             unseen: AtomicBool::new(true),
             most: AtomicU32::new(MOST),
@@ -180,6 +183,7 @@ impl Endpoint {
         self.family.store(family, Ordering::Relaxed);
         self.strict.store(strict, Ordering::Relaxed);
         self.unseen.store(true, Ordering::Relaxed);
+        self.quiet_at.store(0, Ordering::Relaxed);
         self.sending.store(0, Ordering::Relaxed);
         self.most.store(MOST, Ordering::Relaxed);
         self.scratch.store(private, Ordering::Relaxed);

@@ -30,20 +30,31 @@ pub fn readable(endpoint: &Endpoint, control: &Control) -> bool {
     if control.copies.load(Ordering::Acquire) > 0 {
         return true;
     }
+    if control.rx_outstanding.load(Ordering::Relaxed) == 0 {
+        return false;
+    }
+    // Before anything else is looked at: what is published meanwhile makes the next look a new one.
+    let published = control.rx_published.load(Ordering::Acquire).wrapping_add(1);
+    if endpoint.quiet_at.load(Ordering::Relaxed) == published {
+        // Frames that were not VALID do not become so but by being published.
+        return false;
+    }
     let Some(rx) = endpoint.rx() else {
         return false;
     };
-    let head = control.rx_head.load(Ordering::Acquire) % rx.geometry().frame_nr();
+    let head = rx.geometry().wrap(control.rx_head.load(Ordering::Acquire));
     let outstanding = control.rx_outstanding.load(Ordering::Relaxed).min(rx.geometry().frame_nr());
-    if outstanding == 0 {
-        return false;
-    }
     let newest = rx.geometry().prev(head);
-    if crate::memory::Frames::status(rx, newest) == crate::abi::status::VALID {
+    if rx.frame(newest).status() == crate::abi::status::VALID {
         return true;
     }
-    let oldest = control.rx_oldest.load(Ordering::Relaxed) % rx.geometry().frame_nr();
-    ring::valid_frame(rx, oldest, head, outstanding).0
+    let oldest = rx.geometry().wrap(control.rx_oldest.load(Ordering::Relaxed));
+    let found = ring::valid_frame(rx, oldest, head, outstanding).0;
+    // In strict mode a client may make frames VALID itself, as it could with 4.5.
+    if !found && !endpoint.strict.load(Ordering::Relaxed) {
+        endpoint.quiet_at.store(published, Ordering::Relaxed);
+    }
+    found
 }
 
 /// The events of a socket with a receive ring.

@@ -263,6 +263,9 @@ impl<'a, S: Socket> Pump<'a, S> {
         frame.write_header(hdr);
         frame.set_status(status);
         self.set_head(self.ring.next(pos), self.ring.geometry().distance(self.head(), pos) + 1);
+        let published = &self.control.rx_published;
+        // Release: as the head.
+        published.store(published.load(Relaxed).wrapping_add(1), Release);
         let counters = &self.control.counters;
         self.control.count(if status == status::VALID { &counters.rx_frames } else { &counters.rx_copies }, 1);
     }

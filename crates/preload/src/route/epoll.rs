@@ -14,8 +14,8 @@ use crate::next::{self, errno, set_errno};
 use crate::process;
 use crate::symbols::{EpollEvent, TimeSpec};
 use core::ffi::{c_int, c_void};
-use core::sync::atomic::AtomicU8;
 use core::sync::atomic::Ordering::Relaxed;
+use core::sync::atomic::{AtomicPtr, AtomicU8};
 use nlmmap_ring::rx::Context;
 use nlmmap_ring::sys;
 use syscalls::Sysno;
@@ -70,8 +70,8 @@ fn add(local: &'static Local, ep: c_int, fd: c_int, events: u32, data: u64) {
     if find(local, ep, fd).is_some() {
         return;
     }
-    let free = local.watches.iter().find(|w| w.ep.load(Relaxed) == 0);
-    let (Some(watch), Some(n)) = (free, count(ep)) else {
+    let free = local.watches.iter().enumerate().find(|(_, w)| w.ep.load(Relaxed) == 0);
+    let (Some((i, watch)), Some(n)) = (free, count(ep)) else {
         warning!("fd {fd} is in more epoll instances than are followed: instance {ep} reports it as a plain socket");
         return;
     };
@@ -79,7 +79,34 @@ fn add(local: &'static Local, ep: c_int, fd: c_int, events: u32, data: u64) {
     watch.marked.store(false, Relaxed);
     watch.fd.store(fd, Relaxed);
     watch.ep.store(ep + 1, Relaxed);
+    local.watching.fetch_max(i + 1, Relaxed);
     n.store(n.load(Relaxed).saturating_add(1), Relaxed);
+}
+
+/// Whose registrations have been marked, by the page of each: what an event's word that looks like a mark of ours leads to.
+/// A [`Local`] fills a page and is never given back.
+static MARKED: [AtomicPtr<Local>; 256] = [const { AtomicPtr::new(core::ptr::null_mut()) }; 256];
+
+fn marked(page: usize) -> Option<&'static AtomicPtr<Local>> {
+    MARKED.get(page / sys::PAGE % MARKED.len())
+}
+
+/// The registration with `ep` whose mark a word is.
+fn of_mark(ep: c_int, word: u64) -> Option<(&'static Local, &'static Watch)> {
+    let (page, at) = (word as usize & !(sys::PAGE - 1), word as usize);
+    let known = marked(page)?.load(Relaxed);
+    if known.is_null() || page == 0 {
+        return None;
+    }
+    let is_it = |local: &&'static Local| core::ptr::from_ref(*local) as usize == page;
+    // SAFETY: null, or a Local, never given back.
+    let local = match unsafe { known.as_ref() }.filter(is_it) {
+        Some(local) => local,
+        // Another one has taken its place in the table.
+        None => fdtable::all().find(is_it)?,
+    };
+    let watch = local.watches.iter().find(|w| core::ptr::from_ref(*w) as usize == at)?;
+    (watch.ep.load(Relaxed) == ep + 1 && watch.marked.load(Relaxed)).then_some((local, watch))
 }
 
 fn drop_watch(watch: &Watch) {
@@ -219,7 +246,7 @@ pub unsafe fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *mut EpollEvent)
 }
 
 /// Has the kernel wake us by every arrival, under our own mark.
-fn mark(ep: c_int, watch: &Watch) {
+fn mark(ep: c_int, local: &'static Local, watch: &Watch) {
     if watch.marked.load(Relaxed) || watch.events.load(Relaxed) & EPOLLEXCLUSIVE != 0 {
         return;
     }
@@ -228,6 +255,10 @@ fn mark(ep: c_int, watch: &Watch) {
     let args = [ep as usize, MOD as usize, watch.fd.load(Relaxed) as usize, &raw const event as usize, 0, 0];
     // SAFETY: the event is a local.
     let done = unsafe { sys::call(Sysno::epoll_ctl, args) };
+    let page = core::ptr::from_ref(local);
+    if let Some(slot) = marked(page as usize) {
+        slot.store(page.cast_mut(), Relaxed);
+    }
     watch.marked.store(done.is_ok(), Relaxed);
 }
 
@@ -238,14 +269,22 @@ fn each(ep: c_int, mut f: impl FnMut(&'static Local, &'static Watch)) {
         if !local.live.load(Relaxed) {
             continue;
         }
-        for watch in local.watches.iter().filter(|w| w.ep.load(Relaxed) == ep + 1) {
-            if fdtable::leads_to(watch.fd.load(Relaxed), local) && local.try_use() {
-                if local.endpoint.rx().is_some() {
-                    f(local, watch);
-                }
-                local.leave_confirmed();
+        // Most sockets have had one registration at a time, the first.
+        for watch in local.watches.iter().take(local.watching.load(Relaxed)) {
+            if watch.ep.load(Relaxed) == ep + 1 {
+                entered(local, watch, &mut f);
             }
         }
+    }
+}
+
+/// Calls `f` for a registration, if its number leads to a socket with a receive ring.
+fn entered(local: &'static Local, watch: &'static Watch, f: impl FnOnce(&'static Local, &'static Watch)) {
+    if fdtable::leads_to(watch.fd.load(Relaxed), local) && local.try_use() {
+        if local.endpoint.rx().is_some() {
+            f(local, watch);
+        }
+        local.leave_confirmed();
     }
 }
 
@@ -302,7 +341,7 @@ unsafe fn wait_any(
         };
         let mut room = true;
         each(ep, |local, watch| {
-            mark(ep, watch);
+            mark(ep, local, watch);
             let fd = watch.fd.load(Relaxed);
             let wants = wait::wants_service(local);
             if (wants || events_of(local, watch) != 0) && !fdtable::confirm(fd, local) {
@@ -330,6 +369,20 @@ unsafe fn wait_any(
             set_errno(saved);
             init::test_cancel();
             return n;
+        }
+        // Of many sockets one is likely to have something, and asking costs less than announcing a sleep on each.
+        if count(ep).is_some_and(|n| n.load(Relaxed) > 1) && !limit.is_zero() {
+            let result = call(events, most, Limit::new(Some(0)), None);
+            if result < 0 {
+                return result;
+            }
+            // SAFETY: as above.
+            let n = unsafe { sift(ep, events, result, true) };
+            if n > 0 {
+                set_errno(saved);
+                init::test_cancel();
+                return n;
+            }
         }
         let (mut ready, mut blocked) = (false, false);
         each(ep, |local, watch| {
@@ -375,6 +428,23 @@ unsafe fn wait_any(
     }
 }
 
+/// What memory says of a registration that the kernel has reported, once its socket is pumped.
+fn ours(local: &'static Local, watch: &'static Watch, event: &EpollEvent, report_ours: bool) -> Option<EpollEvent> {
+    let fd = watch.fd.load(Relaxed);
+    if !fdtable::confirm(fd, local) {
+        // Another number keeps the socket alive, and the kernel reports it until that is closed.
+        drop_watch(watch);
+        return None;
+    }
+    if event.events & EPOLLERR != 0 {
+        wait::fetch_error(local, fd);
+    }
+    wait::service(local, fd, Context::Wait);
+    let now = events_of(local, watch);
+    // Where it was not reported before the call, it is the next wait's.
+    (now != 0 && report_ours).then(|| report(local, watch, now))
+}
+
 /// Replaces what the kernel reported for ring sockets by what memory says, in place. Returns how many events are left.
 unsafe fn sift(ep: c_int, events: *mut EpollEvent, n: c_int, report_ours: bool) -> c_int {
     let mut kept = 0;
@@ -382,24 +452,9 @@ unsafe fn sift(ep: c_int, events: *mut EpollEvent, n: c_int, report_ours: bool) 
         // SAFETY: the kernel has written `n` events there.
         let event = unsafe { events.add(i).read_unaligned() };
         let mut out = Some(event);
-        each(ep, |local, watch| {
-            if watch.marked.load(Relaxed) && event.data == core::ptr::from_ref(watch) as u64 {
-                let fd = watch.fd.load(Relaxed);
-                if !fdtable::confirm(fd, local) {
-                    // Another number keeps the socket alive, and the kernel reports it until that is closed.
-                    drop_watch(watch);
-                    out = None;
-                    return;
-                }
-                if event.events & EPOLLERR != 0 {
-                    wait::fetch_error(local, fd);
-                }
-                wait::service(local, fd, Context::Wait);
-                let now = events_of(local, watch);
-                // Where it was not reported before the call, it is the next wait's.
-                out = (now != 0 && report_ours).then(|| report(local, watch, now));
-            }
-        });
+        if let Some((local, watch)) = of_mark(ep, event.data) {
+            entered(local, watch, |local, watch| out = ours(local, watch, &event, report_ours));
+        }
         if let Some(event) = out {
             // SAFETY: `kept <= i`.
             unsafe { events.add(kept).write_unaligned(event) };

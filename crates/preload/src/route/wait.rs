@@ -165,11 +165,21 @@ struct Entries {
 impl Entries {
     /// # Safety
     /// `fds` is valid for `nr` entries.
-    unsafe fn each(&self, mut f: impl FnMut(&mut PollFd, &'static Local)) {
+    unsafe fn each(&self, f: impl FnMut(&mut PollFd, &'static Local)) {
+        // SAFETY: the caller's duty.
+        unsafe { self.each_of(|_| true, f) };
+    }
+
+    /// Those for which `which` holds.
+    ///
+    /// # Safety
+    /// As [`Self::each`].
+    unsafe fn each_of(&self, which: impl Fn(&PollFd) -> bool, mut f: impl FnMut(&mut PollFd, &'static Local)) {
         for i in 0..self.nr {
             // SAFETY: the caller's duty.
             let entry = unsafe { &mut *self.fds.add(i) };
-            if fdtable::is_adopted(entry.fd)
+            if which(entry)
+                && fdtable::is_adopted(entry.fd)
                 && let Some(local) = fdtable::borrow(entry.fd)
             {
                 if local.endpoint.rx().is_some() {
@@ -264,9 +274,23 @@ unsafe fn poll_any(
                 return -1;
             }
             // SAFETY: as above.
-            return unsafe { settle(&entries, saved, false) };
+            return unsafe { settle(&entries, saved, Told::All) };
         }
-        // 2. the kernel
+        // 2. the kernel: of many sockets one is likely to have something, and asking costs less than announcing a sleep on each
+        if ours > 1 && !limit.is_zero() {
+            let result = call(fds, zero, None);
+            if result < 0 {
+                return result;
+            }
+            if result > 0 {
+                // SAFETY: as above.
+                let count = unsafe { settle(&entries, saved, Told::Only) };
+                if count > 0 {
+                    init::test_cancel();
+                    return count;
+                }
+            }
+        }
         let mut hidden = 0u64;
         // SAFETY: as above.
         unsafe {
@@ -300,31 +324,47 @@ unsafe fn poll_any(
             return result;
         }
         // SAFETY: as above.
-        let count = unsafe { settle(&entries, saved, blocked) };
+        let count = unsafe { settle(&entries, saved, if blocked { Told::Pump } else { Told::All }) };
         if count > 0 || limit.is_zero() || limit.left() == Some(0) {
             return count;
         }
     }
 }
 
+/// Which entries the kernel's answer is about.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Told {
+    /// Those it reports; memory has nothing for the others.
+    Only,
+    /// All.
+    All,
+    /// All, and those of ours are to be pumped whatever it says.
+    Pump,
+}
+
 /// After the kernel's answer: pumps what it reported, puts our answers in, counts.
-unsafe fn settle(entries: &Entries, saved: nlmmap_ring::Errno, blocked: bool) -> c_int {
+unsafe fn settle(entries: &Entries, saved: nlmmap_ring::Errno, which: Told) -> c_int {
+    let blocked = which == Told::Pump;
     // SAFETY: the caller's duty for the entries.
     unsafe {
-        entries.each(|entry, local| {
-            let told = entry.revents;
-            if (told != 0 || blocked || events(local) & (entry.events | ERR) != 0) && !fdtable::confirm(entry.fd, local)
-            {
-                return;
-            }
-            if told & ERR != 0 {
-                fetch_error(local, entry.fd);
-            }
-            if told & (IN | RDNORM | ERR) != 0 || blocked {
-                service(local, entry.fd, Context::Wait);
-            }
-            entry.revents = events(local) & (entry.events | ERR) | told & (NVAL | HUP);
-        });
+        entries.each_of(
+            |entry| which != Told::Only || entry.revents != 0,
+            |entry, local| {
+                let told = entry.revents;
+                if (told != 0 || blocked || events(local) & (entry.events | ERR) != 0)
+                    && !fdtable::confirm(entry.fd, local)
+                {
+                    return;
+                }
+                if told & ERR != 0 {
+                    fetch_error(local, entry.fd);
+                }
+                if told & (IN | RDNORM | ERR) != 0 || blocked {
+                    service(local, entry.fd, Context::Wait);
+                }
+                entry.revents = events(local) & (entry.events | ERR) | told & (NVAL | HUP);
+            },
+        );
     }
     set_errno(saved);
     // SAFETY: as above.

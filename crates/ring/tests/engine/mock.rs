@@ -110,7 +110,9 @@ impl Mock {
 
     /// Whether a waiter on the bare socket would wake.
     pub fn is_readable(&self) -> bool {
-        !self.queue.borrow().is_empty() || !self.faults.borrow().is_empty()
+        // Interruptions are no state of the socket.
+        let has_error = self.faults.borrow().iter().any(|e| !matches!(*e, Errno::INTR | Errno::AGAIN));
+        has_error || !self.queue.borrow().is_empty()
     }
 
     fn charged(&self) -> u32 {
