@@ -110,7 +110,7 @@ fn sixty_four_verdicts_by_one_kick() {
 
 #[test]
 fn a_kick_for_each_verdict() {
-    dialogue("each", 64, 10, QUEUE, 850);
+    dialogue("each", 64, 10, QUEUE, 930);
 }
 
 #[test]

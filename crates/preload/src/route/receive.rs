@@ -141,6 +141,17 @@ pub unsafe fn __recvfrom_chk(
 }
 
 pub unsafe fn read(fd: c_int, buf: Ptr, len: usize) -> isize {
+    if !fdtable::is_adopted(fd) {
+        // SAFETY: handed on as it came.
+        return unsafe { next::read(fd, buf, len) };
+    }
+    // SAFETY: as above.
+    unsafe { read_adopted(fd, buf, len) }
+}
+
+/// Apart, so that reads of other descriptors need no room on the stack for it.
+#[inline(never)]
+unsafe fn read_adopted(fd: c_int, buf: Ptr, len: usize) -> isize {
     // A read of no bytes ends before it comes to the socket (`sock_read_iter`).
     match if len == 0 { None } else { entered(fd) } {
         // SAFETY: handed on as it came.
