@@ -160,6 +160,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let workers = Workers::new(spawner).map_err(|error| Failure::new(1, format!("cannot make workers: {error}")))?;
     let ledger = Ledger::new(settle(&config).map_err(|why| Failure::new(1, why))?);
     let grants = Grants::new(policy, settings.audit, workers.clone());
+    let grants = grants.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
     let device = |kind: NodeKind| {
         let (workers, ledger, grants) = (workers.clone(), ledger.clone(), grants.clone());
         Arc::new(Netlink { workers, ledger, grants, max_write: node::max_write(kind) })

@@ -9,8 +9,10 @@
 //! file it was handed lends them to nobody, and one that hands an open file on gives none away.
 
 use std::fs;
+use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cuse_rs::{Caller, Errno, IoctlReply};
@@ -38,8 +40,13 @@ const LONG: Duration = Duration::from_millis(250);
 /// The part of a message that a worker looks at before somebody else sends it.
 const BEGINNING: usize = 16;
 
+/// Something to judge.
+type Job = Box<dyn FnOnce() + Send>;
+
 /// Policy, and what it takes to follow it.
 pub struct Grants {
+    /// To the thread that judges: a long message holds up others that are judged, and nobody else.
+    jobs: mpsc::Sender<Job>,
     policy: RwLock<Arc<Policy>>,
     /// Log what no rule grants, and refuse nothing.
     audit: bool,
@@ -77,15 +84,19 @@ fn subject(caller: &Caller) -> Option<Subject> {
 }
 
 impl Grants {
-    pub fn new(policy: Policy, audit: bool, workers: Arc<Workers>) -> Arc<Grants> {
-        Arc::new(Grants {
+    pub fn new(policy: Policy, audit: bool, workers: Arc<Workers>) -> io::Result<Arc<Grants>> {
+        let (jobs, queue) = mpsc::channel::<Job>();
+        // It ends with the last who may have something to judge.
+        thread::Builder::new().name("judge".into()).spawn(move || queue.into_iter().for_each(|job| job()))?;
+        Ok(Arc::new(Grants {
+            jobs,
             policy: RwLock::new(Arc::new(policy)),
             audit,
             told: Told::default(),
             ids: Mutex::default(),
             grantor: Mutex::default(),
             workers,
-        })
+        }))
     }
 
     /// A new policy, for every request from now on.
@@ -173,16 +184,33 @@ impl File {
     pub fn judge(&self, caller: &Caller) -> Option<Judge> {
         let policy = self.police.grants.policy()?;
         let family = self.family()?;
+        let always = self.police.grants.audit || policy.unmatched == Unmatched::Deny;
+        let opener = self.police.opener.as_ref();
+        // What costs nothing first: most clients have no grants.
+        if !always && !opener.is_some_and(|opener| policy.has_grants(&[opener], family)) {
+            return None;
+        }
         let caller = subject(caller)?;
-        let opener = self.police.opener.clone();
-        let concerned = self.police.grants.audit
-            || policy.unmatched == Unmatched::Deny
-            || opener.as_ref().is_some_and(|opener| policy.has_grants(&[opener, &caller], family));
-        concerned.then_some(Judge { policy, opener, caller })
+        let concerned = always || opener.is_some_and(|opener| policy.has_grants(&[opener, &caller], family));
+        concerned.then(|| Judge { policy, opener: opener.cloned(), caller })
     }
 
-    /// Sends a message as far as policy or the client's own rights go.
+    /// Sends a message as far as policy or the client's own rights go. Does not wait.
     fn send_judged(
+        self: &Arc<File>,
+        judge: &Judge,
+        caller: &Caller,
+        dest: Option<SockaddrNl>,
+        data: Vec<u8>,
+        done: Done,
+    ) {
+        let (file, judge, caller) = (self.clone(), judge.clone(), *caller);
+        let job: Job = Box::new(move || file.judge_and_send(&judge, &caller, dest, data, done));
+        // Without the thread nothing is sent: the reply, dropped, is an error.
+        let _ = self.police.grants.jobs.send(job);
+    }
+
+    fn judge_and_send(
         self: &Arc<File>,
         judge: &Judge,
         caller: &Caller,

@@ -1,7 +1,8 @@
 /* device_greedy NODE WHAT [N]: takes all it can get, says how much that was and by what error it ended, and holds it.
  * rings N   receive rings of N MiB each, every page written
  * opens     open files with a socket each
- * refused N opens N times, by all ways that are refused, as fast as it can */
+ * refused N opens N times, by all ways that are refused, as fast as it can
+ * judged N  writes N messages of 400 KiB of attributes, where policy looks at each */
 #include "device.h"
 #include <sys/resource.h>
 
@@ -26,7 +27,7 @@ int main(int argc, char **argv)
 	struct rlimit most = { 65536, 65536 };
 	unsigned n = argc > 3 ? atoi(argv[3]) : 0, got;
 	int fd;
-	CHECK(argc >= 3, "usage: %s NODE rings|opens|refused [N]", argv[0]);
+	CHECK(argc >= 3, "usage: %s NODE rings|opens|refused|judged [N]", argv[0]);
 	setrlimit(RLIMIT_NOFILE, &most);
 	if (!strcmp(argv[2], "rings")) {
 		struct nl_mmap_req req = { 1 << 20, n, 1 << 16, n << 4 };
@@ -51,6 +52,22 @@ int main(int argc, char **argv)
 		for (got = 0; (fd = socket_on(argv[1])) >= 0; got++)
 			;
 		hold(got);
+	} else if (!strcmp(argv[2], "judged")) {
+		static char message[400 << 10];
+		struct nlmsghdr *h = request(message, RTM_GETLINK, 0, 1, sizeof(struct ifinfomsg));
+		size_t at;
+		for (at = NLMSG_LENGTH(sizeof(struct ifinfomsg)); at < sizeof message; at += 4)
+			*(struct nlattr *)(message + at) = (struct nlattr){ 4, IFLA_IFNAME };
+		h->nlmsg_len = sizeof message;
+		CALL(fd = socket_on(argv[1]));
+		CALL(fcntl(fd, F_SETFL, O_NONBLOCK));
+		while (n--) {
+			/* Refused by the kernel, which wants a name, or not sent: what matters is the looking. */
+			if (write(fd, message, sizeof message) < 0)
+				CHECK(errno != ENOTCONN && errno != EIO, "write: %s", strerror(errno));
+			while (read(fd, (char[64]){ 0 }, 64) > 0)
+				;
+		}
 	} else {
 		while (n--)
 			CHECK(open(argv[1], O_RDWR) < 0, "an open was not refused");

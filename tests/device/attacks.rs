@@ -201,6 +201,23 @@ fn holes_in_rings_hurt_nobody() {
     daemon.stop();
 }
 
+#[test]
+fn long_messages_for_policy_hold_nobody_up() {
+    let mut place = Place::new();
+    let rule = format!("[[policy.rule]]\nusers = [{NOBODY}]\nfamily = \"route\"\nsend = [\"getlink\"]\n");
+    fs::write(place.path("config"), rule).expect("a configuration");
+    place.args = vec!["--config".into(), place.path("config").display().to_string()];
+    let daemon = place.start();
+    let witness = witness(&place, 2);
+    let mut judged: Vec<Beside> = (0..4).map(|_| greedy(&place, NOBODY, &["judged", "12"])).collect();
+    unharmed(witness, &daemon);
+    for client in &mut judged {
+        assert!(client.0.wait().expect("it ends").success(), "{}", daemon.tail());
+    }
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
 /// Fills a pipe to the last byte.
 fn fill(writer: &std::io::PipeWriter) {
     use nix::fcntl::{FcntlArg, OFlag, fcntl};

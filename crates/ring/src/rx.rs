@@ -96,8 +96,8 @@ impl Endpoint {
         self.service_held(control, ring, sock, context);
     }
 
-    /// Puts a message into the ring that the socket has not received, behind everything that it has. `false` when there is no
-    /// room for it, or no ring.
+    /// Puts a message into the ring that the socket has not received, behind everything that it has; in strict mode as a `COPY`.
+    /// `false` when there is no room for it, or no ring.
     pub fn put<S: Socket>(&self, sock: &S, pid: u32, message: &[u8]) -> bool {
         let (Some(control), Some(ring)) = (self.control(), self.rx()) else {
             return false;

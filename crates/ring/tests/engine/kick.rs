@@ -3,7 +3,7 @@
 //! Frames are filled at the client's position or anywhere, with lengths true or not; sends fail, would sleep, or are too large.
 //! The fate of a message is bound to its bytes, as it is bound to the peer and not to how often the engine tries.
 
-use crate::bench::{Bench, compose, geometry, set_status, status_of};
+use crate::bench::{Bench, PID, compose, geometry, set_status, status_of};
 use crate::message::fill;
 use crate::mock::{Outcome, Sent};
 use nlmmap_ring::abi::status;
@@ -25,6 +25,8 @@ enum Op {
     Set(u32, u32),
     /// Port id and groups of the destination, whether it may sleep.
     Kick(Option<(u32, u32)>, bool),
+    /// The next frame is taken out, into a buffer of this share of its room.
+    Take(f64),
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -43,6 +45,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => prop_oneof![1u32..9, any::<u32>()].prop_map(Op::Lie),
         1 => (any::<u32>(), 0u32..6).prop_map(|(p, s)| Op::Set(p, s)),
         4 => (to, any::<bool>()).prop_map(|(t, s)| Op::Kick(t, s)),
+        3 => prop_oneof![3 => Just(1.0), 1 => 0.0f64..1.0].prop_map(Op::Take),
     ]
 }
 
@@ -112,6 +115,7 @@ impl Client {
                 }
             }
             Op::Kick(to, sleeps) => self.kick(to, sleeps),
+            Op::Take(share) => self.take(share),
         }
         self.compare();
     }
@@ -121,6 +125,32 @@ impl Client {
         let answer = self.bench.kick(name, if sleeps { 0 } else { MSG_DONTWAIT });
         assert_eq!(answer, self.model(to, sleeps));
         // What failed has left the ring, and the client knows where the head is by that.
+        self.at = self.head as u32;
+    }
+
+    /// As the first step of a kick, but for what becomes of the bytes.
+    fn take(&mut self, share: f64) {
+        let mut buffer = vec![0xee; (self.room as f64 * share) as usize];
+        let answer = self.bench.endpoint.take_frame(PID, &mut buffer);
+        let frame = &mut self.frames[self.head];
+        let expected = match (frame.status, frame.len as usize) {
+            (status::VALID, len) if len > self.room => Err(Errno::INVAL),
+            (status::VALID, len) if len > buffer.len() => Err(Errno::MSGSIZE),
+            (status::VALID, len) => {
+                assert_eq!(buffer[..len], frame.bytes[..len]);
+                Ok(Some(len))
+            }
+            _ => Ok(None),
+        };
+        assert_eq!(answer, expected);
+        let taken = match answer {
+            Ok(Some(len)) => len,
+            Err(Errno::MSGSIZE) => 0,
+            _ => return assert!(buffer.iter().all(|byte| *byte == 0xee)),
+        };
+        assert!(buffer[taken..].iter().all(|byte| *byte == 0xee), "written behind the message");
+        frame.status = status::UNUSED;
+        self.head = (self.head + 1) % self.frames.len();
         self.at = self.head as u32;
     }
 

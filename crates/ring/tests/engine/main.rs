@@ -21,6 +21,7 @@ mod kick;
 mod message;
 mod mock;
 mod plain;
+mod put;
 mod reference;
 mod stream;
 
