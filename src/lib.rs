@@ -16,6 +16,45 @@
 //!     Ok(())
 //! }
 //! ```
+//!
+//! | | |
+//! | --- | --- |
+//! | [`RingSocket::builder`] | family, rings, groups, buffer, namespace; over a socket of this process, one handed in, or a device node |
+//! | [`recv`](RingSocket::recv), [`try_recv`](RingSocket::try_recv), [`recv_timeout`](RingSocket::recv_timeout), [`recv_batch`](RingSocket::recv_batch) | lend a [`Message`]: its bytes, sender, group and credentials; given back on drop, in any order, by any thread |
+//! | [`send`](RingSocket::send), [`kick`](RingSocket::kick) | fill a frame with a message, send what is filled |
+//! | [`AsFd`](std::os::fd::AsFd) | for `poll`, `mio`, `tokio` |
+//! | [`Error`] | overrun, truncation, refusals with cause and cure, and the error number |
+//!
+//! Lengths are bytes; messages are whole datagrams, with `struct nlmsghdr` at the start of each of their [`parts`](Message::parts),
+//! in the machine's byte order (`linux/netlink.h`, `netlink(7)`). Crates like `netlink-packet-core` parse them.
+//!
+//! # Frames
+//!
+//! A ring of *n* frames holds *n* messages that the program can keep at once. A message larger than a frame comes by the same
+//! call, in one of 64 places of 448 KiB beside the ring. What nobody receives waits in the kernel's receive buffer, and the
+//! kernel drops what finds no room there: [`Error::Overrun`].
+//!
+//! # Verdicts and requests
+//!
+//! ```no_run
+//! # fn judge(packet: &[u8]) -> Vec<u8> { packet.to_vec() }
+//! # fn main() -> nlmmap::Result<()> {
+//! use nlmmap::{Family, Ring, RingSocket};
+//!
+//! let queue = RingSocket::builder(Family::NETFILTER).rx_ring(Ring::frames(256, 2048)).build()?;
+//! loop {
+//!     let packet = queue.recv()?;
+//!     queue.send(&judge(&packet))?;
+//! }
+//! # }
+//! ```
+//!
+//! No kick is needed here: `recv` sends the verdicts that wait before it asks the kernel for more packets, many of them in one
+//! datagram.
+//!
+//! The package's feature `cli`, on by default, adds the command `nlmmap` and what it needs; the library is all of the rest.
+#![warn(missing_docs)]
+
 mod ring_socket;
 
 pub use ring_socket::{

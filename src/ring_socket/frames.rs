@@ -144,3 +144,67 @@ impl Drop for Lease<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::Ring;
+
+    fn frames() -> Frames {
+        Frames::new(Ring::frames(4, 1024).geometry().unwrap()).unwrap()
+    }
+
+    /// Lends a place after filling it.
+    fn fill(frames: &Frames, place: Place, byte: u8, len: usize) -> Lease<'_> {
+        let bytes = vec![byte; len];
+        let to = match place {
+            Place::Frame(pos) => frames.ring().payload(pos),
+            Place::Spill(index) => frames.spill(index),
+        };
+        // SAFETY: the tests lend free places, with as many bytes as they hold.
+        unsafe {
+            std::ptr::copy_nonoverlapping(bytes.as_ptr(), to, len);
+            frames.lend(place, len)
+        }
+    }
+
+    #[test]
+    fn a_place_is_lent_once_and_free_again_after_that() {
+        let frames = frames();
+        let first = fill(&frames, Place::Frame(0), 1, 1000);
+        assert_eq!(frames.free_frame(0), Some(1));
+        let second = fill(&frames, Place::Frame(1), 2, 5);
+        let spilled = fill(&frames, Place::Spill(3), 3, 2000);
+        assert_eq!((frames.free_frame(0), frames.free_frame(3), frames.free_frame(4)), (Some(2), Some(3), None));
+        assert_eq!(!frames.free_spills(), 1 << 3);
+        drop(first);
+        assert_eq!(frames.free_frame(0), Some(0));
+        assert_eq!((second.bytes(), spilled.bytes()), (&[2; 5][..], &[3; 2000][..]));
+        drop((second, spilled));
+        assert_eq!((frames.free_frame(1), frames.free_spills()), (Some(1), u64::MAX));
+    }
+
+    /// What is read by one thread before it gives back is not what another writes after that.
+    #[test]
+    fn places_go_to_other_threads_and_come_back() {
+        let frames = frames();
+        let (sender, receiver) = std::sync::mpsc::channel::<(u8, Lease<'_>)>();
+        std::thread::scope(|scope| {
+            scope.spawn(move || receiver.into_iter().for_each(|(byte, lease)| assert_eq!(lease.bytes(), [byte; 100])));
+            for number in 0..200u32 {
+                let byte = number as u8;
+                let place = loop {
+                    let spill = frames.free_spills().trailing_zeros();
+                    match frames.free_frame(0) {
+                        _ if number.is_multiple_of(5) && spill < SPILLS as u32 => break Place::Spill(spill),
+                        Some(pos) => break Place::Frame(pos),
+                        None => std::thread::yield_now(),
+                    }
+                };
+                sender.send((byte, fill(&frames, place, byte, 100))).unwrap();
+            }
+            drop(sender);
+        });
+        assert_eq!((frames.free_frame(0), frames.free_spills()), (Some(0), u64::MAX));
+    }
+}

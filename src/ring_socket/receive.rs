@@ -24,7 +24,7 @@ const CONTROL: usize = 8;
 
 /// Headers of one batch, and how far it was handed out.
 #[derive(Debug)]
-struct Batch {
+struct Received {
     msgs: [MMsgHdr; VLEN],
     iov: [[IoVec; 2]; VLEN],
     names: [SockaddrNl; VLEN],
@@ -37,12 +37,12 @@ struct Batch {
 }
 
 // SAFETY: the pointers lead into this very value and into the frames of the same socket, and are written anew before each use.
-unsafe impl Send for Batch {}
+unsafe impl Send for Received {}
 
 /// The receiving side of a socket.
 #[derive(Debug)]
 pub(super) struct Receiver {
-    batch: RefCell<Box<Batch>>,
+    batch: RefCell<Box<Received>>,
     /// Whether ancillary data may come: the kernel spends time on room for it.
     ancillary: Cell<bool>,
 }
@@ -50,7 +50,7 @@ pub(super) struct Receiver {
 impl Receiver {
     pub(super) fn new(ancillary: bool) -> Receiver {
         let nothing = IoVec { base: std::ptr::null_mut(), len: 0 };
-        let batch = Batch {
+        let batch = Received {
             msgs: [MMsgHdr { hdr: MsgHdr::EMPTY, len: 0 }; VLEN],
             iov: [[nothing; 2]; VLEN],
             names: [SockaddrNl::default(); VLEN],
@@ -110,7 +110,7 @@ impl Receiver {
     }
 }
 
-impl Batch {
+impl Received {
     /// Points as many messages as make sense at free places: how many.
     fn arm(&mut self, frames: &Frames, ancillary: bool) -> Result<usize> {
         let room = frames.room();
