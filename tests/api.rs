@@ -161,3 +161,21 @@ fn messages_go_to_other_threads() {
     is_shared::<nlmmap::Error>();
     moves::<nlmmap::Builder>();
 }
+
+/// The library alone needs neither the command's crates nor the daemon's.
+#[test]
+fn the_library_alone_needs_little() {
+    let mut command = std::process::Command::new(env!("CARGO"));
+    command.args(["tree", "--package", "nlmmap", "--no-default-features", "--edges", "normal", "--prefix", "none"]);
+    let output = command.arg("--offline").current_dir(env!("CARGO_MANIFEST_DIR")).output().expect("cargo starts");
+    let text = String::from_utf8(output.stdout).unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let crates: BTreeSet<&str> = text.lines().filter_map(|line| line.split_whitespace().next()).collect();
+    let needed =
+        ["libc", "linux-raw-sys", "memmap2", "nlmmap", "nlmmap-ring", "syscalls", "thiserror", "thiserror-impl"];
+    let of_macros = ["proc-macro2", "quote", "syn", "unicode-ident", "serde_repr"];
+    for name in &crates {
+        assert!(needed.contains(name) || of_macros.contains(name), "{name} is needed by the library alone");
+    }
+    assert!(needed.iter().all(|name| crates.contains(name)), "{crates:?}");
+}

@@ -94,7 +94,8 @@ enum Backend {
 /// is_sync::<nlmmap::RingSocket>();
 /// ```
 ///
-/// A forked child has a copy of the memory and shares the socket: messages go to whichever of the two receives first.
+/// A forked child has a copy of what was received and shares the socket: messages go to whichever of the two receives first.
+/// The transmit ring is shared: one of them may use it.
 #[derive(Debug)]
 pub struct RingSocket {
     family: Family,
@@ -113,7 +114,8 @@ impl RingSocket {
     ///
     /// # Errors
     /// [`Error::Overrun`], [`Error::Truncated`], [`Error::AllHeld`], [`Error::NodeGone`], or [`Error::System`]: with `EINTR`
-    /// if a signal handler ran, or what a send failed with. The next call goes on after each of them.
+    /// if a signal handler ran that does not restart calls (`SA_RESTART`), or what a send failed with. The next call goes on
+    /// after each of them.
     pub fn recv(&self) -> Result<Message<'_>> {
         loop {
             if let Some(message) = self.poll_once(true)? {

@@ -246,7 +246,14 @@ impl MappedNode {
                 len
             } else {
                 // SAFETY: the place is free and holds as many bytes.
-                unsafe { self.read(to, len.min(frames.largest()))? }
+                match unsafe { self.read(to, len.min(frames.largest())) } {
+                    // Somebody else who has this open file has read it.
+                    Err(error) if error.errno() == libc::EAGAIN => {
+                        self.release(pos);
+                        continue;
+                    }
+                    got => got?,
+                }
             };
             self.release(pos);
             if hdr.len as usize > frames.largest() {
