@@ -110,7 +110,11 @@ pub fn all(options: &Options) -> Outcome {
     let kernel = fs::read_to_string("/proc/sys/kernel/osrelease")?;
     let date = String::from_utf8(Command::new("date").args(["-u", "+%F"]).output()?.stdout)?;
     let cpus = std::thread::available_parallelism()?;
-    let facts = format!("\n- date: {}\n- kernel: {}\n- CPUs: {cpus}\n", date.trim(), kernel.trim());
+    let facts = format!(
+        "\n- date: {}\n- kernel: {}\n- CPUs: {cpus}\n",
+        date.trim(),
+        kernel.trim().split('-').next().unwrap_or_default()
+    );
     Ok(fs::write(path, format!("{head}{BEGIN}{facts}{text}"))?)
 }
 
