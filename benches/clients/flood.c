@@ -24,7 +24,7 @@ static void send_all(uint32_t port, size_t size, uint64_t count, int single)
 	static struct iovec iov[VLEN];
 	static struct mmsghdr msgs[VLEN];
 	struct sockaddr_nl to = { .nl_family = AF_NETLINK, .nl_pid = port };
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_USERSOCK), batch = single ? 1 : VLEN;
+	int fd = outside_socket(NETLINK_USERSOCK), batch = single ? 1 : VLEN;
 	CALL(fd);
 	for (int i = 0; i < VLEN; i++) {
 		memset(data[i], i, size);

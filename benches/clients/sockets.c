@@ -40,7 +40,7 @@ static void send_all(int sockets, uint64_t count)
 	static struct iovec iov[MOST];
 	static struct sockaddr_nl to[MOST];
 	static struct mmsghdr msgs[MOST];
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_USERSOCK);
+	int fd = outside_socket(NETLINK_USERSOCK);
 	CALL(fd);
 	for (int i = 0; i < MOST; i++) {
 		to[i] = (struct sockaddr_nl){ .nl_family = AF_NETLINK, .nl_pid = chans[i % sockets].port };

@@ -22,7 +22,7 @@ static inline void take(struct chan *c, const char *m, size_t len)
 static void send_all(uint32_t port, uint32_t count)
 {
 	struct sockaddr_nl to = { .nl_family = AF_NETLINK, .nl_pid = port };
-	int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_USERSOCK);
+	int fd = outside_socket(NETLINK_USERSOCK);
 	CALL(fd);
 	for (uint32_t i = 0; i < count; i++) {
 		struct stamped s = { { sizeof s, 77, 0, i, 0 }, 0 };

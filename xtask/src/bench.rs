@@ -3,6 +3,7 @@
 //! The clients are C programs (`benches/clients/`); each run of one prints what it measured. Nothing here judges: the tables
 //! say what was measured, and an exit status other than 0 says that something did not run.
 
+mod device;
 mod measure;
 mod micro;
 mod page;
@@ -53,7 +54,8 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         return Err("bench needs root, for receive buffers and network namespaces: run it by sudo".into());
     }
     tools::need(&["gcc", "ip", "iptables-legacy", "valgrind"])?;
-    let bench = Bench { clients: compile()?, library: library()?, quick, rounds };
+    let daemon = device::Daemon::start(&folder()?)?;
+    let bench = Bench { clients: compile()?, library: library()?, node: daemon.node(), quick, rounds };
     let tables = measured(&bench, &names)?;
     if tables.is_empty() {
         return Err(format!("nothing is named like {}", names.join(" or ")));
@@ -135,7 +137,9 @@ fn compile() -> Result<PathBuf, String> {
 #[test]
 #[ignore = "half a minute, as root: cargo test --package xtask -- --ignored"]
 fn quick_prints_every_row() {
-    let bench = Bench { clients: compile().unwrap(), library: library().unwrap(), quick: true, rounds: 1 };
+    let daemon = device::Daemon::start(&folder().unwrap()).unwrap();
+    let (clients, library) = (compile().unwrap(), library().unwrap());
+    let bench = Bench { clients, library, node: daemon.node(), quick: true, rounds: 1 };
     let tables = measured(&bench, &[]).unwrap();
     assert_eq!(tables.len(), work::ALL.len() + micro::ALL.len());
     for (work, table) in work::ALL.iter().zip(&tables) {

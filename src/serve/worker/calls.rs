@@ -19,7 +19,7 @@ const NETLINK_PKTINFO: i32 = 3;
 const NETLINK_NO_ENOBUFS: i32 = 5;
 
 /// Options of `SOL_SOCKET` that concern the socket alone; the kernel asks the caller's rights for those that need some.
-const SOCKET_OPTIONS: [i32; 28] = [
+const SOCKET_OPTIONS: [i32; 35] = [
     libc::SO_REUSEADDR,
     libc::SO_TYPE,
     libc::SO_ERROR,
@@ -48,6 +48,15 @@ const SOCKET_OPTIONS: [i32; 28] = [
     libc::SO_RXQ_OVFL,
     libc::SO_LOCK_FILTER,
     libc::SO_MEMINFO,
+    libc::SO_COOKIE,
+    libc::SO_TIMESTAMPING,
+    // The same with 64-bit times, which 32-bit machines have: SO_TIMESTAMP, SO_TIMESTAMPNS, SO_TIMESTAMPING, SO_RCVTIMEO and
+    // SO_SNDTIMEO.
+    63,
+    64,
+    65,
+    66,
+    67,
 ];
 /// Those of `SOL_NETLINK`: all but the rings, which have calls of their own.
 const NETLINK_OPTIONS: [i32; 10] = [1, 2, 3, 4, 5, 8, 9, 10, 11, 12];

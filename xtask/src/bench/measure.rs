@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 pub struct Bench {
     pub clients: PathBuf,
     pub library: PathBuf,
+    /// For the ways through a device.
+    pub node: PathBuf,
     pub quick: bool,
     pub rounds: usize,
 }
@@ -81,6 +83,9 @@ fn once(bench: &Bench, work: &Work, way: &Way, counted: bool) -> Result<Sample, 
     command.args(work.args.iter().map(|arg| if *arg == "COUNT" { count.as_str() } else { arg }));
     if way.ring {
         command.env("LD_PRELOAD", &bench.library);
+    }
+    if way.device {
+        command.env("NLMMAP_DEVICE", &bench.node);
     }
     if counted {
         command.env("BENCH_COUNT", "1");

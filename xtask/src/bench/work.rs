@@ -17,6 +17,8 @@ pub struct Way {
     pub arg: &'static str,
     /// Whether the client is run with the library.
     pub ring: bool,
+    /// Whether its sockets come from a device node.
+    pub device: bool,
 }
 
 /// One piece of work, done in several ways.
@@ -40,11 +42,16 @@ pub struct Work {
 }
 
 const fn plain(label: &'static str, arg: &'static str) -> Way {
-    Way { label, arg, ring: false }
+    Way { label, arg, ring: false, device: false }
 }
 
 const fn ring(label: &'static str, arg: &'static str) -> Way {
-    Way { label, arg, ring: true }
+    Way { label, arg, ring: true, device: false }
+}
+
+/// By `nlmmap run --device`.
+const fn device(label: &'static str, arg: &'static str) -> Way {
+    Way { label, arg, ring: true, device: true }
 }
 
 const RECV: Way = plain("recv", "recv");
@@ -53,7 +60,15 @@ const DRAIN: Way = plain("poll+recv until EAGAIN", "drain");
 const MMSG: Way = plain("recvmmsg(64)", "mmsg");
 const RING: Way = ring("ring, 128 frames of 2 KiB", "ring");
 
-const STREAM: &[Way] = &[RECV, POLL, DRAIN, MMSG, RING, ring("ring, 256 frames of 16 KiB", "ring:16384:256")];
+const STREAM: &[Way] = &[
+    RECV,
+    POLL,
+    DRAIN,
+    MMSG,
+    RING,
+    ring("ring, 256 frames of 16 KiB", "ring:16384:256"),
+    device("ring through the device", "ring"),
+];
 
 const QUEUE: &[Way] = &[
     plain("recv+sendto", "recv"),
@@ -71,6 +86,7 @@ const SOCKETS: &[Way] = &[
     plain("poll+recv", "poll"),
     ring("ring, epoll", "epollring"),
     ring("ring, poll", "ring"),
+    device("ring through the device, epoll", "epollring"),
 ];
 
 const fn stream(name: &'static str, title: &'static str, args: &'static [&'static str], count: [u64; 2]) -> Work {
@@ -152,6 +168,7 @@ pub static ALL: &[Work] = &[
             plain("sendmmsg+recvmmsg", "mmsg"),
             plain("by hand: 64 in one datagram", "joined"),
             ring("ring, 64 TX frames a kick", "ring"),
+            device("ring through the device", "ring"),
         ],
         against: "sendto+recv each",
     },
@@ -163,7 +180,12 @@ pub static ALL: &[Work] = &[
         program: "request",
         args: &["COUNT", "1"],
         count: [60_000, 6_000],
-        ways: &[plain("send+recv", "recv"), plain("send+poll+recv", "poll"), ring("ring, kick and head frame", "ring")],
+        ways: &[
+            plain("send+recv", "recv"),
+            plain("send+poll+recv", "poll"),
+            ring("ring, kick and head frame", "ring"),
+            device("ring through the device", "ring"),
+        ],
         against: "send+recv",
     },
     Work {
@@ -174,7 +196,7 @@ pub static ALL: &[Work] = &[
         program: "wakeup",
         args: &["COUNT"],
         count: [3_000, 300],
-        ways: &[RECV, POLL, RING],
+        ways: &[RECV, POLL, RING, device("ring through the device", "ring")],
         against: "recv",
     },
     sockets("sockets-1", "1 socket, 128 bytes", &["1", "COUNT"]),

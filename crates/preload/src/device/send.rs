@@ -274,6 +274,11 @@ pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
         fd,
         |dev: &Dev| {
             let iovlen = usize::try_from(nr).map_err(|_| Errno::INVAL)?;
+            // Of no bytes: the kernel answers that before the socket is asked, so it is no kick.
+            // SAFETY: the caller's duty.
+            if unsafe { Vectors::new(iov, iovlen)? }.len() == 0 {
+                return Ok(0);
+            }
             let msg = MsgHdr { iov: iov.cast_mut(), iovlen, ..MsgHdr::EMPTY };
             // SAFETY: the caller's duty.
             unsafe { send_message(fd, dev, &msg, 0) }
