@@ -59,6 +59,11 @@ fn descriptors_and_processes() {
 }
 
 #[test]
+fn a_socket_that_comes_from_elsewhere_is_known() {
+    hold(&["inherited"]);
+}
+
+#[test]
 fn messages_and_options() {
     hold(&["ancillary", "options", "plain_send", "fanout", "families route", "families generic"]);
     hold_in_default_mode(&["skip", "skip_head", "hostile headers", "hostile lengths", "errno", "recv_same"]);

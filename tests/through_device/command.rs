@@ -1,11 +1,14 @@
 //! `nlmmap run --device` before the program starts, and the library when there is no node for it.
 
 use std::fs;
+use std::io::{BufRead, BufReader, Write};
 use std::os::unix::fs::symlink;
-use std::process::{Command, Output};
+use std::process::{Command, Output, Stdio};
+
+use nix::sys::signal::Signal;
 
 use crate::daemon::{NLMMAP, Place, output};
-use crate::support::{Mode, client, preload};
+use crate::support::{Build, Mode, client, compile, preload};
 
 fn run(node: &std::path::Path, rest: &[&str]) -> Output {
     let mut command = Command::new(NLMMAP);
@@ -51,4 +54,26 @@ fn a_program_without_its_node_is_told_as_without_netlink() {
         .run(Some(Mode::Default));
     assert!(gone.stderr.contains("socket(0): Address family not supported by protocol"), "{}", gone.describe());
     assert!(gone.stderr.contains("start the daemon (nlmmap serve)"), "{}", gone.describe());
+}
+
+#[test]
+fn a_program_whose_daemon_is_killed_is_told_at_every_call() {
+    let place = Place::new();
+    let daemon = place.start();
+    let mut command = Command::new(NLMMAP);
+    command.args(["run", "--device"]).arg(place.node()).arg("--").arg(compile("orphaned", Build::Plain));
+    command.env("NLMMAP_PRELOAD", preload()).env("NLMMAP_LOG", "warn");
+    let mut child =
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let mut line = String::new();
+    let mut out = BufReader::new(child.stdout.take().expect("a pipe"));
+    out.read_line(&mut line).expect("a line");
+    assert_eq!(line, "ready\n");
+    daemon.signal(Signal::SIGKILL);
+    daemon.wait();
+    child.stdin.take().expect("a pipe").write_all(b"on\n").expect("it reads");
+    let result = child.wait_with_output().expect("a child of ours");
+    let text = String::from_utf8_lossy(&result.stderr).into_owned();
+    assert!(result.status.success(), "{text}");
+    assert!(text.contains("the daemon behind this node is gone: start it again"), "{text}");
 }

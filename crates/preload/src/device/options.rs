@@ -42,6 +42,7 @@ fn ring(fd: c_int, dev: &Dev, name: c_int, value: Ptr, len: c_uint) -> Result<us
             wanted.nm_block_nr, wanted.nm_block_size, wanted.nm_frame_nr, wanted.nm_frame_size, e.0
         );
     })?;
+    dev.drop_memory();
     if name == NETLINK_TX_RING {
         dev.tx.store(wanted.nm_block_nr != 0, Ordering::Relaxed);
     }

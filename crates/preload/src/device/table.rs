@@ -108,15 +108,26 @@ impl Dev {
             // A daemon that is gone has forgotten it already.
             let _ = request::mapped(fd, false);
         }
+        let orphan = self.orphan.swap(-1, Ordering::Relaxed);
+        if orphan >= 0 {
+            fdtable::close_private(orphan);
+            self.retire();
+        }
+    }
+
+    /// Lets go of a character device's memory: the rings have changed, or there are none any more. Until then it serves every
+    /// mapping, since the daemon takes only one.
+    pub fn drop_memory(&self) {
         let memory = self.memory.swap(-1, Ordering::Relaxed);
         if memory >= 0 {
             fdtable::close_private(memory);
         }
-        let orphan = self.orphan.swap(-1, Ordering::Relaxed);
-        if orphan >= 0 {
-            fdtable::close_private(orphan);
-            self.taken.store(false, Ordering::Release);
-        }
+    }
+
+    /// Nothing in this process leads here any more.
+    fn retire(&self) {
+        self.drop_memory();
+        self.taken.store(false, Ordering::Release);
     }
 
     /// A descriptor that leads here, or -1.
@@ -207,7 +218,7 @@ pub fn remove(fd: i32) {
 /// One descriptor fewer leads to `dev`.
 fn leave(dev: &Dev) {
     if dev.fds.fetch_sub(1, Ordering::AcqRel) == 1 && !dev.is_mapped() {
-        dev.taken.store(false, Ordering::Release);
+        dev.retire();
     }
 }
 
