@@ -136,6 +136,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let (config, policy) = read_config(settings)?;
     crate::sigpipe::ignore();
     must_be_root()?;
+    node::take_short_turns();
     // Before any thread is started: its children may then use everything.
     let spawner = Spawner::start().map_err(|error| Failure::new(1, format!("cannot start the spawner: {error}")))?;
     let log = log::start(level(settings, &config)?);

@@ -46,7 +46,7 @@ fn spawner(daemon: &Daemon<'_>) -> i32 {
 }
 
 /// The workers of a daemon.
-fn workers(daemon: &Daemon<'_>) -> Vec<i32> {
+pub fn workers(daemon: &Daemon<'_>) -> Vec<i32> {
     children(spawner(daemon))
         .into_iter()
         .filter(|pid| process(*pid).is_some_and(|(n, _)| n == "nlmmap-worker"))

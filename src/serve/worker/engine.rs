@@ -24,6 +24,8 @@ const CHANNEL: u64 = u64::MAX;
 const EVENTS: usize = 32;
 /// Requests that are taken in before the line has its turn.
 const REQUESTS: usize = 64;
+/// Slices that newcomers have before the line has one.
+const FAVOURS: u32 = 4;
 
 /// All that a worker has.
 pub struct Engine {
@@ -34,6 +36,10 @@ pub struct Engine {
     opens: HashMap<u64, Open>,
     lent: Lent,
     line: VecDeque<u64>,
+    /// Those who have had no slice yet. They go first, but not always: others must not wait for ever.
+    fresh: VecDeque<u64>,
+    /// Slices of fresh ones since the line's last.
+    favours: u32,
     times: BinaryHeap<Reverse<(Instant, u64)>>,
     start: Instant,
     receiver: Receiver,
@@ -69,6 +75,8 @@ impl Engine {
             opens: HashMap::new(),
             lent: Lent::new(base),
             line: VecDeque::new(),
+            fresh: VecDeque::new(),
+            favours: 0,
             times: BinaryHeap::new(),
             start: Instant::now(),
             receiver: Receiver::new(),
@@ -92,16 +100,27 @@ impl Engine {
         while !self.front_gone {
             self.wait();
             self.wake_sleepers();
-            if let Some(handle) = self.line.pop_front() {
+            if let Some(handle) = self.next() {
                 self.turn(handle);
             }
         }
     }
 
+    /// Whose turn it is.
+    fn next(&mut self) -> Option<u64> {
+        let from_line = self.fresh.is_empty() || self.favours >= FAVOURS;
+        if from_line && let Some(handle) = self.line.pop_front() {
+            self.favours = 0;
+            return Some(handle);
+        }
+        self.favours += 1;
+        self.fresh.pop_front()
+    }
+
     /// Sleeps until there is something to do, and takes it in.
     fn wait(&mut self) {
         let mut limit = EpollTimeout::NONE;
-        if !self.line.is_empty() {
+        if !(self.line.is_empty() && self.fresh.is_empty()) {
             limit = EpollTimeout::ZERO;
         } else if let Some(Reverse((due, _))) = self.times.peek() {
             let left = due.saturating_duration_since(Instant::now());
@@ -117,7 +136,7 @@ impl Engine {
             } else if let Some(open) = self.opens.get_mut(&event.data()) {
                 open.pump = true;
                 open.error |= event.events().contains(EpollFlags::EPOLLERR);
-                self.enqueue(event.data());
+                self.enqueue(event.data(), true);
             }
         }
         // Sockets first: who asks, asks after everything that has come.
@@ -148,11 +167,12 @@ impl Engine {
         }
     }
 
-    fn enqueue(&mut self, handle: u64) {
+    /// Puts an open file in the line, or, when it has had no slice for what it now wants, before it.
+    fn enqueue(&mut self, handle: u64, fresh: bool) {
         if let Some(open) = self.opens.get_mut(&handle)
             && !std::mem::replace(&mut open.queued, true)
         {
-            self.line.push_back(handle);
+            if fresh { &mut self.fresh } else { &mut self.line }.push_back(handle);
         }
     }
 
@@ -223,7 +243,7 @@ impl Engine {
         let pump = open.pump;
         self.opens.insert(handle, open);
         if pump {
-            self.enqueue(handle);
+            self.enqueue(handle, true);
         }
         Ok(())
     }
@@ -300,7 +320,7 @@ impl Engine {
                 self.answer(id, Ok(&[]), 0, &[]);
             }
             op::IOCTL if cmd == abi::KICK => match open.begin_kick(id, &packet.bytes, sender) {
-                Ok(()) => return self.enqueue(handle),
+                Ok(()) => return self.enqueue(handle, true),
                 Err(errno) => self.answer(id, Err(errno), 0, &[]),
             },
             op::IOCTL => {
@@ -368,7 +388,7 @@ impl Engine {
             self.tell(&Head { op: op::READY, handle, value: who, ..Head::default() }, &[], &[]);
         }
         if again {
-            self.enqueue(handle);
+            self.enqueue(handle, false);
         }
     }
 
@@ -384,7 +404,7 @@ impl Engine {
             {
                 open.nap_until = None;
                 open.pump = true;
-                self.enqueue(handle);
+                self.enqueue(handle, true);
             }
         }
     }

@@ -26,7 +26,7 @@ const LAST_NAP: Duration = Duration::from_secs(2);
 /// A pump fills no more frames in one go.
 const MOST: u32 = 256;
 /// So long a kick holds the worker before others have their turn.
-const SLICE: Duration = Duration::from_millis(1);
+const SLICE: Duration = Duration::from_micros(100);
 /// A kick that has lasted so long ends early when its caller is interrupted.
 const LONG: Duration = Duration::from_millis(250);
 /// `POLLMSG`: there is something for `NLMMAP_RECV`.

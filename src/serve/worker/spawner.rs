@@ -184,6 +184,9 @@ fn fork_sibling() -> io::Result<libc::c_long> {
 /// The worker's life.
 fn work(channel: &OwnedFd, who: &Identity, namespaces: &Namespaces) -> ! {
     name(c"nlmmap-worker");
+    // A session of its own: the scheduler may divide time by sessions, and a busy worker shall not have that of others.
+    // SAFETY: no arguments.
+    unsafe { libc::setsid() };
     let started = channel.try_clone().and_then(Engine::new);
     let mut engine = started.unwrap_or_else(|error| failed(channel, "starting", &error));
     if let Err((what, error)) = enter::after_fork(who, namespaces.user.as_ref()) {
