@@ -61,6 +61,21 @@ fn messages_are_answered_as_on_a_socket_of_the_clients_own() {
 }
 
 #[test]
+fn messages_of_every_family_are_answered_as_by_the_kernel() {
+    let place = Place::new();
+    let daemon = place.start();
+    for who in ["user", "contained", "ruler", "sandboxed"] {
+        let own = passes(client("device_table").args(["own", who]), &daemon);
+        let through = passes(client("device_table").arg(place.node()).arg(who), &daemon);
+        assert!(own.lines().count() > 1000, "{who}: {own}");
+        let other: Vec<_> = own.lines().zip(through.lines()).filter(|(own, through)| own != through).collect();
+        assert!(other.is_empty() && own.lines().count() == through.lines().count(), "{who}: {other:#?}");
+    }
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+#[test]
 fn hostile_clients_hurt_only_themselves() {
     let place = Place::new();
     let daemon = place.start();

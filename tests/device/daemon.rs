@@ -205,12 +205,20 @@ pub fn client(name: &str) -> Command {
 
 /// Runs it, bounded, and gives its output.
 pub fn output(command: &mut Command) -> Output {
+    fn read(mut from: impl Read + Send + 'static) -> std::thread::JoinHandle<Vec<u8>> {
+        // Beside it: it may print more than a pipe holds.
+        std::thread::spawn(move || {
+            let mut text = Vec::new();
+            from.read_to_end(&mut text).expect("its output");
+            text
+        })
+    }
     let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("it starts");
+    let out = read(child.stdout.take().expect("a pipe"));
+    let err = read(child.stderr.take().expect("a pipe"));
     let status = wait(&mut child, &format!("{command:?}"));
-    let mut result = Output { status, stdout: Vec::new(), stderr: Vec::new() };
-    child.stdout.take().expect("a pipe").read_to_end(&mut result.stdout).expect("its output");
-    child.stderr.take().expect("a pipe").read_to_end(&mut result.stderr).expect("its errors");
-    result
+    let text = |reader: std::thread::JoinHandle<Vec<u8>>| reader.join().expect("its output");
+    Output { status, stdout: text(out), stderr: text(err) }
 }
 
 /// Runs it, and checks that it held. Gives what it printed.
