@@ -25,6 +25,7 @@ pub struct Place {
     user: Numbers,
     pid: Numbers,
     net: Numbers,
+    cgroup: Numbers,
     pub who: Identity,
 }
 
@@ -105,8 +106,10 @@ impl Client {
         }
         let tid = caller.tid.to_string();
         let status = Status::read(caller.tid)?;
-        let [user, pid, net] = ["user", "pid", "net"].map(|namespace| numbers(&tid, namespace));
+        let [user, pid, net, cgroup] = ["user", "pid", "net", "cgroup"].map(|namespace| numbers(&tid, namespace));
         let (user, pid, net) = (user?, pid?, net?);
+        // A kernel without control groups has none.
+        let cgroup = cgroup.unwrap_or_default();
         let [ruid, euid, suid, fsuid] = status.ids("Uid:").ok_or_else(unreadable)?;
         let [rgid, egid, sgid, fsgid] = status.ids("Gid:").ok_or_else(unreadable)?;
         let caps = if user == self.user { status.caps().unwrap_or(0) & self.caps } else { 0 };
@@ -118,23 +121,23 @@ impl Client {
             Identity { uids: [ruid, euid, suid], gids: [rgid, egid, sgid], groups, caps }
         };
         let process = status.field("NStgid:").and_then(|ids| ids.split_ascii_whitespace().next_back()?.parse().ok());
-        Ok((Place { user, pid, net, who }, process.unwrap_or(0)))
+        Ok((Place { user, pid, net, cgroup, who }, process.unwrap_or(0)))
     }
 }
 
 impl Place {
     /// The daemon's own place, as root with these capabilities.
     pub fn own(caps: u64) -> io::Result<Place> {
-        let [user, pid, net] = ["user", "pid", "net"].map(|namespace| numbers("self", namespace));
+        let [user, pid, net, cgroup] = ["user", "pid", "net", "cgroup"].map(|namespace| numbers("self", namespace));
         let who = Identity { uids: [0; 3], gids: [0; 3], groups: Vec::new(), caps };
-        Ok(Place { user: user?, pid: pid?, net: net?, who })
+        Ok(Place { user: user?, pid: pid?, net: net?, cgroup: cgroup.unwrap_or_default(), who })
     }
 
     /// Descriptors of the namespaces that are not the daemon's. The caller waits for its answer.
     pub fn namespaces(&self, caller: &Caller) -> io::Result<Namespaces> {
         let tid = caller.tid.to_string();
         let open = |namespace: &str, its: Numbers| -> io::Result<Option<OwnedFd>> {
-            if its == numbers("self", namespace)? {
+            if its == Numbers::default() || its == numbers("self", namespace)? {
                 return Ok(None);
             }
             let file = File::open(format!("/proc/{tid}/ns/{namespace}"))?;
@@ -144,7 +147,12 @@ impl Place {
             }
             Ok(Some(file.into()))
         };
-        Ok(Namespaces { net: open("net", self.net)?, pid: open("pid", self.pid)?, user: open("user", self.user)? })
+        Ok(Namespaces {
+            net: open("net", self.net)?,
+            pid: open("pid", self.pid)?,
+            user: open("user", self.user)?,
+            cgroup: open("cgroup", self.cgroup)?,
+        })
     }
 }
 
@@ -188,7 +196,7 @@ mod tests {
         assert_eq!(place.who.caps, client.caps);
         assert_eq!(place, client.place(&me).unwrap().0);
         let namespaces = place.namespaces(&me).unwrap();
-        assert!(namespaces.net.is_none() && namespaces.pid.is_none() && namespaces.user.is_none());
+        assert!([namespaces.net, namespaces.pid, namespaces.user, namespaces.cgroup].iter().all(Option::is_none));
         assert!(!is_proxy(me.tid));
         assert!(is_proxy(u32::MAX));
     }

@@ -1,6 +1,6 @@
 //! Becoming a client: its namespaces, its ids, its capabilities, and nothing else.
 //!
-//! The order matters. Namespaces of network and processes first, as root; the ids by their numbers in the daemon's user
+//! The order matters. Namespaces of network, processes and control groups first, as root; the ids by their numbers in the daemon's user
 //! namespace, which need not be mapped in the client's; then that namespace, which gives every capability in it; then all of
 //! them away but the client's.
 
@@ -29,7 +29,7 @@ struct Order {
     uids: [u32; 3],
     gids: [u32; 3],
     caps: u64,
-    /// Which namespaces' descriptors come along: [`NET`], [`PID`], [`USER`], in this order.
+    /// Which namespaces' descriptors come along: [`NET`], [`PID`], [`USER`], [`CGROUP`], in this order.
     namespaces: u32,
     groups: u32,
 }
@@ -40,6 +40,7 @@ unsafe impl Words for Order {}
 pub const NET: u32 = 1;
 pub const PID: u32 = 2;
 pub const USER: u32 = 4;
+pub const CGROUP: u32 = 8;
 
 impl Identity {
     /// Bytes for the spawner.
@@ -70,6 +71,7 @@ pub struct Namespaces {
     pub net: Option<OwnedFd>,
     pub pid: Option<OwnedFd>,
     pub user: Option<OwnedFd>,
+    pub cgroup: Option<OwnedFd>,
 }
 
 const VERSION_3: u32 = 0x2008_0522;
@@ -109,6 +111,7 @@ pub fn before_fork(namespaces: &Namespaces) -> Result<(), Failure> {
         Some(fd) => setns(fd, kind).map_err(|error| (what, error.into())),
         None => Ok(()),
     };
+    enter(&namespaces.cgroup, CloneFlags::CLONE_NEWCGROUP, "entering its cgroup namespace")?;
     enter(&namespaces.net, CloneFlags::CLONE_NEWNET, "entering its network namespace")?;
     enter(&namespaces.pid, CloneFlags::CLONE_NEWPID, "entering its pid namespace")
 }

@@ -125,8 +125,12 @@ fn serve(channel: &OwnedFd) {
                 let mut fds = packet.fds.into_iter();
                 if let (Some((who, which)), Some(worker)) = (order, fds.next()) {
                     let mut take = |bit| if which & bit != 0 { fds.next() } else { None };
-                    let namespaces =
-                        Namespaces { net: take(enter::NET), pid: take(enter::PID), user: take(enter::USER) };
+                    let namespaces = Namespaces {
+                        net: take(enter::NET),
+                        pid: take(enter::PID),
+                        user: take(enter::USER),
+                        cgroup: take(enter::CGROUP),
+                    };
                     spawn(channel, &worker, &who, &namespaces);
                 }
             }
@@ -196,8 +200,9 @@ fn work(channel: &OwnedFd, who: &Identity, namespaces: &Namespaces) -> ! {
         engine.name_processes_of(who.uids[0], who.gids[0]);
     }
     // What is left in the table: the channel and the epoll descriptor of the engine.
-    for fd in [Some(channel), namespaces.net.as_ref(), namespaces.pid.as_ref(), namespaces.user.as_ref()] {
-        fd.into_iter().for_each(sys_close);
+    sys_close(channel);
+    for fd in [&namespaces.net, &namespaces.pid, &namespaces.user, &namespaces.cgroup] {
+        fd.iter().for_each(sys_close);
     }
     if wire::send_waiting(engine.channel(), &Head { op: op::HELLO, ..Head::default() }, &[], &[]).is_ok() {
         engine.run();

@@ -94,7 +94,7 @@ const INLINE: usize = 32 << 10;
 /// The most bytes of a packet.
 const MOST: usize = 2 << 20;
 /// The most descriptors of a packet.
-const FDS: usize = 4;
+const FDS: usize = 6;
 /// What a channel's buffer holds.
 const BUFFER: usize = 1 << 20;
 
