@@ -3,17 +3,19 @@
 //! The front touches neither socket nor rings. Requests go to the worker that is in the caller's place, with the caller's
 //! rights; when that is another than the one before, the open file moves first, and what comes meanwhile waits for it.
 
+mod moving;
+mod rings;
+mod waiting;
+
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use cuse_rs::{Caller, Errno, IoctlReply, NodeKind, Parked, PollFlags, PollNotifier, PollReply, ReadReply, WriteReply};
+use cuse_rs::{Caller, Errno, IoctlReply, NodeKind, Parked, PollNotifier, ReadReply, WriteReply};
 use nlmmap_ring::abi::nl_mmap_req;
 use nlmmap_ring::control::Control;
-use nlmmap_ring::endpoint::Which;
-use nlmmap_ring::geometry::Geometry;
-use nlmmap_ring::sys::{self, SockaddrNl};
+use nlmmap_ring::sys::SockaddrNl;
 
 use super::abi;
 use super::caller::Client;
@@ -21,15 +23,9 @@ use super::limits::Ticket;
 use super::mappers::Mappers;
 use super::memory::{self, Shared};
 use super::police::Police;
-use super::worker::open::{RingState, ready};
-use super::worker::wire::{Head, Packet, flag, op};
+use super::worker::wire::{Head, Packet, op};
 use super::workers::{Lodging, Then, Unasked, Workers, lock};
 
-/// Readers of one open file that may wait at once.
-const READERS: usize = 64;
-/// A read that waits longer is `EINTR`. A ring file is a regular file, whose position has a lock: another process that reads
-/// the same open file waits behind this one where not even SIGKILL reaches it.
-const READ_PATIENCE: Duration = Duration::from_secs(5);
 /// Threads of one open file that may have said where their next `write` goes.
 const NEXT_WRITES: usize = 64;
 /// Requests that may wait while an open file moves.
@@ -253,101 +249,6 @@ impl File {
         }
     }
 
-    /// The open file goes to where `job` has to be done. Everything later waits until it is there.
-    fn begin_move(self: &Arc<File>, state: &mut State, mut job: Job) -> Result<(), Unasked> {
-        let home = std::mem::replace(&mut state.home, Home::Lost);
-        let (Home::At(from), Some(to)) = (home, job.lodging.take()) else {
-            return Err((job.then, GONE));
-        };
-        let file = self.clone();
-        let then: Then = Box::new(move |answer| file.moved_out(answer));
-        if let Err((_, errno)) =
-            from.worker.ask(&self.workers, self.head(op::EVICT, 0, 0), Vec::new(), Vec::new(), then)
-        {
-            state.home = if errno == GONE { Home::Lost } else { Home::At(from) };
-            return Err((job.then, errno));
-        }
-        state.home = Home::Moving { from, to };
-        state.waiting.push_back(job);
-        Ok(())
-    }
-
-    /// The old worker has let go: the new one takes over, and then what has waited.
-    fn moved_out(self: &Arc<File>, answer: Result<Packet, Errno>) {
-        let answer = answer.and_then(|packet| match packet.head.error {
-            0 => Ok(packet),
-            error => Err(Errno::new(error)),
-        });
-        let mut state = self.state();
-        let waiting = std::mem::take(&mut state.waiting);
-        let home = std::mem::replace(&mut state.home, Home::Lost);
-        let (moving, errno) = match (home, answer) {
-            (Home::Moving { to, .. }, Ok(packet)) => match self.move_in(&state, &to, packet) {
-                Ok(()) => {
-                    state.home = Home::At(to);
-                    (true, GONE)
-                }
-                Err(errno) => (false, errno),
-            },
-            (Home::Moving { from, .. }, Err(errno)) if errno != GONE => {
-                // It could not let go (too many descriptors on their way): the socket is where it was.
-                state.home = Home::At(from);
-                (false, errno)
-            }
-            _ => (false, GONE),
-        };
-        let mut unasked = Vec::new();
-        for job in waiting {
-            if moving {
-                unasked.extend(self.place(&mut state, job).err());
-            } else {
-                unasked.push((job.then, errno));
-            }
-        }
-        drop(state);
-        fail(unasked);
-    }
-
-    fn move_in(self: &Arc<File>, state: &State, to: &Lodging, mut packet: Packet) -> Result<(), Errno> {
-        let (socket, shared) = (packet.fds.pop().ok_or(GONE)?, self.shared.get().ok_or(GONE)?);
-        let fds = vec![socket, state.memory.try_clone()?, shared.memory().try_clone()?];
-        let (file, number) = (self.clone(), to.worker.number());
-        let then: Then = Box::new(move |answer| {
-            if let Err(errno) = bytes_of(answer) {
-                tracing::debug!(handle = file.handle, %errno, "an open file was lost on its way");
-                file.lost(number);
-            }
-        });
-        let asked = to.worker.ask(&self.workers, self.head(op::ADOPT, 0, 0), packet.bytes, fds, then);
-        asked.map_err(|(_, errno)| errno)
-    }
-
-    /// A worker has died. Whether the socket was there, and is gone.
-    pub fn lost(&self, number: u64) -> bool {
-        let mut state = self.state();
-        let is_there = match &state.home {
-            Home::At(at) => at.is_in(number),
-            Home::Moving { from, .. } => from.is_in(number),
-            // The request that makes it is answered with why not.
-            Home::None | Home::Making(_) | Home::Lost => false,
-        };
-        if !is_there {
-            return false;
-        }
-        let home = std::mem::replace(&mut state.home, Home::Lost);
-        let (readers, waiting) = (std::mem::take(&mut state.readers), std::mem::take(&mut state.waiting));
-        drop(state);
-        drop(home);
-        for reader in readers {
-            if let Some(reply) = reader.reply.take() {
-                reply.error(GONE);
-            }
-        }
-        fail(waiting.into_iter().map(|job| (job.then, GONE)));
-        self.notifier.notify();
-        true
-    }
-
     /// `NLMMAP_SOCKET`
     pub fn make_socket(self: &Arc<File>, caller: &Caller, wanted: abi::Socket, reply: IoctlReply) {
         let place = match self.client.place(caller) {
@@ -449,133 +350,6 @@ impl File {
         self.act(caller, head, argument.to_vec(), Vec::new(), then);
     }
 
-    /// `NLMMAP_RX_RING`, `NLMMAP_TX_RING`: within the limits. Everything else about them is the worker's to judge.
-    pub fn set_ring(self: &Arc<File>, caller: &Caller, which: Which, request: nl_mmap_req, reply: IoctlReply) {
-        let index = usize::from(which == Which::Tx);
-        let mut asked = 0;
-        let mut state = self.state();
-        if !state.has_socket() {
-            return reply.error(if matches!(state.home, Home::Lost) { GONE } else { NO_SOCKET });
-        }
-        if state.mappers.any() {
-            return reply.error(Errno::EBUSY);
-        }
-        let machine = sys::total_memory().max(1 << 20);
-        state.changing += 1;
-        let may_be = !state.fixed && state.rings.get(index).is_some_and(Option::is_none);
-        if may_be && request.nm_block_nr != 0 && Geometry::check(&request, sys::PAGE as u32, machine).is_ok() {
-            asked = len(&request);
-            let bytes = both(&state.rings) + state.asked + asked;
-            if let Err(limit) = state.ticket.set_ring_bytes(bytes) {
-                state.changing -= 1;
-                super::log::refused(&self.client, format_args!("rings of {bytes} bytes exceed {limit}"));
-                return reply.error(limit.errno());
-            }
-            state.asked += asked;
-        }
-        let memory = match state.memory.try_clone() {
-            Ok(memory) => memory,
-            Err(error) => {
-                drop(state);
-                self.keep_books(asked, None);
-                return reply.error(error.into());
-            }
-        };
-        drop(state);
-        let file = self.clone();
-        let then: Then = Box::new(move |answer| {
-            let rings = answer.as_ref().ok().and_then(|packet| abi::read::<RingState>(&packet.bytes));
-            file.keep_books(asked, rings);
-            match bytes_of(answer) {
-                Ok(_) => drop(reply.done(0, &[])),
-                Err(errno) => reply.error(errno),
-            }
-        });
-        let cmd = if which == Which::Rx { abi::RX_RING } else { abi::TX_RING };
-        self.act(caller, self.head(op::IOCTL, u64::from(cmd), 0), abi::bytes(&request).to_vec(), vec![memory], then);
-    }
-
-    /// What was asked for is there or is not: from now on what is there counts.
-    fn keep_books(&self, asked: u64, rings: Option<RingState>) {
-        let mut state = self.state();
-        state.asked -= asked;
-        state.changing -= 1;
-        if let Some(RingState { rx, tx }) = rings {
-            state.rings = [rx, tx].map(|ring| (ring.nm_block_nr != 0).then_some(ring));
-        }
-        let bytes = both(&state.rings) + state.asked;
-        // No more than before, but for a worker that lies: then the limits refuse, and what was counted stays.
-        let _ = state.ticket.set_ring_bytes(bytes);
-    }
-
-    /// `NLMMAP_MAP_INFO`
-    pub fn map_info(self: &Arc<File>, reply: IoctlReply) {
-        let file = self.clone();
-        let then: Then = Box::new(move |answer| match bytes_of(answer) {
-            Ok(bytes) => {
-                let mut state = file.state();
-                if file.node == NodeKind::Fuse
-                    && !state.fixed
-                    && let Err(error) = memory::seal(&state.memory)
-                {
-                    drop(state);
-                    return reply.error(memory::errno(error));
-                }
-                state.fixed = true;
-                drop(state);
-                let _ = reply.done(0, &bytes);
-            }
-            Err(errno) => reply.error(File::ring_error(errno)),
-        });
-        self.ask(self.head(op::IOCTL, u64::from(abi::MAP_INFO), 0), Vec::new(), then);
-    }
-
-    /// `NLMMAP_MEMORY`: the rings shall lie in the client's own memfd.
-    pub fn use_memory(self: &Arc<File>, caller: &Caller, number: i32, reply: IoctlReply) {
-        if self.node == NodeKind::Fuse {
-            return reply.error(Errno::EOPNOTSUPP);
-        }
-        let mut state = self.state();
-        let (fixed, len) = (state.fixed || state.mappers.any(), both(&state.rings) as usize);
-        drop(state);
-        if !fixed || caller.tid == 0 {
-            return reply.error(Errno::EINVAL);
-        }
-        let taken = memory::take(caller.tid, number, len).and_then(|taken| Ok((taken.try_clone()?, taken)));
-        let (theirs, ours) = match taken {
-            Ok(taken) => taken,
-            Err(errno) => return reply.error(errno),
-        };
-        let file = self.clone();
-        let then: Then = Box::new(move |answer| match bytes_of(answer) {
-            Ok(_) => {
-                file.state().memory = Arc::new(ours);
-                let _ = reply.done(0, &[]);
-            }
-            Err(errno) => reply.error(errno),
-        });
-        self.act(caller, self.head(op::IOCTL, u64::from(abi::MEMORY), 0), Vec::new(), vec![theirs], then);
-    }
-
-    /// `NLMMAP_MAPPED`
-    pub fn note_mapped(&self, caller: &Caller, mapped: bool) -> Result<abi::Mapped, Errno> {
-        let mut state = self.state();
-        if !state.has_socket() {
-            return Err(if matches!(state.home, Home::Lost) { GONE } else { NO_SOCKET });
-        }
-        if mapped && state.changing > 0 {
-            // By another thread, at this moment: nobody can say what there will be to map.
-            return Err(Errno::EBUSY);
-        }
-        let [rx_len, tx_len] = state.rings.map(|ring| ring.as_ref().map_or(0, len));
-        if mapped && rx_len + tx_len == 0 {
-            return Err(Errno::EINVAL);
-        }
-        state.mappers.note(caller, mapped)?;
-        let how = if self.node == NodeKind::Fuse { abi::MAP_NODE } else { abi::MAP_MEMORY };
-        Ok(abi::Mapped { mapped: u32::from(mapped), how, rx_len, tx_len })
-    }
-
     /// `write`: one message, to where this thread has said.
     pub fn write(self: &Arc<File>, caller: &Caller, data: &[u8], reply: WriteReply) {
         let mut state = self.state();
@@ -630,83 +404,6 @@ impl File {
                 let _ = reply.done(0, &[]);
             }
             _ => reply.error(Errno::EINVAL),
-        }
-    }
-
-    /// `read`: one message, now or, when the caller waits, later.
-    pub fn read(self: &Arc<File>, reply: ReadReply, room: usize, wait: bool) {
-        let file = self.clone();
-        let flags = if wait { flag::WATCH } else { 0 };
-        let then: Then = Box::new(move |answer| match bytes_of(answer) {
-            Ok(message) => {
-                // Undeliverable only when the caller died in between.
-                let _ = reply.data(message.get(..room).unwrap_or(&message));
-                if wait {
-                    file.serve_reader();
-                }
-            }
-            Err(Errno::EAGAIN) if wait => file.park(reply, room),
-            Err(errno) => reply.error(errno),
-        });
-        self.ask(self.head(op::READ, room as u64, flags), Vec::new(), then);
-    }
-
-    fn park(&self, reply: ReadReply, room: usize) {
-        let mut state = self.state();
-        state.readers.retain(|reader| reader.reply.is_waiting());
-        if state.readers.len() >= READERS || state.closed {
-            drop(state);
-            return reply.error(Errno::ENOBUFS);
-        }
-        let reply = match self.node {
-            NodeKind::Fuse => reply.park_for(READ_PATIENCE),
-            NodeKind::Cuse => reply.park(),
-        };
-        state.readers.push_back(Reader { reply, room });
-    }
-
-    /// The first of those who wait in `read` tries again.
-    fn serve_reader(self: &Arc<File>) {
-        loop {
-            let Some(reader) = self.state().readers.pop_front() else {
-                return;
-            };
-            if let Some(reply) = reader.reply.take() {
-                return self.read(reply, reader.room, true);
-            }
-        }
-    }
-
-    /// What `poll` answers, after everything that has come is in the ring.
-    pub fn poll(self: &Arc<File>, notify: bool, reply: PollReply) {
-        let then: Then = Box::new(move |answer| {
-            let events = match answer {
-                Ok(packet) if packet.head.error == 0 => PollFlags::from_bits(packet.head.value as u32 & 0xffff),
-                Err(errno) if errno == NO_SOCKET => PollFlags::empty(),
-                _ => PollFlags::ERR,
-            };
-            // Undeliverable: then nobody waits for it.
-            let _ = reply.ready(events);
-        });
-        let flags = if notify { flag::WATCH } else { 0 };
-        self.ask(self.head(op::POLL, 0, flags), Vec::new(), then);
-    }
-
-    /// The worker says that something has come.
-    pub fn woken(self: &Arc<File>, worker: u64, who: u64) {
-        let is_there = match &self.state().home {
-            Home::At(at) => at.is_in(worker),
-            Home::Moving { from, .. } => from.is_in(worker),
-            _ => false,
-        };
-        if !is_there {
-            return;
-        }
-        if who & ready::POLL != 0 {
-            self.notifier.notify();
-        }
-        if who & ready::READ != 0 {
-            self.serve_reader();
         }
     }
 

@@ -4,11 +4,13 @@
 //! thread takes in what workers say; it waits for none of them. A worker that is silent although something was asked of it is
 //! pinged, and killed when it does not answer: it may be stopped, or in its client's hands.
 
-use std::collections::{HashMap, VecDeque};
+mod one;
+
+use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -33,9 +35,6 @@ const IDLE: Duration = Duration::from_secs(5);
 const SILENCE: Duration = Duration::from_secs(5);
 const PATIENCE: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(1);
-/// What is queued for one worker at most.
-const QUEUED: usize = 4096;
-const QUEUED_BYTES: usize = 8 << 20;
 /// Packets taken from one worker before the next has its turn.
 const PACKETS: usize = 64;
 
@@ -44,49 +43,13 @@ const TIME: u64 = 1;
 const SPAWNER: u64 = 2;
 const FIRST: u64 = 16;
 
+pub use one::Worker;
+
 /// What happens with an answer.
 pub type Then = Box<dyn FnOnce(Result<Packet, Errno>) + Send>;
 
 /// A request that could not be made: what it was for, and why.
 pub type Unasked = (Then, Errno);
-
-struct Out {
-    head: Head,
-    bytes: Vec<u8>,
-    fds: Vec<OwnedFd>,
-}
-
-#[derive(Default)]
-struct Queue {
-    packets: VecDeque<Out>,
-    bytes: usize,
-}
-
-#[derive(Default)]
-struct Asked {
-    /// The worker is gone: nothing is asked of it any more.
-    closed: bool,
-    requests: HashMap<u64, Then>,
-}
-
-struct Heard {
-    last: Instant,
-    pinged: bool,
-}
-
-/// A worker.
-pub struct Worker {
-    number: u64,
-    pub place: Place,
-    channel: OwnedFd,
-    asked: Mutex<Asked>,
-    queue: Mutex<Queue>,
-    heard: Mutex<Heard>,
-    /// Open files that live here, or are on their way. Raised under the table's lock only.
-    users: AtomicUsize,
-    idle_since: Mutex<Option<Instant>>,
-    process: OnceLock<OwnedFd>,
-}
 
 /// The right to live in a worker.
 pub struct Lodging {
@@ -226,17 +189,7 @@ impl Workers {
         self.spawner.order(&place.who, back.as_fd(), &namespaces).map_err(os)?;
         let number = self.number();
         self.epoll.add(&front, EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(os)?;
-        Ok(Worker {
-            number,
-            place: place.clone(),
-            channel: front,
-            asked: Mutex::default(),
-            queue: Mutex::default(),
-            heard: Mutex::new(Heard { last: Instant::now(), pinged: false }),
-            users: AtomicUsize::new(0),
-            idle_since: Mutex::new(None),
-            process: OnceLock::new(),
-        })
+        Ok(Worker::new(number, place.clone(), front))
     }
 
     /// Sends workers home that nobody has used for `time`.
@@ -383,7 +336,7 @@ impl Workers {
             asked.closed = true;
             std::mem::take(&mut asked.requests)
         };
-        *lock(&worker.queue) = Queue::default();
+        drop(std::mem::take(&mut *lock(&worker.queue)));
         let lost = self.files().iter().filter(|file| file.lost(worker.number)).count();
         if lost > 0 {
             let uid = worker.place.who.uids[1];
@@ -406,129 +359,6 @@ impl Table {
         self.by_number.remove(&worker.number);
         if self.by_place.get(&worker.place).is_some_and(|there| there.number == worker.number) {
             self.by_place.remove(&worker.place);
-        }
-    }
-}
-
-impl Worker {
-    pub fn number(&self) -> u64 {
-        self.number
-    }
-
-    /// Whether something can be asked of it.
-    pub fn is_alive(&self) -> bool {
-        !lock(&self.asked).closed
-    }
-
-    fn is_idle(&self, time: Duration) -> bool {
-        self.users.load(Ordering::Acquire) == 0
-            && lock(&self.idle_since).is_some_and(|since| since.elapsed() >= time)
-            && lock(&self.asked).requests.is_empty()
-    }
-
-    /// Asks something. Does not wait.
-    pub fn ask(
-        &self,
-        workers: &Workers,
-        head: Head,
-        bytes: Vec<u8>,
-        fds: Vec<OwnedFd>,
-        then: Then,
-    ) -> Result<(), Unasked> {
-        let id = head.id;
-        {
-            let mut asked = lock(&self.asked);
-            if asked.closed {
-                return Err((then, GONE));
-            }
-            if asked.requests.is_empty() {
-                // It had nothing to say until now.
-                lock(&self.heard).last = Instant::now();
-            }
-            asked.requests.insert(id, then);
-        }
-        workers.tick_on();
-        let must = !matches!(head.op, op::IOCTL | op::READ | op::WRITE | op::POLL);
-        match self.send(&workers.epoll, Out { head, bytes, fds }, must) {
-            Ok(()) => Ok(()),
-            // None: it is dead, and whoever buried it has answered.
-            Err(errno) => match lock(&self.asked).requests.remove(&id) {
-                Some(then) => Err((then, errno)),
-                None => Ok(()),
-            },
-        }
-    }
-
-    /// Says something that has no answer.
-    pub fn say(&self, workers: &Workers, head: Head) {
-        let _ = self.send(&workers.epoll, Out { head, bytes: Vec::new(), fds: Vec::new() }, false);
-    }
-
-    fn send(&self, epoll: &Epoll, out: Out, must: bool) -> Result<(), Errno> {
-        let mut queue = lock(&self.queue);
-        if queue.packets.is_empty() {
-            match self.send_now(&out) {
-                Ok(()) => return Ok(()),
-                Err(Os::EAGAIN | Os::ENOBUFS) => {}
-                // Its end is found, and told, by whoever listens.
-                Err(Os::EPIPE | Os::ECONNRESET) => return Ok(()),
-                Err(error) => return Err(Errno::new(error as i32)),
-            }
-            let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
-            let _ = epoll.modify(&self.channel, &mut EpollEvent::new(events, self.number));
-        }
-        if !must && (queue.packets.len() >= QUEUED || queue.bytes + out.bytes.len() > QUEUED_BYTES) {
-            return Err(Errno::ENOBUFS);
-        }
-        queue.bytes += out.bytes.len();
-        queue.packets.push_back(out);
-        Ok(())
-    }
-
-    fn send_now(&self, out: &Out) -> Result<(), Os> {
-        let fds: Vec<_> = out.fds.iter().map(AsFd::as_fd).collect();
-        wire::send(self.channel.as_fd(), &out.head, &out.bytes, &fds)
-    }
-
-    fn send_queued(&self, epoll: &Epoll) {
-        let mut queue = lock(&self.queue);
-        while let Some(out) = queue.packets.front() {
-            match self.send_now(out) {
-                Err(Os::EAGAIN | Os::ENOBUFS) => return,
-                // Sent, or never to be sent: the end of the channel is heard elsewhere.
-                _ => {
-                    let len = out.bytes.len();
-                    queue.bytes -= len;
-                    queue.packets.pop_front();
-                }
-            }
-        }
-        let _ = epoll.modify(&self.channel, &mut EpollEvent::new(EpollFlags::EPOLLIN, self.number));
-    }
-
-    /// Its process id, told by the kernel. That it is still its own is seen from the channel, which would have ended with it.
-    fn introduce(&self, pid: i32) {
-        // SAFETY: numbers only.
-        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
-        if fd < 0 {
-            return;
-        }
-        // SAFETY: the kernel has just made it.
-        let process = unsafe { OwnedFd::from_raw_fd(fd) };
-        let mut entry = libc::pollfd { fd: self.channel.as_raw_fd(), events: 0, revents: 0 };
-        // SAFETY: one entry, no waiting.
-        unsafe { libc::poll(&raw mut entry, 1, 0) };
-        if entry.revents & libc::POLLHUP == 0 {
-            let _ = self.process.set(process);
-        }
-    }
-
-    fn kill(&self) {
-        if let Some(process) = self.process.get() {
-            // SAFETY: a pidfd, a signal, no more.
-            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, 0, 0) };
-        } else {
-            let _ = nix::sys::socket::shutdown(self.channel.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         }
     }
 }

@@ -1,0 +1,84 @@
+//! Kicks, a slice at a time.
+
+use std::time::{Duration, Instant};
+
+use cuse_rs::Errno;
+use nlmmap_ring::socket::Fd;
+use nlmmap_ring::sys::{MsgHdr, SockaddrNl};
+
+use super::{Open, Running, os};
+use crate::serve::abi::{self, Kick};
+use crate::serve::socket::Credentials;
+
+/// So long a kick holds the worker before others have their turn.
+const SLICE: Duration = Duration::from_micros(100);
+/// A kick that has lasted so long ends early when its caller is interrupted.
+const LONG: Duration = Duration::from_millis(250);
+
+impl Open {
+    /// `NLMMAP_KICK`: begins. It goes on with [`Self::go_on`].
+    pub fn begin_kick(&mut self, id: u64, argument: &[u8], sender: Option<Credentials>) -> Result<(), Errno> {
+        let (kick, rest) = abi::split::<Kick>(argument).ok_or(Errno::EINVAL)?;
+        let sender = match rest {
+            [] => sender,
+            // Named by the client: the kernel judges, by the rights of this process, which are the client's.
+            _ => {
+                let named: abi::KickAs =
+                    abi::read(argument).filter(|named: &abi::KickAs| named.flags == 0).ok_or(Errno::EINVAL)?;
+                Some(Credentials::new(named.pid, named.uid, named.gid))
+            }
+        };
+        if kick.dest_len != 0 && kick.dest_len as usize != size_of::<SockaddrNl>() {
+            return Err(Errno::EINVAL);
+        }
+        if self.rings.tx.is_none() || !self.rings.active {
+            return Err(Errno::EINVAL);
+        }
+        let kick = Kick { sent: 0, ..kick };
+        self.kick = Some(Running {
+            id,
+            kick,
+            left: self.endpoint.kick_frames(),
+            sender,
+            since: Instant::now(),
+            cancelled: false,
+        });
+        Ok(())
+    }
+
+    /// Sends for the time of a slice. The kick's id and result, once it is over.
+    pub fn go_on(&mut self) -> Option<(u64, Result<Vec<u8>, Errno>)> {
+        let running = self.kick.as_mut()?;
+        let mut dest = running.kick.dest;
+        let mut template = MsgHdr::EMPTY;
+        if running.kick.dest_len != 0 {
+            template.name = (&raw mut dest).cast();
+            template.namelen = running.kick.dest_len;
+        }
+        if let Some(sender) = &running.sender {
+            sender.attach(&mut template);
+        }
+        let end = Instant::now() + SLICE;
+        let fd = Fd(self.socket.raw());
+        let outcome = loop {
+            let (left, flags) = (&mut running.left, libc::MSG_DONTWAIT as u32);
+            // SAFETY: the template points to locals that outlive the call.
+            match unsafe { self.endpoint.kick_part(&fd, self.pid, &template, flags, left, 1) } {
+                Ok(sent) => running.kick.sent += sent as u64,
+                Err(error) => break Err(os(error)),
+            }
+            if running.left == 0 {
+                break Ok(());
+            }
+            // A kick of ordinary length is not cut short by a signal that came in the middle of it.
+            if running.cancelled && running.since.elapsed() >= LONG {
+                break if running.kick.sent == 0 { Err(Errno::EINTR) } else { Ok(()) };
+            }
+            if Instant::now() >= end {
+                return None;
+            }
+        };
+        let Running { id, kick, .. } = self.kick.take()?;
+        Some((id, outcome.map(|()| abi::bytes(&kick).to_vec())))
+    }
+}

@@ -1,0 +1,194 @@
+//! One worker: what it was asked, what it is still to be told, and whether it lives.
+
+use std::collections::{HashMap, VecDeque};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Mutex, OnceLock};
+use std::time::{Duration, Instant};
+
+use cuse_rs::Errno;
+use nix::errno::Errno as Os;
+use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
+
+use super::{GONE, Then, Unasked, Workers, lock};
+use crate::serve::caller::Place;
+use crate::serve::worker::wire::{self, Head, op};
+
+/// What is queued for one worker at most.
+const QUEUED: usize = 4096;
+const QUEUED_BYTES: usize = 8 << 20;
+
+struct Out {
+    head: Head,
+    bytes: Vec<u8>,
+    fds: Vec<OwnedFd>,
+}
+
+#[derive(Default)]
+pub struct Queue {
+    packets: VecDeque<Out>,
+    bytes: usize,
+}
+
+#[derive(Default)]
+pub struct Asked {
+    /// The worker is gone: nothing is asked of it any more.
+    pub closed: bool,
+    pub requests: HashMap<u64, Then>,
+}
+
+pub struct Heard {
+    pub last: Instant,
+    pub pinged: bool,
+}
+
+/// A worker.
+pub struct Worker {
+    pub(super) number: u64,
+    pub place: Place,
+    pub(super) channel: OwnedFd,
+    pub(super) asked: Mutex<Asked>,
+    pub(super) queue: Mutex<Queue>,
+    pub(super) heard: Mutex<Heard>,
+    /// Open files that live here, or are on their way. Raised under the table's lock only.
+    pub(super) users: AtomicUsize,
+    pub(super) idle_since: Mutex<Option<Instant>>,
+    pub(super) process: OnceLock<OwnedFd>,
+}
+
+impl Worker {
+    pub(super) fn new(number: u64, place: Place, channel: OwnedFd) -> Worker {
+        Worker {
+            number,
+            place,
+            channel,
+            asked: Mutex::default(),
+            queue: Mutex::default(),
+            heard: Mutex::new(Heard { last: Instant::now(), pinged: false }),
+            users: AtomicUsize::new(0),
+            idle_since: Mutex::new(None),
+            process: OnceLock::new(),
+        }
+    }
+
+    pub fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Whether something can be asked of it.
+    pub fn is_alive(&self) -> bool {
+        !lock(&self.asked).closed
+    }
+
+    pub(super) fn is_idle(&self, time: Duration) -> bool {
+        self.users.load(Ordering::Acquire) == 0
+            && lock(&self.idle_since).is_some_and(|since| since.elapsed() >= time)
+            && lock(&self.asked).requests.is_empty()
+    }
+
+    /// Asks something. Does not wait.
+    pub fn ask(
+        &self,
+        workers: &Workers,
+        head: Head,
+        bytes: Vec<u8>,
+        fds: Vec<OwnedFd>,
+        then: Then,
+    ) -> Result<(), Unasked> {
+        let id = head.id;
+        {
+            let mut asked = lock(&self.asked);
+            if asked.closed {
+                return Err((then, GONE));
+            }
+            if asked.requests.is_empty() {
+                // It had nothing to say until now.
+                lock(&self.heard).last = Instant::now();
+            }
+            asked.requests.insert(id, then);
+        }
+        workers.tick_on();
+        let must = !matches!(head.op, op::IOCTL | op::READ | op::WRITE | op::POLL);
+        match self.send(&workers.epoll, Out { head, bytes, fds }, must) {
+            Ok(()) => Ok(()),
+            // None: it is dead, and whoever buried it has answered.
+            Err(errno) => match lock(&self.asked).requests.remove(&id) {
+                Some(then) => Err((then, errno)),
+                None => Ok(()),
+            },
+        }
+    }
+
+    /// Says something that has no answer.
+    pub fn say(&self, workers: &Workers, head: Head) {
+        let _ = self.send(&workers.epoll, Out { head, bytes: Vec::new(), fds: Vec::new() }, false);
+    }
+
+    fn send(&self, epoll: &Epoll, out: Out, must: bool) -> Result<(), Errno> {
+        let mut queue = lock(&self.queue);
+        if queue.packets.is_empty() {
+            match self.send_now(&out) {
+                Ok(()) => return Ok(()),
+                Err(Os::EAGAIN | Os::ENOBUFS) => {}
+                // Its end is found, and told, by whoever listens.
+                Err(Os::EPIPE | Os::ECONNRESET) => return Ok(()),
+                Err(error) => return Err(Errno::new(error as i32)),
+            }
+            let events = EpollFlags::EPOLLIN | EpollFlags::EPOLLOUT;
+            let _ = epoll.modify(&self.channel, &mut EpollEvent::new(events, self.number));
+        }
+        if !must && (queue.packets.len() >= QUEUED || queue.bytes + out.bytes.len() > QUEUED_BYTES) {
+            return Err(Errno::ENOBUFS);
+        }
+        queue.bytes += out.bytes.len();
+        queue.packets.push_back(out);
+        Ok(())
+    }
+
+    fn send_now(&self, out: &Out) -> Result<(), Os> {
+        let fds: Vec<_> = out.fds.iter().map(AsFd::as_fd).collect();
+        wire::send(self.channel.as_fd(), &out.head, &out.bytes, &fds)
+    }
+
+    pub(super) fn send_queued(&self, epoll: &Epoll) {
+        let mut queue = lock(&self.queue);
+        while let Some(out) = queue.packets.front() {
+            match self.send_now(out) {
+                Err(Os::EAGAIN | Os::ENOBUFS) => return,
+                // Sent, or never to be sent: the end of the channel is heard elsewhere.
+                _ => {
+                    let len = out.bytes.len();
+                    queue.bytes -= len;
+                    queue.packets.pop_front();
+                }
+            }
+        }
+        let _ = epoll.modify(&self.channel, &mut EpollEvent::new(EpollFlags::EPOLLIN, self.number));
+    }
+
+    /// Its process id, told by the kernel. That it is still its own is seen from the channel, which would have ended with it.
+    pub(super) fn introduce(&self, pid: i32) {
+        // SAFETY: numbers only.
+        let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
+        if fd < 0 {
+            return;
+        }
+        // SAFETY: the kernel has just made it.
+        let process = unsafe { OwnedFd::from_raw_fd(fd) };
+        let mut entry = libc::pollfd { fd: self.channel.as_raw_fd(), events: 0, revents: 0 };
+        // SAFETY: one entry, no waiting.
+        unsafe { libc::poll(&raw mut entry, 1, 0) };
+        if entry.revents & libc::POLLHUP == 0 {
+            let _ = self.process.set(process);
+        }
+    }
+
+    pub(super) fn kill(&self) {
+        if let Some(process) = self.process.get() {
+            // SAFETY: a pidfd, a signal, no more.
+            unsafe { libc::syscall(libc::SYS_pidfd_send_signal, process.as_raw_fd(), libc::SIGKILL, 0, 0) };
+        } else {
+            let _ = nix::sys::socket::shutdown(self.channel.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        }
+    }
+}
