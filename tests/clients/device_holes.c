@@ -29,7 +29,7 @@ int main(int argc, char **argv)
 	device_rings(&d, 65536, 4, 2048);
 	CALL(fcntl(d.fd, F_SETFL, O_NONBLOCK));
 	CHECK(!pthread_create(&thread, NULL, punch, &d), "pthread_create");
-	for (i = 0; i < 20000; i++) {
+	for (i = 0; i < 5000; i++) {
 		struct nl_mmap_hdr *h = frame_at(&d, d.rx_len, i);
 		struct nlmmap_kick kick = { .sent = 0 };
 		struct pollfd p = { .fd = d.fd, .events = POLLIN };

@@ -121,6 +121,7 @@ fn key(source: &Path, flags: &[&str]) -> u64 {
         .filter(|path| path.extension().is_some_and(|e| e == "h") || path == source)
         .collect();
     files.sort();
+    files.push(repository().join("include/nlmmap.h"));
     for file in files {
         fs::read(&file).expect("a source can be read").hash(&mut hasher);
     }
