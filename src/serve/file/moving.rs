@@ -1,10 +1,11 @@
 //! An open file goes from one worker to another, or loses the one it is in.
 
+use std::collections::VecDeque;
 use std::sync::Arc;
 
 use cuse_rs::Errno;
 
-use super::{File, GONE, Home, Job, State, bytes_of, fail};
+use super::{File, GONE, Home, Job, Reader, State, bytes_of, fail};
 use crate::serve::worker::wire::{Packet, op};
 use crate::serve::workers::{Lodging, Then, Unasked};
 
@@ -60,8 +61,12 @@ impl File {
                 unasked.push((job.then, errno));
             }
         }
+        let lost = matches!(state.home, Home::Lost).then(|| std::mem::take(&mut state.readers));
         drop(state);
         fail(unasked);
+        if let Some(readers) = lost {
+            self.tell_lost(readers);
+        }
     }
 
     fn move_in(self: &Arc<File>, state: &State, to: &Lodging, mut packet: Packet) -> Result<(), Errno> {
@@ -94,13 +99,18 @@ impl File {
         let (readers, waiting) = (std::mem::take(&mut state.readers), std::mem::take(&mut state.waiting));
         drop(state);
         drop(home);
+        fail(waiting.into_iter().map(|job| (job.then, GONE)));
+        self.tell_lost(readers);
+        true
+    }
+
+    /// Whoever waits on it learns that the socket is gone.
+    fn tell_lost(&self, readers: VecDeque<Reader>) {
         for reader in readers {
             if let Some(reply) = reader.reply.take() {
                 reply.error(GONE);
             }
         }
-        fail(waiting.into_iter().map(|job| (job.then, GONE)));
         self.notifier.notify();
-        true
     }
 }

@@ -21,6 +21,8 @@ use crate::serve::abi;
 use crate::serve::socket::Credentials;
 
 const CHANNEL: u64 = u64::MAX;
+/// What is heard of a socket.
+const EDGES: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLERR).union(EpollFlags::EPOLLET);
 const EVENTS: usize = 32;
 /// Requests that are taken in before the line has its turn.
 const REQUESTS: usize = 64;
@@ -238,8 +240,7 @@ impl Engine {
             open.unpack_own(own);
             open
         };
-        let flags = EpollFlags::EPOLLIN | EpollFlags::EPOLLERR | EpollFlags::EPOLLET;
-        self.epoll.add(open.socket().fd(), EpollEvent::new(flags, handle)).map_err(|e| Errno::new(e as i32))?;
+        self.epoll.add(open.socket().fd(), EpollEvent::new(EDGES, handle)).map_err(|e| Errno::new(e as i32))?;
         let pump = open.pump;
         self.opens.insert(handle, open);
         if pump {
@@ -338,12 +339,24 @@ impl Engine {
                 drop(answer);
             }
             op::EVICT => {
-                if let Some(open) = self.opens.remove(&handle) {
-                    // The socket lives on elsewhere, and would go on to be heard of here.
-                    let _ = self.epoll.delete(open.socket().fd());
-                    let mut bytes = abi::bytes(&open.luggage()).to_vec();
-                    open.pack_own(&mut bytes);
-                    self.answer(id, Ok(&bytes), 0, &[open.socket().fd().as_fd()]);
+                // The socket lives on elsewhere, and would go on to be heard of here.
+                let _ = self.epoll.delete(open.socket().fd());
+                let mut bytes = abi::bytes(&open.luggage()).to_vec();
+                open.pack_own(&mut bytes);
+                let head = Head { op: op::ANSWER, id, ..Head::default() };
+                match wire::send_waiting(&self.channel, &head, &bytes, &[open.socket().fd().as_fd()]) {
+                    Ok(()) => {
+                        self.opens.remove(&handle);
+                    }
+                    // Too many descriptors of this user are on their way: it stays.
+                    Err(Os::ETOOMANYREFS) => {
+                        let watched = self.epoll.add(open.socket().fd(), EpollEvent::new(EDGES, handle));
+                        open.pump = true;
+                        let error = watched.err().unwrap_or(Os::ETOOMANYREFS);
+                        self.answer(id, Err(Errno::new(error as i32)), 0, &[]);
+                        self.enqueue(handle, true);
+                    }
+                    Err(_) => self.front_gone = true,
                 }
                 return;
             }
