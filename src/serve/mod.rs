@@ -134,6 +134,9 @@ fn read_config(settings: &Settings) -> Result<(Config, Policy), Failure> {
 /// Why there is no node, or how it ended badly.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
     let (config, policy) = read_config(settings)?;
+    if settings.audit && level(settings, &config)? < LevelFilter::INFO {
+        return Err(Failure::new(2, "--audit logs at the level info, which is not logged here").cure("use --log info"));
+    }
     crate::sigpipe::ignore();
     must_be_root()?;
     node::take_short_turns();

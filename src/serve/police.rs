@@ -75,12 +75,26 @@ pub struct Judge {
     caller: Subject,
 }
 
+/// Where a message was.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Origin {
+    /// In the argument of a call: the worker has not seen it.
+    Call,
+    /// In the TX ring, from where the worker has taken it.
+    Ring,
+}
+
 /// What happens when a message has been sent, or not.
 type Done = Box<dyn FnOnce(Result<(), Errno>) + Send>;
 
 fn subject(caller: &Caller) -> Option<Subject> {
     let read = |file| fs::read_to_string(format!("/proc/{}/{file}", caller.tid)).ok();
     Some(Subject::from_proc(caller.uid, caller.gid, &read("status")?, &read("cgroup").unwrap_or_default()))
+}
+
+/// Whom no rule is for that names anybody.
+fn nobody() -> Subject {
+    Subject { uid: u32::MAX, ..Subject::default() }
 }
 
 impl Grants {
@@ -173,7 +187,7 @@ impl Judge {
         data: Vec<u8>,
         ids: &GenericIds,
     ) -> Result<Granted, crate::policy::decide::NotGranted> {
-        let nobody = Subject { uid: u32::MAX, ..Subject::default() };
+        let nobody = nobody();
         let opener = self.opener.as_ref().unwrap_or(&nobody);
         self.policy.judge(&[opener, &self.caller], family, to_kernel, data, ids, Instant::now())
     }
@@ -190,7 +204,8 @@ impl File {
         if !always && !opener.is_some_and(|opener| policy.has_grants(&[opener], family)) {
             return None;
         }
-        let caller = subject(caller)?;
+        // Of whom nothing can be read, nobody knows what he may.
+        let caller = subject(caller).unwrap_or_else(nobody);
         let concerned = always || opener.is_some_and(|opener| policy.has_grants(&[opener, &caller], family));
         concerned.then(|| Judge { policy, opener: opener.cloned(), caller })
     }
@@ -202,10 +217,11 @@ impl File {
         caller: &Caller,
         dest: Option<SockaddrNl>,
         data: Vec<u8>,
+        origin: Origin,
         done: Done,
     ) {
         let (file, judge, caller) = (self.clone(), judge.clone(), *caller);
-        let job: Job = Box::new(move || file.judge_and_send(&judge, &caller, dest, data, done));
+        let job: Job = Box::new(move || file.judge_and_send(&judge, &caller, dest, data, origin, done));
         // Without the thread nothing is sent: the reply, dropped, is an error.
         let _ = self.police.grants.jobs.send(job);
     }
@@ -216,6 +232,7 @@ impl File {
         caller: &Caller,
         dest: Option<SockaddrNl>,
         data: Vec<u8>,
+        origin: Origin,
         done: Done,
     ) {
         let (grants, family) = (&self.police.grants, self.family().unwrap_or(u32::MAX));
@@ -223,7 +240,7 @@ impl File {
         let to_kernel = dest.map_or(!elsewhere, |dest| dest.portid == 0 && dest.groups == 0);
         let ids = if family == libc::NETLINK_GENERIC as u32 { grants.ids() } else { Arc::default() };
         let not = match judge.send(family, to_kernel, data, &ids) {
-            Ok(granted) => return self.send_granted(granted, done),
+            Ok(granted) => return self.send_granted(granted, origin, done),
             Err(not) => not,
         };
         if grants.audit {
@@ -254,13 +271,22 @@ impl File {
     }
 
     /// The grantor gets a duplicate of the socket, if it has none, and then `bytes` with `head`.
-    fn lend(self: &Arc<File>, beginning: Vec<u8>, head: Head, bytes: Vec<u8>, done: Done) {
+    ///
+    /// `beginning` is for the worker, if it has not seen the message.
+    fn lend(self: &Arc<File>, beginning: Option<Vec<u8>>, head: Head, bytes: Vec<u8>, done: Done) {
         let grantor = match self.police.grants.grantor() {
             Ok(grantor) => grantor,
             Err(errno) => return done(Err(errno)),
         };
         let (file, number) = (self.clone(), grantor.worker.number());
         let is_lent = self.police.lent.load(Ordering::Acquire) == number;
+        if is_lent && beginning.is_none() {
+            let then: Then = Box::new(move |answer| done(bytes_of(answer).map(drop)));
+            if let Err((then, errno)) = grantor.worker.ask(self.workers(), head, bytes, Vec::new(), then) {
+                then(Err(errno));
+            }
+            return;
+        }
         let then: Then = Box::new(move |answer| {
             let mut packet = match answer {
                 Ok(packet) if packet.head.error == 0 => packet,
@@ -282,13 +308,13 @@ impl File {
                 then(Err(errno));
             }
         });
-        self.ask(self.head(op::SHARE, u64::from(!is_lent), 0), beginning, then);
+        self.ask(self.head(op::SHARE, u64::from(!is_lent), 0), beginning.unwrap_or_default(), then);
     }
 
-    fn send_granted(self: &Arc<File>, granted: Granted, done: Done) {
+    fn send_granted(self: &Arc<File>, granted: Granted, origin: Origin, done: Done) {
         tracing::debug!(handle = self.handle, uid = self.client.uid, rules = ?granted.rules, "granted");
         let bytes = granted.into_bytes();
-        let beginning = bytes.get(..BEGINNING).unwrap_or(&bytes).to_vec();
+        let beginning = (origin == Origin::Call).then(|| bytes.get(..BEGINNING).unwrap_or(&bytes).to_vec());
         let file = self.clone();
         let sent: Done = Box::new(move |result| {
             // What it has brought is in the ring when the call returns, whatever became of it.
@@ -307,7 +333,7 @@ impl File {
         data: &[u8],
         done: impl FnOnce(Result<(), Errno>) + Send + 'static,
     ) {
-        self.send_judged(judge, caller, dest, data.to_vec(), Box::new(done));
+        self.send_judged(judge, caller, dest, data.to_vec(), Origin::Call, Box::new(done));
     }
 
     /// `NLMMAP_KICK`: frame by frame, each copied, judged and sent before the next.
@@ -380,7 +406,7 @@ impl File {
             Ok(()) => drop(reply.done(0, &[])),
             Err(errno) => reply.error(errno),
         });
-        self.lend(Vec::new(), head, argument, done);
+        self.lend(None, head, argument, done);
         None
     }
 
@@ -462,7 +488,7 @@ fn next_frame(mut kick: JudgedKick, first: bool) {
             }
             Err(errno) => kick.reply.error(errno),
         });
-        file.send_judged(&judge, &caller, dest, packet.bytes, done);
+        file.send_judged(&judge, &caller, dest, packet.bytes, Origin::Ring, done);
     });
     // The caller's own worker, as with every kick; afterwards it is there, or where another request has taken it.
     if first {

@@ -102,6 +102,16 @@ impl Daemon<'_> {
         fs::read_to_string(self.place.path("log")).unwrap_or_default()
     }
 
+    /// Waits until the log says this: it is written by a thread that nobody waits for.
+    #[track_caller]
+    pub fn says(&self, text: &str) {
+        let until = Instant::now() + LIMIT;
+        while !self.log().contains(text) {
+            assert!(Instant::now() < until, "the log does not say {text:?}:\n{}", self.log());
+            std::thread::sleep(Duration::from_millis(10));
+        }
+    }
+
     /// The last lines of the log.
     pub fn tail(&self) -> String {
         let log = self.log();
