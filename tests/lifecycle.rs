@@ -127,6 +127,40 @@ fn numbers_closed_unseen_and_used_again() {
     numbers("reuse");
 }
 
+fn number_lost_by(way: &str) {
+    client("reuse").arg(way).may_lack().passes();
+}
+
+#[test]
+fn number_closed_by_a_raw_call_and_used_again() {
+    number_lost_by("close");
+}
+
+#[test]
+fn number_closed_by_a_raw_close_range_and_used_again() {
+    number_lost_by("close_range");
+}
+
+#[test]
+fn number_replaced_by_a_raw_dup2() {
+    number_lost_by("dup2");
+}
+
+#[test]
+fn number_closed_by_io_uring_and_used_again() {
+    number_lost_by("io_uring");
+}
+
+#[test]
+fn numbers_swept_away_with_those_of_the_library() {
+    number_lost_by("sweep");
+}
+
+#[test]
+fn number_used_again_by_a_child_in_its_parents_memory() {
+    number_lost_by("vfork");
+}
+
 #[test]
 fn socket_from_another_network_namespace() {
     client("rights").arg("netns").may_lack().passes();

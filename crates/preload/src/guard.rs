@@ -59,7 +59,7 @@ pub fn start(local: &Local) -> Result<()> {
         watch::make(-1)?;
     }
     if STARTED.compare_exchange(0, 1, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-        && let Err(e) = spawn()
+        && let Err(e) = spawn(GENERATION.load(Ordering::Acquire))
     {
         STARTED.store(0, Ordering::Release);
         return Err(e);
@@ -84,16 +84,26 @@ fn arm(local: &Local) {
         return;
     }
     let old = watch::instance();
-    if old >= 0 && !watch::is_there() && watch::make(old).is_ok() {
-        info!("fd {old}, the backing thread's, was closed without a call we see: another thread takes over");
-        if STARTED.swap(1, Ordering::AcqRel) == 1 {
-            GENERATION.fetch_add(1, Ordering::AcqRel);
-        }
-        if spawn().is_err() {
-            STARTED.store(0, Ordering::Release);
-        }
-        watch_all();
+    if old < 0 || watch::is_there() {
+        return;
     }
+    info!("fd {old}, the backing thread's, was closed without a call we see: another thread takes over");
+    // First, so that the old thread does not wait in the new instance.
+    let generation = GENERATION.fetch_add(1, Ordering::AcqRel) + 1;
+    let made = watch::make(old).and_then(|()| spawn(generation));
+    STARTED.store(u32::from(made.is_ok()), Ordering::Release);
+    watch_all();
+}
+
+/// Registers a socket for what its state waits for.
+fn watch_again(local: &Local) {
+    let events = match local.duty.state.load(Ordering::Relaxed) {
+        ARMED => EPOLLIN | EPOLLONESHOT,
+        ACTIVE => EPOLLOUT | EPOLLONESHOT,
+        DRIVING => EPOLLIN | EPOLLET,
+        _ => 0,
+    };
+    watch(local, events);
 }
 
 /// Registers every socket with a new instance.
@@ -111,7 +121,7 @@ static TLS_TABLE: AtomicUsize = AtomicUsize::new(0);
 
 /// A thread that the C library knows, so that its credential changes reach it: by a signal of its own, the only kind that is
 /// not blocked there.
-fn spawn() -> Result<()> {
+fn spawn(generation: usize) -> Result<()> {
     let (create, detach) = found::threads();
     if create == 0 || detach == 0 {
         warning!("this process has no pthread_create: frames move only while the program waits, sends or receives");
@@ -125,7 +135,7 @@ fn spawn() -> Result<()> {
     let mut thread = 0;
     let mask = sys::block_ordinary_signals();
     // SAFETY: `main` never returns and never unwinds; the library is never unloaded.
-    let error = unsafe { create(&raw mut thread, 0, main, GENERATION.load(Ordering::Acquire)) };
+    let error = unsafe { create(&raw mut thread, 0, main, generation) };
     sys::restore_signals(mask);
     if error != 0 {
         return Err(Errno(error));
@@ -241,6 +251,12 @@ extern "C" fn main(generation: usize) -> usize {
         // SAFETY: the events are locals; no signal set.
         let waited = unsafe { sys::call(Sysno::epoll_pwait, args) };
         if GENERATION.load(Ordering::Acquire) != generation {
+            // What came is its successor's, if the number that this one waited at has become the new instance's.
+            for event in events.iter().take(waited.unwrap_or(0)) {
+                if let Some(local) = fdtable::all().find(|l| core::ptr::from_ref(*l) as u64 == event.data) {
+                    watch_again(local);
+                }
+            }
             return 0;
         }
         let n = match waited {

@@ -47,7 +47,8 @@ pub fn make(old: i32) -> Result<()> {
     let made = table::adopt_private(made);
     if EPOLL.compare_exchange(old, made, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         table::close_private(made);
-    } else if old >= 0 {
+    } else if old >= 0 && old != made {
+        // The number of one that was closed may be given to the new one.
         table::close_private(old);
     }
     Ok(())

@@ -339,13 +339,16 @@ unsafe fn wait_any(
             n += 1;
             n < most
         };
-        let mut room = true;
+        let (mut room, mut lost) = (true, false);
         each(ep, |local, watch| {
             mark(ep, local, watch);
             let fd = watch.fd.load(Relaxed);
             let wants = wait::wants_service(local);
             if (wants || events_of(local, watch) != 0) && !fdtable::confirm(fd, local) {
-                drop_watch(watch);
+                lost = true;
+                if !fdtable::leads_to(fd, local) {
+                    drop_watch(watch);
+                }
                 return;
             }
             if wants {
@@ -385,9 +388,11 @@ unsafe fn wait_any(
             }
         }
         let (mut ready, mut blocked) = (false, false);
+        // A vfork child's numbers are its own, and the table its parent's: memory has nothing to say to it.
+        let foreign = lost && process::is_vfork_child();
         each(ep, |local, watch| {
             wait::announce(local);
-            ready |= events_of(local, watch) != 0;
+            ready |= !foreign && events_of(local, watch) != 0;
             blocked |= wait::must_look_again(local);
         });
         let result = if ready { 0 } else { call(events, most, limit, if blocked { Some(nap) } else { None }) };
@@ -433,7 +438,9 @@ fn ours(local: &'static Local, watch: &'static Watch, event: &EpollEvent, report
     let fd = watch.fd.load(Relaxed);
     if !fdtable::confirm(fd, local) {
         // Another number keeps the socket alive, and the kernel reports it until that is closed.
-        drop_watch(watch);
+        if !fdtable::leads_to(fd, local) {
+            drop_watch(watch);
+        }
         return None;
     }
     if event.events & EPOLLERR != 0 {

@@ -6,6 +6,7 @@ use crate::guard;
 use crate::init;
 use crate::local::Local;
 use crate::next::{self, errno, set_errno};
+use crate::process;
 use crate::symbols::{TimeSpec, TimeVal};
 use core::ffi::{c_int, c_void};
 use nlmmap_ring::readiness::{ERR, IN, OUT};
@@ -103,10 +104,11 @@ unsafe fn select_any(
     let saved = errno();
     let mut nap = FIRST_NAP;
     loop {
-        let mut ready = false;
+        let (mut ready, mut lost) = (false, false);
         asked.each(nr, |fd, local| {
             let wants = wait::wants_service(local);
             if (wants || asked.answer(fd, local) != [false; 3]) && !fdtable::confirm(fd as c_int, local) {
+                lost = true;
                 return;
             }
             if wants {
@@ -116,6 +118,17 @@ unsafe fn select_any(
             guard::note_call(local);
         });
         let (mut got, mut result, mut blocked) = (asked, 0, false);
+        if lost && process::is_vfork_child() {
+            // The table stays its parent's: the kernel knows what the child's numbers are.
+            result = call(&mut got, limit, None);
+            if result >= 0 {
+                for (set, at) in got.0.iter().zip(at) {
+                    // SAFETY: the client's sets cover `nr` descriptors.
+                    unsafe { set.write(at, words) };
+                }
+            }
+            return result;
+        }
         if ready {
             init::test_cancel();
             // The others', and what has come to those of ours that memory has nothing for, without sleeping.

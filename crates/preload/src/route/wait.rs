@@ -242,19 +242,21 @@ unsafe fn poll_any(
     let mut nap = FIRST_NAP;
     loop {
         // 1. memory
-        let (mut ready, mut ours, mut blocked) = (0usize, 0usize, false);
+        let (mut ready, mut ours, mut blocked, mut lost) = (0usize, 0usize, false, false);
         // SAFETY: the caller's duty, here and below.
         unsafe {
             entries.each(|entry, local| {
                 entry.revents = 0;
                 if wants_service(local) {
                     if !fdtable::confirm(entry.fd, local) {
+                        lost = true;
                         return;
                     }
                     service(local, entry.fd, Context::Wait);
                 }
                 let now = events(local) & (entry.events | ERR);
                 if now != 0 && !fdtable::confirm(entry.fd, local) {
+                    lost = true;
                     return;
                 }
                 ours += 1;
@@ -262,6 +264,10 @@ unsafe fn poll_any(
                 ready += usize::from(now != 0);
                 guard::note_call(local);
             });
+        }
+        if lost && process::is_vfork_child() {
+            // The table stays its parent's: the kernel knows what the child's numbers are.
+            return call(fds, limit, None);
         }
         if ready > 0 {
             if ours == nr && ready == nr {
