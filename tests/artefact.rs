@@ -51,6 +51,53 @@ fn table() -> BTreeSet<String> {
         .collect()
 }
 
+/// The modules of the preload library in the order of the table in its `lib.rs`, lowest first.
+fn layers(source: &str) -> Vec<String> {
+    let rows = source.lines().filter_map(|line| line.strip_prefix("//! | [")).filter_map(|row| row.split('|').next());
+    let names = rows.flat_map(|row| row.split('`').skip(1).step_by(2)).map(str::to_string);
+    let (top, mut order): (Vec<_>, Vec<_>) = names.partition(|name| name == "entry");
+    order.extend(top);
+    order
+}
+
+/// The names behind `crate::` in what is no comment.
+fn uses(source: &str) -> BTreeSet<String> {
+    let code: String = source.lines().filter(|line| !line.trim_start().starts_with("//")).collect();
+    let name = |text: &str| text.chars().take_while(|c| c.is_alphanumeric() || *c == '_').collect::<String>();
+    let mut found = BTreeSet::new();
+    for rest in code.split("crate::").skip(1) {
+        match rest.strip_prefix('{').and_then(|list| list.split('}').next()) {
+            Some(list) => found.extend(list.split(',').map(|item| name(item.trim()))),
+            None => drop(found.insert(name(rest))),
+        }
+    }
+    found
+}
+
+#[test]
+fn modules_use_only_those_below_them() {
+    let dir = repository().join("crates/preload/src");
+    let root = fs::read_to_string(dir.join("lib.rs")).expect("lib.rs can be read");
+    let order = layers(&root);
+    let declared: BTreeSet<_> =
+        root.lines().filter_map(|l| l.strip_prefix("pub mod ")).map(|l| l.trim_end_matches(';').to_string()).collect();
+    assert_eq!(declared, order.iter().cloned().collect(), "the table in lib.rs and the modules");
+    for (height, module) in order.iter().enumerate() {
+        let inside = fs::read_dir(dir.join(module)).into_iter().flatten().map(|e| e.expect("a directory entry").path());
+        for file in inside.chain([dir.join(format!("{module}.rs"))]) {
+            if file.file_name().is_some_and(|name| name == "tests.rs") || !file.is_file() {
+                continue;
+            }
+            for used in uses(&fs::read_to_string(&file).expect("a source can be read")) {
+                // What is handed on compares itself with the hook's own address, and calls nothing there.
+                let is_address = module == "next" && used == "entry";
+                let above = order.iter().position(|m| *m == used).is_some_and(|at| at > height);
+                assert!(!above || is_address, "{} uses {used}, which is above {module}", file.display());
+            }
+        }
+    }
+}
+
 fn with_library(f: impl Fn(&ElfFile64<'_, Endianness>, &[u8])) {
     let bytes = fs::read(preload()).expect("the preload library can be read");
     let file = ElfFile64::<Endianness>::parse(&*bytes).expect("the preload library is a 64-bit ELF file");

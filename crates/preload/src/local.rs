@@ -5,7 +5,6 @@
 
 use crate::duty::Duty;
 use crate::log::info;
-use crate::table;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use nlmmap_ring::endpoint::Endpoint;
 use nlmmap_ring::sys;
@@ -158,17 +157,6 @@ impl Local {
             self.note_range(lo, hi, made);
         }
         hit
-    }
-
-    /// A number by which the real socket can be reached, or -1.
-    pub fn any_fd(&self) -> i32 {
-        let orphan = self.orphan.load(Ordering::Relaxed);
-        if orphan >= 0 { orphan } else { table::find(self) }
-    }
-
-    /// Whether a descriptor leads to this socket, as a number of the client's or as our own.
-    pub fn is_reached_by(&self, fd: i32) -> bool {
-        self.orphan.load(Ordering::SeqCst) == fd || table::leads_to(fd, self)
     }
 
     /// Begins work with it. `false`: it is being made or buried, and not to be touched.

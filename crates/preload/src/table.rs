@@ -237,6 +237,19 @@ pub fn forget_private(fd: i32) -> bool {
     forgotten
 }
 
+impl Local {
+    /// A number by which the real socket can be reached, or -1.
+    pub fn any_fd(&self) -> i32 {
+        let orphan = self.orphan.load(Ordering::Relaxed);
+        if orphan >= 0 { orphan } else { find(self) }
+    }
+
+    /// Whether a descriptor leads to this socket, as a number of the client's or as our own.
+    pub fn is_reached_by(&self, fd: i32) -> bool {
+        self.orphan.load(Ordering::SeqCst) == fd || leads_to(fd, self)
+    }
+}
+
 /// Every Local there ever was; ask [`Local::live`].
 pub fn all() -> impl Iterator<Item = &'static Local> {
     let mut at = ALL.load(Ordering::Acquire);

@@ -38,6 +38,29 @@ enum Op {
     CloseBehind(i32),
     /// Replaced where the library does not see it.
     ReplaceBehind(i32, i32),
+    /// A child, whose numbers are changed before its first call: as if other threads of its parent had opened and closed them
+    /// between the copies of descriptors and of memory.
+    Fork(Vec<Skew>),
+}
+
+/// What happens to a number between the two copies.
+#[derive(Clone, Copy, Debug)]
+enum Skew {
+    Closed(i32),
+    Socket(i32),
+    Plain(i32),
+    /// The second becomes the first.
+    Same(i32, i32),
+}
+
+fn skew() -> impl Strategy<Value = Skew> {
+    let fd = || FIRST..=LAST;
+    prop_oneof![
+        3 => fd().prop_map(Skew::Closed),
+        3 => fd().prop_map(Skew::Socket),
+        1 => fd().prop_map(Skew::Plain),
+        1 => (fd(), fd()).prop_map(|(f, to)| Skew::Same(f, to)),
+    ]
 }
 
 fn op() -> impl Strategy<Value = Op> {
@@ -54,6 +77,7 @@ fn op() -> impl Strategy<Value = Op> {
         1 => (fd(), fd(), prop_oneof![3 => Just(0), 1 => Just(4), 1 => Just(8)]).prop_map(|(a, b, f)| Op::CloseRange(a, b, f)),
         1 => fd().prop_map(Op::CloseBehind),
         1 => (fd(), fd()).prop_map(|(f, to)| Op::ReplaceBehind(f, to)),
+        1 => prop::collection::vec(skew(), 0..8).prop_map(Op::Fork),
     ]
 }
 
@@ -122,6 +146,7 @@ impl Model {
                 self.put(fd, made, Kind::Plain);
             }
             Op::Socket(_) | Op::Plain(_) => {}
+            Op::Fork(ref skews) => self.fork(skews),
             Op::Adopt(fd, tx) => self.adopt(fd, tx),
             Op::Dup(fd) => {
                 // SAFETY: takes a number.
@@ -182,6 +207,74 @@ impl Model {
             }
         }
         self.forget_closed();
+    }
+
+    /// In the child each number leads to an endpoint if it did in the parent and is still the same socket, and new rings work.
+    fn fork(&self, skews: &[Skew]) {
+        // SAFETY: fork without the C library's handlers; the child makes few calls and ends.
+        let pid = unsafe { sys::call(Sysno::fork, [0; 6]) }.unwrap();
+        if pid == 0 {
+            let held = std::panic::catch_unwind(|| self.child(skews)).is_ok();
+            // SAFETY: numbers only.
+            let _ = unsafe { sys::call(Sysno::exit_group, [usize::from(!held), 0, 0, 0, 0, 0]) };
+        }
+        let mut status = 0i32;
+        // SAFETY: one word, a local.
+        let waited = unsafe { sys::call(Sysno::wait4, [pid, &raw mut status as usize, 0, 0, 0, 0]) };
+        assert_eq!((waited, status), (Ok(pid), 0), "the child, after {skews:?}");
+    }
+
+    fn child(&self, skews: &[Skew]) {
+        let mut here = Model { open: self.open.clone(), rings: self.rings.clone() };
+        let led = |fd: i32| self.adopted(fd);
+        for skew in skews {
+            match *skew {
+                Skew::Closed(fd) => {
+                    here.open.remove(&fd);
+                    sys::close(fd);
+                }
+                Skew::Socket(fd) => {
+                    let made = call(Sysno::socket, [16, 3, 2]).unwrap();
+                    here.put(fd, made, Kind::Netlink(sys::cookie(made).unwrap()));
+                }
+                Skew::Plain(fd) => {
+                    let made = call(Sysno::epoll_create1, [0, 0, 0]).unwrap();
+                    here.put(fd, made, Kind::Plain);
+                }
+                Skew::Same(fd, to) if fd != to && here.open.contains_key(&fd) => {
+                    assert_eq!(call(Sysno::dup3, [fd, to, 0]), Ok(to));
+                    here.open.insert(to, here.open[&fd]);
+                }
+                Skew::Same(..) => {}
+            }
+        }
+        for fd in FIRST..=LAST {
+            let found = enter(fd).map(|local| {
+                let cookie = local.cookie.load(Relaxed);
+                local.leave();
+                cookie
+            });
+            let want = here.adopted(fd).filter(|cookie| led(fd) == Some(*cookie));
+            assert_eq!(found, want, "the endpoint of {fd} in a child");
+        }
+        for local in all() {
+            let led_here = (FIRST..=LAST).filter(|fd| super::leads_to(*fd, local)).count();
+            assert!(local.users.load(Relaxed) == 0, "nobody is at work in a child");
+            assert!(local.fds.load(Relaxed) as usize >= led_here, "descriptors of an endpoint in a child");
+        }
+        // As a program would go on.
+        for fd in FIRST..=LAST {
+            if let Some(Kind::Netlink(cookie)) = here.open.get(&fd).copied()
+                && !here.rings.contains_key(&cookie)
+            {
+                assert_eq!(set_ring(fd, false, 1, 8), Ok(()), "a ring of {fd} in a child");
+                assert_eq!(set_ring(fd, false, 1, 8), Err(Errno::BUSY));
+                here.rings.insert(cookie, [true, false]);
+            }
+            // SAFETY: takes a number.
+            let result = unsafe { route::close(fd) };
+            assert_eq!(result == 0, here.open.contains_key(&fd), "close of {fd} in a child");
+        }
     }
 
     /// Asks for a ring by a number that the library may not know: it joins the endpoint of its socket.
