@@ -35,7 +35,7 @@ const MAY_NEED: &[&str] = &[
 /// Exported beside the hooks, for the hand-shake with `nlmmap run`.
 const ABI: &str = "nlmmap_preload_abi";
 
-const MAX_BYTES: u64 = 256 * 1024;
+const MAX_BYTES: u64 = 288 * 1024;
 
 /// The names in the rows `name(args) -> ret = call;` of the one table.
 fn table() -> BTreeSet<String> {

@@ -6,6 +6,7 @@
 #include <sys/epoll.h>
 #include <sys/ioctl.h>
 #include <sys/select.h>
+#include <sys/stat.h>
 #include <sys/syscall.h>
 
 /* The checked forms, by name: what a fortified program calls. */
@@ -14,6 +15,10 @@ extern int __ppoll_chk(struct pollfd *, nfds_t, const struct timespec *, const s
 extern ssize_t __recv_chk(int, void *, size_t, size_t, int);
 extern ssize_t __recvfrom_chk(int, void *, size_t, size_t, int, struct sockaddr *, socklen_t *);
 extern ssize_t __read_chk(int, void *, size_t, size_t);
+
+/* No program is linked with these any more; older ones were. */
+extern int __fxstat(int, int, struct stat *) __attribute__((weak));
+extern int __fxstat64(int, int, struct stat64 *) __attribute__((weak));
 
 static char what[200];
 static int calls;
@@ -38,6 +43,8 @@ static void handler(int n)
 
 static void close_and_dup(void)
 {
+	struct stat st;
+	struct stat64 st64;
 	int p[2], d;
 	MUST(syscall(SYS_pipe, p) == 0);
 	MUST((d = dup(p[0])) >= 0);
@@ -45,6 +52,10 @@ static void close_and_dup(void)
 	MUST(dup3(p[0], 91, O_CLOEXEC) == 91);
 	MUST(fcntl(p[0], F_DUPFD, 92) == 92);
 	MUST(fcntl(91, F_GETFD) == FD_CLOEXEC);
+	MUST(fstat(p[0], &st) == 0 && S_ISFIFO(st.st_mode));
+	MUST(fstat64(p[0], &st64) == 0 && S_ISFIFO(st64.st_mode));
+	MUST(!__fxstat || (__fxstat(1, p[0], &st) == 0 && S_ISFIFO(st.st_mode)));
+	MUST(!__fxstat64 || (__fxstat64(1, p[0], &st64) == 0 && S_ISFIFO(st64.st_mode)));
 	MUST(fcntl64(p[0], F_SETFL, O_NONBLOCK) == 0);
 	MUST(close(d) == 0);
 	MUST(close(d) == -1 && errno == EBADF);

@@ -100,7 +100,15 @@ pub fn next(name: &CStr) -> usize {
         let Some(object) = (unsafe { map.as_ref() }) else { break };
         if behind {
             // SAFETY: an object of the loader's list, with its dynamic section.
-            let found = unsafe { Tables::of(object).find(name) };
+            let mut tables = unsafe { Tables::of(object) };
+            // SAFETY: as above.
+            let mut found = unsafe { tables.find(name) };
+            if found == 0 && tables.versions != 0 {
+                // One that programs are not linked with any more.
+                tables.versions = 0;
+                // SAFETY: as above.
+                found = unsafe { tables.find(name) };
+            }
             if found != 0 {
                 return found;
             }
