@@ -61,7 +61,9 @@ static inline int udp_open(int port)
 	CHECK(fd >= 0, "socket(AF_INET): %s", strerror(errno));
 	if (port)
 		CHECK_CALL(bind(fd, (struct sockaddr *)&a, sizeof a));
-	CHECK_CALL(setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &big, sizeof big));
+	/* Without the right to more: as much as anybody has. */
+	if (setsockopt(fd, SOL_SOCKET, SO_RCVBUFFORCE, &big, sizeof big) < 0)
+		CHECK_CALL(setsockopt(fd, SOL_SOCKET, SO_RCVBUF, &big, sizeof big));
 	return fd;
 }
 
