@@ -224,6 +224,67 @@ fn multicasts_pass_a_tap() {
     client("fanout").arg("tap").may_lack().only(Mode::Default).passes();
 }
 
+/// What a client that never reads says with this level of log: the library's lines, without process and descriptor numbers.
+fn lines_of(mode: Mode, level: &str, end: &str) -> Vec<String> {
+    let outcome = client("recv_lost").arg(end).log(level).run(Some(mode));
+    assert!(outcome.success(), "{mode:?} {level} {end}: {}", outcome.describe());
+    let text = |line: &str| line.split_once(": ").map(|(_, text)| text.to_string());
+    outcome.stderr.lines().filter(|line| line.starts_with("nlmmap[")).filter_map(text).collect()
+}
+
+/// 13 acknowledgements into a ring of 8 frames in 2 blocks.
+#[test]
+fn first_message_that_a_full_ring_loses_or_holds_is_told() {
+    let ring = "the ring is full (8 frames of 1024 bytes, 8192 bytes; none released); release frames sooner, or set at least \
+                12 frames (3 blocks, 12288 bytes)";
+    for (mode, what) in [(Mode::Default, "messages wait in the socket"), (Mode::Strict, "1 message(s) lost so far")] {
+        let lines = lines_of(mode, "warn", "return");
+        assert_eq!(lines.len(), 1, "{lines:?}");
+        let line = &lines[0];
+        assert!(line.starts_with("warn: fd ") && line.ends_with(&format!(": {what}: {ring}")), "{line}");
+        for level in ["off", "error"] {
+            assert_eq!(lines_of(mode, level, "return"), Vec::<String>::new(), "{mode:?} {level}");
+        }
+    }
+}
+
+#[test]
+fn a_loss_of_the_kernels_is_told() {
+    for mode in [Mode::Default, Mode::Strict] {
+        let lines = lines_of(mode, "warn", "flood");
+        assert!(lines.iter().any(|line| line.contains("the kernel has lost messages (1 times so far)")), "{lines:?}");
+        assert!(lines.len() < 20, "{lines:?}");
+    }
+}
+
+#[test]
+fn counters_are_told_however_the_program_ends() {
+    for mode in [Mode::Default, Mode::Strict] {
+        for (end, said) in [
+            ("close", " closed: "),
+            ("return", " open at exit: "),
+            ("exit", " open at exit: "),
+            ("_exit", " open at exit: "),
+        ] {
+            let lines = lines_of(mode, "info", end);
+            let told: Vec<_> = lines.iter().filter(|line| line.contains("family 0, rx 8 frames")).collect();
+            assert!(told.len() == 1 && told[0].contains(said), "{mode:?} {end}: {lines:?}");
+        }
+        // What nobody is left to say, and what is not this process's to say.
+        for end in ["exec", "child"] {
+            let lines = lines_of(mode, "info", end);
+            assert!(!lines.iter().any(|line| line.contains("family 0")), "{mode:?} {end}: {lines:?}");
+        }
+    }
+}
+
+#[test]
+fn a_log_that_nobody_reads_holds_nothing_up() {
+    for mode in [Mode::Default, Mode::Strict] {
+        assert_eq!(lines_of(mode, "debug", "full-pipe"), Vec::<String>::new());
+    }
+}
+
 /// Every call and every state of the ring, in one way to end a blocking receive.
 fn blocked_until(end: &str) {
     client("recv_ends").arg(end).passes();

@@ -76,6 +76,9 @@ fn read_environment(env: *const *const c_char) {
     }
     if let Some(value) = variable(env, b"NLMMAP_LOG=") {
         log::set_level(value);
+        if log::is_heard(log::Level::Warn) {
+            crate::trouble::begin();
+        }
     }
     READ.store(true, Ordering::Release);
 }

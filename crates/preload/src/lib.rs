@@ -20,6 +20,7 @@
 //! | [`process`] | fork, vfork, which process this is |
 //! | [`duty`], [`local`] | one endpoint in this process: data |
 //! | [`table`] | descriptor to endpoint, own numbers: data |
+//! | [`trouble`] | what the log says of messages that are lost or held |
 //! | [`watch`] | the backing thread's epoll instance |
 //! | [`fdtable`] | the way in, and an endpoint's life |
 //! | [`rights`] | what this process may |
@@ -55,6 +56,7 @@ pub mod rights;
 pub mod route;
 pub mod symbols;
 pub mod table;
+pub mod trouble;
 pub mod watch;
 
 /// Read by `nlmmap run` and `nlmmap doctor` to know the library in a process: the version of this hand-shake.

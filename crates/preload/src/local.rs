@@ -95,6 +95,12 @@ pub struct Local {
     pub watching: AtomicUsize,
     /// What the backing thread thinks of it.
     pub duty: Duty,
+    /// The process that has made it: the one to tell how it ends.
+    pub maker: AtomicU32,
+    /// Messages of it that the log has been told are lost.
+    pub lost: AtomicU64,
+    /// Looks that found messages held.
+    pub held: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Local>() <= sys::PAGE);
@@ -231,13 +237,13 @@ impl Local {
         self.users.fetch_sub(CLAIMED - users, Ordering::AcqRel);
     }
 
-    /// The one line about a closed endpoint.
-    pub fn summary(&self, fd: i32) {
+    /// The one line about an endpoint at its `end`.
+    pub fn summary(&self, fd: i32, end: &str) {
         if let Some(control) = self.endpoint.control() {
             let c = &control.counters;
             let n = |w: &AtomicU64| w.load(Ordering::Relaxed);
             info!(
-                "fd {fd} closed: family {}, rx {} frames {} datagrams {} copies {} overruns, tx {} frames, {} system calls",
+                "fd {fd} {end}: family {}, rx {} frames {} datagrams {} copies {} overruns, tx {} frames, {} system calls",
                 self.endpoint.family.load(Ordering::Relaxed),
                 n(&c.rx_frames),
                 n(&c.rx_datagrams),

@@ -1,4 +1,4 @@
-//! One line to descriptor 2, when `NLMMAP_LOG` asks for it; nothing otherwise.
+//! One line to descriptor 2, when `NLMMAP_LOG` asks for it; nothing otherwise. A line that would have to wait is left out.
 
 use core::fmt::{self, Write};
 use core::sync::atomic::{AtomicU8, Ordering};
@@ -32,6 +32,11 @@ pub fn set_level(name: &[u8]) {
     LEVEL.store(level, Ordering::Relaxed);
 }
 
+/// Whether lines of this level are written.
+pub fn is_heard(level: Level) -> bool {
+    LEVEL.load(Ordering::Relaxed) >= level as u8
+}
+
 /// A line of bounded length; what does not fit is left out.
 struct Line {
     text: [u8; 400],
@@ -56,10 +61,9 @@ impl Write for Line {
 /// Writes one line.
 #[cold]
 pub fn line(level: Level, text: fmt::Arguments<'_>) {
-    if LEVEL.load(Ordering::Relaxed) < level as u8 {
-        return;
+    if is_heard(level) {
+        write(level, text);
     }
-    write(level, text);
 }
 
 fn write(level: Level, text: fmt::Arguments<'_>) {
@@ -73,6 +77,10 @@ fn write(level: Level, text: fmt::Arguments<'_>) {
     let _ = write!(line, "nlmmap[{}]: {name}: {text}", sys::getpid());
     if let Some(end) = line.text.get_mut(line.len) {
         *end = b'\n';
+    }
+    // Whoever logs may hold a pump up: a pipe that nobody empties must not hold up the one that logs.
+    if !sys::can_write(2) {
+        return;
     }
     sys::write_once(2, line.text.get(..=line.len).unwrap_or(&[]));
 }

@@ -99,6 +99,7 @@ macro_rules! hand_on {
             /// # Safety
             /// The duties of the C function.
             #[inline]
+            #[allow(non_snake_case, reason = "C names")]
             pub unsafe fn $name($($arg: $ty),*) -> $ret {
                 let mut at = slot::$name.load(Ordering::Relaxed);
                 if !elf::is_address(at) {

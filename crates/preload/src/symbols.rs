@@ -93,6 +93,9 @@ macro_rules! with_table {
             sendmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int) -> c_int = sendmmsg;
             write(fd: c_int, buf: Ptr, len: usize) -> isize = write;
             writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize = writev;
+            // the end
+            _exit(status: c_int) -> () = exit_group;
+            _Exit(status: c_int) -> () = exit_group;
         }
     };
 }

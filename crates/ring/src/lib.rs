@@ -53,6 +53,7 @@ pub mod rx;
 pub mod socket;
 pub mod store;
 pub mod sys;
+pub mod trouble;
 pub mod tx;
 
 pub use errno::Errno;

@@ -27,6 +27,7 @@ use crate::ring;
 use crate::socket::Socket;
 use crate::store::Meta;
 use crate::sys::{SOL_SOCKET, SockaddrNl};
+use crate::trouble::{self, Trouble};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
@@ -194,7 +195,11 @@ impl<'a, S: Socket> Pump<'a, S> {
                 error => self.pass_on(Errno(error)),
             }
         }
-        self.control.set(flag::BLOCKED, !full || self.waiting() > 0);
+        let held = !full || self.waiting() > 0;
+        if full && held && self.control.flags.load(Relaxed) & (flag::DUMP | flag::DUMPING) == 0 {
+            trouble::report(self.endpoint, Trouble::Held);
+        }
+        self.control.set(flag::BLOCKED, held);
         Step::Stop
     }
 
@@ -274,6 +279,7 @@ impl<'a, S: Socket> Pump<'a, S> {
     fn overrun(&self, is_ack: bool) {
         let control = self.control;
         control.count(&control.counters.overruns, 1);
+        trouble::report(self.endpoint, Trouble::Lost);
         // The kernel told of a lost acknowledgement whatever the client had set (`netlink_ack`).
         let first = self.may_be_told();
         if first || is_ack {
@@ -293,6 +299,7 @@ impl<'a, S: Socket> Pump<'a, S> {
         self.request.set(None);
         if error == Errno::NOBUFS {
             self.control.count(&self.control.counters.overruns, 1);
+            trouble::report(self.endpoint, Trouble::LostByKernel);
         }
         self.control.error.store(error.0 as u32, Relaxed);
     }

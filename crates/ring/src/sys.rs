@@ -418,6 +418,15 @@ pub fn total_memory() -> u64 {
     info.totalram.saturating_mul(u64::from(info.mem_unit.max(1)))
 }
 
+/// Whether a short write would not have to wait.
+pub fn can_write(fd: i32) -> bool {
+    let mut entry = g::pollfd { fd, events: 4, revents: 0 };
+    let time = [0i64; 2];
+    // SAFETY: one pollfd and a timespec, both locals; no signal set.
+    let n = unsafe { call(Sysno::ppoll, [&raw mut entry as usize, 1, time.as_ptr() as usize, 0, 8, 0]) };
+    n.is_ok_and(|n| n > 0)
+}
+
 /// `write` of a whole line, as far as it goes in one call.
 pub fn write_once(fd: i32, text: &[u8]) {
     // SAFETY: the slice is readable for its length.

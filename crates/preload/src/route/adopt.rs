@@ -173,6 +173,9 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
     }
     local.endpoint.move_descriptors(fdtable::keep_private);
     local.cookie.store(cookie, Relaxed);
+    local.maker.store(process::pid(), Relaxed);
+    local.lost.store(0, Relaxed);
+    local.held.store(0, Relaxed);
     note_options(local, fd);
     if which == Which::Rx {
         begin_receiving(local, fd, &geometry);

@@ -23,7 +23,7 @@ fn part(fd: c_int) -> Option<&'static Local> {
     }
     let local = fdtable::enter(fd)?;
     if local.fds.load(Relaxed) == 1 {
-        local.summary(fd);
+        local.summary(fd, "closed");
         // A receive that sleeps in another thread keeps the socket, as the kernel's own does.
         if (local.is_mapped() || local.duty.inside.load(Relaxed) > 0) && local.orphan.load(Relaxed) < 0 {
             // SAFETY: numbers only.

@@ -10,6 +10,7 @@
 
 mod adopt;
 mod epoll;
+mod exit;
 mod fds;
 mod map;
 mod options;
@@ -23,6 +24,7 @@ mod wait;
 pub use crate::next::{__fxstat, __fxstat64, bind, connect, fstat, fstat64};
 pub use crate::next::{getpeername, getsockname, ioctl, shutdown, socket};
 pub use epoll::{epoll_ctl, epoll_pwait, epoll_pwait2, epoll_wait};
+pub use exit::{_Exit, _exit};
 pub use fds::{close, close_range, closefrom, dup, dup2, dup3, fcntl, fcntl64};
 pub use map::{mmap, mmap64, mremap, msync, munmap};
 pub use options::{getsockopt, setsockopt};

@@ -20,6 +20,7 @@ use nlmmap_ring::errno::Errno;
 use nlmmap_ring::lock::Quiet;
 use nlmmap_ring::readiness::IN;
 use nlmmap_ring::sys::{self, MSG_DONTWAIT, MSG_PEEK, SOL_SOCKET};
+use nlmmap_ring::trouble::{self, Trouble};
 
 const SO_RCVTIMEO: i32 = 20;
 
@@ -71,7 +72,7 @@ impl Sleep {
                 Some(again) => again.sleep(local, fd, control, must_look_again(local, control, 2)),
                 // The first sleep, and meanwhile something has come that stays.
                 None if must_look_again(local, control, 2) => true,
-                None => peek(fd, control, MSG_PEEK),
+                None => peek(local, fd, control, MSG_PEEK),
             }
         });
         withdraw(local, control);
@@ -117,13 +118,13 @@ impl Again {
             -1 => errno() == Errno::INTR && left.is_none() && !signals::interrupt(),
             0 => true,
             // For an error that the kernel holds.
-            _ => still(local, fd).is_none_or(|fd| peek(fd, control, MSG_PEEK | MSG_DONTWAIT)),
+            _ => still(local, fd).is_none_or(|fd| peek(local, fd, control, MSG_PEEK | MSG_DONTWAIT)),
         }
     }
 }
 
 /// A look at the socket, by a receive of no bytes. `false`: it failed.
-fn peek(fd: c_int, control: &Control, flags: u32) -> bool {
+fn peek(local: &Local, fd: c_int, control: &Control, flags: u32) -> bool {
     let mut byte = 0u8;
     // SAFETY: a buffer of no bytes.
     let got = unsafe { next::recv(fd, (&raw mut byte).cast(), 0, flags as c_int) };
@@ -133,6 +134,7 @@ fn peek(fd: c_int, control: &Control, flags: u32) -> bool {
     if errno() == Errno::NOBUFS {
         // The kernel has handed its error over: it is this call's.
         control.count(&control.counters.overruns, 1);
+        trouble::report(&local.endpoint, Trouble::LostByKernel);
     }
     false
 }
