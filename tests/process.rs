@@ -11,6 +11,11 @@ fn signal_handlers_call_hooks_above_hooks() {
     client("signals").passes();
 }
 
+#[test]
+fn signals_end_waits_beside_what_the_ring_cannot_take() {
+    client("wait_signals").passes();
+}
+
 fn cancelled_in(way: &str) {
     client("cancel").arg(way).passes();
 }

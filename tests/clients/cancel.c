@@ -1,5 +1,6 @@
 /* Calls that were cancellation points still are (argv[1]: poll, recv, select, epoll_wait, recvmsg,
- * ppoll, read): a thread blocked in one is cancelled, its clean-up runs, and the socket goes on. */
+ * ppoll, read): a thread blocked in one is cancelled, its clean-up runs, and the socket goes on: for waits, for a client that
+ * only looks at memory, for one that frees its ring. */
 #include "msg.h"
 #include "waiter.h"
 #include <pthread.h>
@@ -36,6 +37,8 @@ static void *blocked(void *arg UNUSED_ARG)
 int main(int argc, char **argv)
 {
 	int i, sender = plain_open(NETLINK_USERSOCK);
+	struct nl_mmap_req none = NO_RING;
+	long end;
 	char buf[4096];
 	how = argc > 1 ? argv[1] : "poll";
 	s = ring_open(NETLINK_USERSOCK, GEOM(4096, 4, 1024), NO_RING);
@@ -55,6 +58,13 @@ int main(int argc, char **argv)
 		CHECK_CALL(plain_send(sender, msg_user(buf, len, i), len, s.port, 0));
 		check_user(buf, rx_take(&s, buf, sizeof buf, NULL, 2000), i);
 	}
+	/* frames come to a client that makes no calls: nobody is thought to be in a wait */
+	CHECK_CALL(plain_send(sender, msg_user(buf, 2000, 100), 2000, s.port, 0));
+	for (end = now_ms() + 5000; !ready(&s.rx);)
+		CHECK(now_ms() < end, "no frame comes to a client that only looks at memory");
+	check_user(buf, rx_next(&s, buf, sizeof buf, NULL), 100);
+	munmap(s.map, s.len);
+	CHECK_CALL(setsockopt(s.fd, SOL_NETLINK, NETLINK_RX_RING, &none, sizeof none));
 	ok();
 	return 0;
 }

@@ -4,6 +4,8 @@
 //! is edge triggered and carries our mark, so that what the kernel reports for a ring socket can be told from the rest and
 //! replaced by what memory says: level, edge and one-shot as the client asked.
 
+use super::announced::Announced;
+use super::signals::{Gaps, Own};
 use super::wait::{self, FIRST_NAP, LONGEST_NAP, Limit};
 use crate::fdtable;
 use crate::guard;
@@ -324,12 +326,13 @@ unsafe fn wait_any(
     events: *mut EpollEvent,
     most: c_int,
     limit: Limit,
-    call: impl Fn(*mut EpollEvent, c_int, Limit, Option<u64>) -> c_int,
+    call: impl Fn(*mut EpollEvent, c_int, Limit, Option<u64>, &Own) -> c_int,
 ) -> c_int {
     let saved = errno();
+    let mut gaps = Gaps::new();
     let mut nap = FIRST_NAP;
     if events.is_null() || most <= 0 {
-        return call(events, most, limit, None);
+        return call(events, most, limit, None, &Own::NONE);
     }
     loop {
         let mut n = 0;
@@ -365,7 +368,7 @@ unsafe fn wait_any(
             if n < most {
                 // SAFETY: as above.
                 let rest = unsafe { events.add(n as usize) };
-                let more = call(rest, most - n, Limit::new(Some(0)), None).max(0);
+                let more = call(rest, most - n, Limit::new(Some(0)), None, &Own::NONE).max(0);
                 // SAFETY: as above.
                 n += unsafe { sift(ep, rest, more, false) };
             }
@@ -375,7 +378,7 @@ unsafe fn wait_any(
         }
         // Of many sockets one is likely to have something, and asking costs less than announcing a sleep on each.
         if count(ep).is_some_and(|n| n.load(Relaxed) > 1) && !limit.is_zero() {
-            let result = call(events, most, Limit::new(Some(0)), None);
+            let result = call(events, most, Limit::new(Some(0)), None, &Own::NONE);
             if result < 0 {
                 return result;
             }
@@ -390,13 +393,18 @@ unsafe fn wait_any(
         let (mut ready, mut blocked) = (false, false);
         // A vfork child's numbers are its own, and the table its parent's: memory has nothing to say to it.
         let foreign = lost && process::is_vfork_child();
+        let mut announced = Announced::new();
         each(ep, |local, watch| {
-            wait::announce(local);
+            blocked |= announced.to(local);
             ready |= !foreign && events_of(local, watch) != 0;
             blocked |= wait::must_look_again(local);
         });
-        let result = if ready { 0 } else { call(events, most, limit, if blocked { Some(nap) } else { None }) };
-        each(ep, |local, _| wait::withdraw(local));
+        let own = gaps.before(blocked);
+        let result = announced.sleep(
+            &own,
+            || (),
+            || if ready { 0 } else { call(events, most, limit, blocked.then_some(nap), &own) },
+        );
         if ready {
             continue;
         }
@@ -478,8 +486,11 @@ pub unsafe fn epoll_wait(ep: c_int, events: *mut EpollEvent, most: c_int, millis
     }
     // SAFETY: the caller's duty.
     unsafe {
-        wait_any(ep, events, most, Limit::millis(millis), |at, room, limit, most| {
-            next::epoll_wait(ep, at, room, limit.left_millis(most))
+        wait_any(ep, events, most, Limit::millis(millis), |at, room, limit, most, own| {
+            if own.set().is_null() {
+                return next::epoll_wait(ep, at, room, limit.left_millis(most));
+            }
+            next::epoll_pwait(ep, at, room, limit.left_millis(most), own.set())
         })
     }
 }
@@ -497,8 +508,8 @@ pub unsafe fn epoll_pwait(
     }
     // SAFETY: the caller's duty.
     unsafe {
-        wait_any(ep, events, most, Limit::millis(millis), |at, room, limit, most| {
-            next::epoll_pwait(ep, at, room, limit.left_millis(most), mask)
+        wait_any(ep, events, most, Limit::millis(millis), |at, room, limit, most, own| {
+            next::epoll_pwait(ep, at, room, limit.left_millis(most), own.unless(mask))
         })
     }
 }
@@ -516,9 +527,15 @@ pub unsafe fn epoll_pwait2(
     }
     // SAFETY: the caller's duty.
     unsafe {
-        wait_any(ep, events, most, Limit::spec(limit), |at, room, limit, most| {
+        wait_any(ep, events, most, Limit::spec(limit), |at, room, limit, most, own| {
             let left = limit.left_spec(most);
-            next::epoll_pwait2(ep, at, room, left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref), mask)
+            next::epoll_pwait2(
+                ep,
+                at,
+                room,
+                left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref),
+                own.unless(mask),
+            )
         })
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod adopt;
+mod announced;
 mod epoll;
 mod exit;
 mod fds;

@@ -1,5 +1,7 @@
 //! `select` and `pselect`: the waits of `wait`, over bit sets.
 
+use super::announced::Announced;
+use super::signals::{Gaps, Own};
 use super::wait::{self, FIRST_NAP, LONGEST_NAP, Limit};
 use crate::fdtable;
 use crate::guard;
@@ -96,13 +98,14 @@ unsafe fn select_any(
     nr: usize,
     at: [*mut u64; 3],
     limit: Limit,
-    call: impl Fn(&mut Sets, Limit, Option<u64>) -> c_int,
+    call: impl Fn(&mut Sets, Limit, Option<u64>, &Own) -> c_int,
 ) -> c_int {
     let words = nr.div_ceil(64);
     // SAFETY: the client's sets cover `nr` descriptors.
     let asked = unsafe { Sets([Set::read(at[0], words), Set::read(at[1], words), Set::read(at[2], words)]) };
     let saved = errno();
     let mut nap = FIRST_NAP;
+    let mut gaps = Gaps::new();
     loop {
         let (mut ready, mut lost) = (false, false);
         asked.each(nr, |fd, local| {
@@ -117,10 +120,10 @@ unsafe fn select_any(
             ready |= asked.answer(fd, local) != [false; 3];
             guard::note_call(local);
         });
-        let (mut got, mut result, mut blocked) = (asked, 0, false);
+        let (mut got, mut blocked) = (asked, false);
         if lost && process::is_vfork_child() {
             // The table stays its parent's: the kernel knows what the child's numbers are.
-            result = call(&mut got, limit, None);
+            let result = call(&mut got, limit, None, &Own::NONE);
             if result >= 0 {
                 for (set, at) in got.0.iter().zip(at) {
                     // SAFETY: the client's sets cover `nr` descriptors.
@@ -129,23 +132,27 @@ unsafe fn select_any(
             }
             return result;
         }
+        let result;
         if ready {
             init::test_cancel();
             // The others', and what has come to those of ours that memory has nothing for, without sleeping.
-            result = call(&mut got, Limit::new(Some(0)), None);
+            result = call(&mut got, Limit::new(Some(0)), None, &Own::NONE);
         } else {
+            let mut announced = Announced::new();
             asked.each(nr, |fd, local| {
-                wait::announce(local);
+                blocked |= announced.to(local);
                 ready |= asked.answer(fd, local) != [false; 3];
                 blocked |= wait::must_look_again(local);
                 if wait::is_blocked(local) {
                     got.0.iter_mut().for_each(|s| s.put(fd, false));
                 }
             });
-            if !ready {
-                result = call(&mut got, limit, if blocked { Some(nap) } else { None });
-            }
-            asked.each(nr, |_, local| wait::withdraw(local));
+            let own = gaps.before(blocked);
+            result = announced.sleep(
+                &own,
+                || (),
+                || if ready { 0 } else { call(&mut got, limit, blocked.then_some(nap), &own) },
+            );
             if ready {
                 continue;
             }
@@ -218,7 +225,13 @@ pub unsafe fn select(nr: c_int, r: *mut u64, w: *mut u64, x: *mut u64, limit: *m
     let until = Limit::new(nanos);
     // SAFETY: as above.
     let result = unsafe {
-        select_any(nr as usize, [r, w, x], until, |sets, limit, most| {
+        select_any(nr as usize, [r, w, x], until, |sets, limit, most, own| {
+            if !own.set().is_null() {
+                let left = limit.left_spec(most);
+                let left = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
+                let [r, w, x] = &mut sets.0;
+                return next::pselect(nr, r.pointer(), w.pointer(), x.pointer(), left, own.set());
+            }
             let mut left =
                 limit.left_spec(most).map(|t| TimeVal { tv_sec: t.tv_sec, tv_usec: (t.tv_nsec + 999) / 1000 });
             let left = left.as_mut().map_or(core::ptr::null_mut(), core::ptr::from_mut);
@@ -249,11 +262,11 @@ pub unsafe fn pselect(
     }
     // SAFETY: as above.
     unsafe {
-        select_any(nr as usize, [r, w, x], Limit::spec(limit), |sets, limit, most| {
+        select_any(nr as usize, [r, w, x], Limit::spec(limit), |sets, limit, most, own| {
             let left = limit.left_spec(most);
             let left = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
             let [r, w, x] = &mut sets.0;
-            next::pselect(nr, r.pointer(), w.pointer(), x.pointer(), left, mask)
+            next::pselect(nr, r.pointer(), w.pointer(), x.pointer(), left, own.unless(mask))
         })
     }
 }

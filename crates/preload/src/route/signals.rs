@@ -5,7 +5,8 @@
 
 use crate::next;
 use core::ffi::c_int;
-use nlmmap_ring::lock::set_catches_signals;
+use core::ffi::c_void;
+use nlmmap_ring::lock::{Quiet, set_catches_signals};
 use nlmmap_ring::sys;
 use syscalls::Sysno;
 
@@ -53,4 +54,55 @@ pub fn note_signals() {
 pub(super) fn interrupt() -> bool {
     const SA_RESTART: usize = 0x1000_0000;
     actions().any(|action| action.is_none_or(|(handler, flags)| is_handler(handler) && flags & SA_RESTART == 0))
+}
+
+/// Signals in a wait of several sleeps: blocked outside of them, so that one that comes between two ends the wait all the same.
+/// The kernel's own wait has no such gaps.
+pub(super) struct Gaps {
+    quiet: Option<Quiet>,
+    slept: bool,
+}
+
+impl Gaps {
+    pub(super) fn new() -> Gaps {
+        Gaps { quiet: None, slept: false }
+    }
+
+    /// Before a sleep, which is one of several if it is not the first or a short one. What it must be called with.
+    pub(super) fn before(&mut self, is_short: bool) -> Own {
+        if core::mem::replace(&mut self.slept, true) || is_short {
+            self.quiet.get_or_insert_with(Quiet::begin);
+        }
+        Own(self.quiet.as_ref().and_then(Quiet::mask).map(|mask| {
+            // A C library's set of signals has 1024 bits.
+            let mut set = [0; 16];
+            set[0] = mask.bits();
+            (set, mask)
+        }))
+    }
+}
+
+/// The thread's own set, if signals are blocked.
+pub(super) struct Own(Option<([u64; 16], sys::SignalMask)>);
+
+impl Own {
+    /// Nothing is blocked.
+    pub(super) const NONE: Own = Own(None);
+
+    /// The set for a call that takes one; null: it needs none.
+    pub(super) fn set(&self) -> *const c_void {
+        self.0.as_ref().map_or(core::ptr::null(), |(set, _)| set.as_ptr().cast())
+    }
+
+    /// The set for a call that the client gave one, which may be null.
+    pub(super) fn unless(&self, given: *const c_void) -> *const c_void {
+        if given.is_null() { self.set() } else { given }
+    }
+
+    /// The sleep is left for good: the thread has its set again.
+    pub(super) fn restore(&self) {
+        if let Some((_, mask)) = self.0 {
+            sys::restore_signals(mask);
+        }
+    }
 }

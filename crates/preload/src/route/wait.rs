@@ -3,6 +3,8 @@
 //! A wait looks at memory first. Only when that has no answer does the client's own call go to the kernel, with the real
 //! sockets in it; when it returns, the sockets it reports are pumped and memory is asked again (readiness.md).
 
+use super::announced::Announced;
+use super::signals::{Gaps, Own};
 use crate::fdtable;
 use crate::guard;
 use crate::init;
@@ -234,12 +236,13 @@ unsafe fn poll_any(
     fds: *mut PollFd,
     nr: usize,
     limit: Limit,
-    call: impl Fn(*mut PollFd, Limit, Option<u64>) -> c_int,
+    call: impl Fn(*mut PollFd, Limit, Option<u64>, &Own) -> c_int,
 ) -> c_int {
     let entries = Entries { fds, nr };
     let saved = errno();
     let zero = Limit::new(Some(0));
     let mut nap = FIRST_NAP;
+    let mut gaps = Gaps::new();
     loop {
         // 1. memory
         let (mut ready, mut ours, mut blocked, mut lost) = (0usize, 0usize, false, false);
@@ -267,7 +270,7 @@ unsafe fn poll_any(
         }
         if lost && process::is_vfork_child() {
             // The table stays its parent's: the kernel knows what the child's numbers are.
-            return call(fds, limit, None);
+            return call(fds, limit, None, &Own::NONE);
         }
         if ready > 0 {
             if ours == nr && ready == nr {
@@ -276,7 +279,7 @@ unsafe fn poll_any(
                 return ready as c_int;
             }
             // The state of the others, without sleeping; and of ours that memory has nothing for: a message may have come to them.
-            if call(fds, zero, None) < 0 {
+            if call(fds, zero, None, &Own::NONE) < 0 {
                 return -1;
             }
             // SAFETY: as above.
@@ -284,7 +287,7 @@ unsafe fn poll_any(
         }
         // 2. the kernel: of many sockets one is likely to have something, and asking costs less than announcing a sleep on each
         if ours > 1 && !limit.is_zero() {
-            let result = call(fds, zero, None);
+            let result = call(fds, zero, None, &Own::NONE);
             if result < 0 {
                 return result;
             }
@@ -297,29 +300,24 @@ unsafe fn poll_any(
                 }
             }
         }
-        let mut hidden = 0u64;
+        let mut announced = Announced::new();
         // SAFETY: as above.
         unsafe {
             entries.each(|entry, local| {
-                announce(local);
+                blocked |= announced.to(local);
                 ready += usize::from(events(local) & (entry.events | ERR) != 0);
                 blocked |= must_look_again(local);
             });
         }
-        let result = if ready > 0 {
-            0
-        } else if blocked {
-            // SAFETY: as above.
-            hidden = unsafe { entries.hide_blocked() };
-            call(fds, limit, Some(nap))
-        } else {
-            call(fds, limit, None)
-        };
         // SAFETY: as above.
-        unsafe {
-            entries.show(hidden);
-            entries.each(|_, local| withdraw(local));
-        }
+        let hidden = if ready == 0 && blocked { unsafe { entries.hide_blocked() } } else { 0 };
+        let own = gaps.before(blocked);
+        let result = announced.sleep(
+            &own,
+            // SAFETY: as above.
+            || unsafe { entries.show(hidden) },
+            || if ready > 0 { 0 } else { call(fds, limit, blocked.then_some(nap), &own) },
+        );
         if blocked {
             nap = (nap * 2).min(LONGEST_NAP);
         }
@@ -385,8 +383,12 @@ pub unsafe fn poll(fds: *mut PollFd, nr: c_ulong, millis: c_int) -> c_int {
     }
     // SAFETY: as above.
     unsafe {
-        poll_any(fds, nr as usize, Limit::millis(millis), |fds, limit, most| {
-            next::poll(fds, nr, limit.left_millis(most))
+        poll_any(fds, nr as usize, Limit::millis(millis), |fds, limit, most, own| {
+            if own.set().is_null() {
+                return next::poll(fds, nr, limit.left_millis(most));
+            }
+            let left = limit.left_spec(most);
+            next::ppoll(fds, nr, left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref), own.set())
         })
     }
 }
@@ -408,9 +410,9 @@ pub unsafe fn ppoll(fds: *mut PollFd, nr: c_ulong, limit: *const TimeSpec, mask:
     }
     // SAFETY: as above.
     unsafe {
-        poll_any(fds, nr as usize, Limit::spec(limit), |fds, limit, most| {
+        poll_any(fds, nr as usize, Limit::spec(limit), |fds, limit, most, own| {
             let left = limit.left_spec(most);
-            next::ppoll(fds, nr, left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref), mask)
+            next::ppoll(fds, nr, left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref), own.unless(mask))
         })
     }
 }
