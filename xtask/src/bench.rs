@@ -7,6 +7,7 @@ mod device;
 mod measure;
 mod micro;
 mod page;
+mod plot;
 mod table;
 mod work;
 
@@ -22,7 +23,7 @@ usage: cargo xtask bench [--quick] [--rounds N] [--write] [NAME...]
 
   --quick     a tenth of the work: shows that all of it runs, and little more
   --rounds N  runs of each way, in alternation (default: 5)
-  --write     put the tables into docs/performance.md
+  --write     put the tables into docs/performance.md, and their plot into docs/performance.svg
   NAME        only work whose name contains one of these
 
 NLMMAP_PRELOAD names the library to measure; otherwise a release build is made.";
@@ -56,31 +57,34 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     tools::need(&["gcc", "ip", "iptables-legacy", "valgrind"])?;
     let daemon = device::Daemon::start(&folder()?)?;
     let bench = Bench { clients: compile()?, library: library()?, node: daemon.node(), quick, rounds };
-    let tables = measured(&bench, &names)?;
+    let load = page::load();
+    let (tables, rows) = measured(&bench, &names)?;
     if tables.is_empty() {
         return Err(format!("nothing is named like {}", names.join(" or ")));
     }
     if write {
-        page::write(&tables, &bench)?;
+        page::write(&tables, &plot::svg(&rows), &load, &bench)?;
     }
     Ok(true)
 }
 
 /// Measures what is named, all of it if nothing is, and prints each table as soon as it is there.
-fn measured(bench: &Bench, names: &[String]) -> Result<Vec<String>, String> {
+fn measured(bench: &Bench, names: &[String]) -> Result<(Vec<String>, Vec<plot::Row>), String> {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| name.contains(n.as_str()));
-    let mut tables = Vec::new();
+    let (mut tables, mut rows) = (Vec::new(), Vec::new());
     let mut add = |table: String| {
         println!("{table}");
         tables.push(table);
     };
     for work in work::ALL.iter().filter(|w| wanted(w.name)) {
-        add(table::of(work, &measure::rounds(bench, work)?));
+        let all = measure::rounds(bench, work)?;
+        add(table::of(work, &all));
+        rows.extend(plot::rows(work, &all));
     }
     for (_, run) in micro::ALL.iter().filter(|(name, _)| wanted(name)) {
         add(run(bench)?);
     }
-    Ok(tables)
+    Ok((tables, rows))
 }
 
 /// What a program prints, without the end of its line.
@@ -140,7 +144,8 @@ fn quick_prints_every_row() {
     let daemon = device::Daemon::start(&folder().unwrap()).unwrap();
     let (clients, library) = (compile().unwrap(), library().unwrap());
     let bench = Bench { clients, library, node: daemon.node(), quick: true, rounds: 1 };
-    let tables = measured(&bench, &[]).unwrap();
+    let (tables, rows) = measured(&bench, &[]).unwrap();
+    assert!(rows.len() > 20, "the plot has {} rows", rows.len());
     assert_eq!(tables.len(), work::ALL.len() + micro::ALL.len());
     for (work, table) in work::ALL.iter().zip(&tables) {
         for way in work.ways {

@@ -31,8 +31,14 @@ fn machine() -> String {
     format!("{kind} with {cpus} CPUs ({})", field("model name").unwrap_or_else(|| "unknown".into()))
 }
 
-/// Writes the tables and what they were measured on.
-pub fn write(tables: &[String], bench: &Bench) -> Result<(), String> {
+/// What else the machine did: the load average of the last minute.
+pub fn load() -> String {
+    let text = fs::read_to_string("/proc/loadavg").unwrap_or_default();
+    text.split(' ').next().unwrap_or("unknown").to_string()
+}
+
+/// Writes the tables, what they were measured on, and the plot beside the page.
+pub fn write(tables: &[String], plot: &str, load: &str, bench: &Bench) -> Result<(), String> {
     let path = cargo::root().join("docs/performance.md");
     let fault = |e: std::io::Error| format!("{}: {e}", path.display());
     let page = fs::read_to_string(&path).map_err(fault)?;
@@ -41,13 +47,15 @@ pub fn write(tables: &[String], bench: &Bench) -> Result<(), String> {
     let quick = if bench.quick { " --quick" } else { "" };
     let rounds = if bench.rounds == 5 { String::new() } else { format!(" --rounds {}", bench.rounds) };
     let head = format!(
-        "\n- date: {}\n- kernel: {kernel}\n- machine: {}\n- command: `cargo xtask bench{quick}{rounds} --write`\n\n",
+        "\n![rate and CPU of every ring client beside what it is compared with](performance.svg)\n\n- date: {}\n- kernel: {kernel}\n- machine: {}\n- load average at the start: {load}\n- command: `cargo xtask bench{quick}{rounds} --write`\n\n",
         said("date", &["-u", "+%Y-%m-%d"])?,
         machine(),
     );
     let text = format!("{head}{}\n", tables.join("\n"));
     let page = replace(&page, &text).ok_or_else(|| format!("{} has lost its marks: {BEGIN}", path.display()))?;
-    fs::write(&path, page).map_err(fault)
+    fs::write(&path, page).map_err(fault)?;
+    let path = path.with_extension("svg");
+    fs::write(&path, plot).map_err(|e| format!("{}: {e}", path.display()))
 }
 
 #[test]

@@ -52,12 +52,15 @@ fn middle(values: Vec<f64>, unit: fn(f64) -> String) -> String {
 }
 
 /// Round by round, so that a slow round is slow on both sides.
-fn against(runs: &Runs, base: &Runs, f: impl Fn(&Sample) -> Option<f64>) -> String {
-    let ratios = runs.timed.iter().zip(&base.timed).filter_map(|(a, b)| Some(f(a)? / f(b)?));
-    middle(ratios.collect(), |x| format!("{x:.2}"))
+pub fn ratios(runs: &Runs, base: &Runs, f: impl Fn(&Sample) -> Option<f64>) -> Vec<f64> {
+    runs.timed.iter().zip(&base.timed).filter_map(|(a, b)| Some(f(a)? / f(b)?)).collect()
 }
 
-fn per_second(s: &Sample) -> Option<f64> {
+fn against(runs: &Runs, base: &Runs, f: impl Fn(&Sample) -> Option<f64>) -> String {
+    middle(ratios(runs, base, f), |x| format!("{x:.2}"))
+}
+
+pub fn per_second(s: &Sample) -> Option<f64> {
     Some(1e9 / s.each("wall")?)
 }
 

@@ -114,6 +114,13 @@ const fn sockets(name: &'static str, title: &'static str, args: &'static [&'stat
     Work { name, title, unit: "message", kind: Kind::Rate, program: "sockets", args, count, ways: SOCKETS, against }
 }
 
+const EVENTS: &[Way] = &[RECV, POLL, DRAIN, MMSG, RING, ring("ring of 1024 frames", "ring:2048:1024")];
+
+const fn events(name: &'static str, title: &'static str, args: &'static [&'static str], count: [u64; 2]) -> Work {
+    let against = "poll+recv";
+    Work { name, title, unit: "message", kind: Kind::Rate, program: "events", args, count, ways: EVENTS, against }
+}
+
 /// All of it.
 pub static ALL: &[Work] = &[
     stream("usersock-128", "USERSOCK, 128 bytes, sender at full speed", &["128", "COUNT", "flood"], [500_000, 30_000]),
@@ -202,6 +209,26 @@ pub static ALL: &[Work] = &[
     sockets("sockets-1", "1 socket, 128 bytes", &["1", "COUNT"]),
     sockets("sockets-8", "8 sockets, 128 bytes", &["8", "COUNT"]),
     sockets("sockets-64", "64 sockets, 128 bytes", &["64", "COUNT"]),
+    events("events-route", "route events of the kernel", &["route", "COUNT"], [200_000, 10_000]),
+    events("events-conntrack", "connection tracking events of the kernel", &["conntrack", "COUNT"], [200_000, 10_000]),
+    events("events-nflog", "NFLOG, 64 bytes of UDP", &["nflog", "COUNT"], [150_000, 10_000]),
+    Work {
+        name: "growth",
+        title: "USERSOCK, 128 bytes, rings of 8 to 65 536 frames",
+        unit: "message",
+        kind: Kind::Rate,
+        program: "flood",
+        args: &["128", "COUNT", "flood"],
+        count: [500_000, 30_000],
+        ways: &[
+            ring("8 frames", "ring:512:8"),
+            ring("64 frames", "ring:512:64"),
+            ring("512 frames", "ring:512:512"),
+            ring("4096 frames", "ring:512:4096"),
+            ring("65536 frames", "ring:512:65536"),
+        ],
+        against: "64 frames",
+    },
 ];
 
 #[test]
