@@ -79,6 +79,12 @@ pub const NLM_F_ACK: u16 = 4;
 pub const NLM_F_ECHO: u16 = 8;
 /// `NLM_F_DUMP`
 pub const NLM_F_DUMP: u16 = 0x300;
+/// `NETLINK_ROUTE`
+pub const NETLINK_ROUTE: u32 = 0;
+/// An address, in a dump of them.
+pub const RTM_NEWADDR: u16 = 20;
+/// A route, in a dump of them.
+pub const RTM_NEWROUTE: u16 = 24;
 /// `NETLINK_NETFILTER`
 pub const NETLINK_NETFILTER: u32 = 12;
 /// `NFNL_SUBSYS_QUEUE << 8 | NFQNL_MSG_PACKET`

@@ -3,6 +3,7 @@
 //! It lies in shared memory that the client never maps. Words are written by the holder of [`Control::lock`] (transmit:
 //! [`Control::tx_lock`]) unless they say otherwise; readers may look at any time. All zeroes is a new endpoint.
 
+use crate::errno::Errno;
 use crate::lock::Lock;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
@@ -81,6 +82,8 @@ pub struct Control {
     pub receivers: AtomicU32,
     /// The socket's pending error, 0 for none. Set under the lock, taken by an atomic exchange by anybody.
     pub error: AtomicU32,
+    /// How often an error was set, which is news for an edge-triggered wait (`sk_error_report`).
+    pub told: AtomicU32,
     /// See [`flag`]. Bits are set and cleared atomically.
     pub flags: AtomicU32,
     /// Next frame to fill.
@@ -144,6 +147,12 @@ impl Control {
         } else if !on && self.flags.load(Ordering::Relaxed) & bits != 0 {
             self.flags.fetch_and(!bits, Ordering::Relaxed);
         }
+    }
+
+    /// Makes `error` the pending one, in place of another: a socket has room for one.
+    pub fn tell(&self, error: Errno) {
+        self.error.store(error.0 as u32, Ordering::Relaxed);
+        self.told.fetch_add(1, Ordering::Relaxed);
     }
 
     /// Takes the pending error, as `sock_error` does.

@@ -103,6 +103,28 @@ pub fn ends_dump(bytes: &[u8]) -> bool {
     false
 }
 
+/// How many bytes of a dump part 4.5 would have sent as one: up to its `NLMSG_DONE`, which came alone as the next part, and, where
+/// the dump goes through the families one by one (`rtnl_dump_all`: addresses, routes), up to the next family. Newer kernels put
+/// either behind the last messages when it fits.
+pub fn first_part(bytes: &[u8], family: u32) -> usize {
+    let mut at = 0;
+    let mut before = None;
+    while let Some(m) = header(bytes, at) {
+        let by_family = family == abi::NETLINK_ROUTE && matches!(m.kind, abi::RTM_NEWADDR | abi::RTM_NEWROUTE);
+        // `ifaddrmsg` and `rtmsg` begin with it.
+        let af = if by_family { bytes.get(at + NLMSG_HDRLEN) } else { None };
+        if at > 0 && (m.kind == abi::NLMSG_DONE || before.is_some_and(|before| af.is_some_and(|af| af != before))) {
+            return at;
+        }
+        if (m.len as usize) < NLMSG_HDRLEN {
+            break;
+        }
+        before = af;
+        at = at.saturating_add(nlmsg_align(m.len as usize));
+    }
+    bytes.len()
+}
+
 /// The pieces a datagram goes into frames of `room` bytes in: the whole, or a dump chain cut at message borders.
 ///
 /// The 4.5 kernel built dump parts to the size of a frame; today's builds them to the size of the largest receive it has
@@ -157,6 +179,29 @@ mod tests {
         m[4..6].copy_from_slice(&kind.to_ne_bytes());
         m[6..8].copy_from_slice(&flags.to_ne_bytes());
         m
+    }
+
+    #[test]
+    fn parts_end_where_4_5_ended_them() {
+        let address = |af: u8| {
+            let mut m = msg(24, abi::RTM_NEWADDR, abi::NLM_F_MULTI);
+            m[16] = af;
+            m
+        };
+        let done = msg(20, abi::NLMSG_DONE, abi::NLM_F_MULTI);
+        let all = [address(2), address(2), address(10), done.clone()].concat();
+        let mut lens = Vec::new();
+        let mut rest = &all[..];
+        while !rest.is_empty() {
+            lens.push(first_part(rest, abi::NETLINK_ROUTE));
+            rest = &rest[lens[lens.len() - 1]..];
+        }
+        assert_eq!(lens, [48, 24, 20]);
+        // What the first byte means is known of addresses and routes alone.
+        assert_eq!(first_part(&all, abi::NETLINK_NETFILTER), 72);
+        for odd in [&all[..7], &all[..40], &done[..], &[][..]] {
+            assert_eq!(first_part(odd, abi::NETLINK_ROUTE), odd.len());
+        }
     }
 
     #[test]

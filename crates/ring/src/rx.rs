@@ -4,6 +4,7 @@
 //! - [`single`]: one datagram at a time, looked at before it is taken. For strict mode.
 //! - [`bell`]: keeps the real socket readable for waiters who see nothing else.
 //! - [`congestion`]: in strict mode, makes senders wait for a reader that is behind.
+//! - [`overrun`]: what is told of a message that finds no frame.
 //! - [`copy`]: the client's own `recv` of `COPY` messages.
 //!
 //! Everything here runs under the receive lock.
@@ -12,6 +13,7 @@ mod batch;
 mod bell;
 mod congestion;
 pub mod copy;
+mod overrun;
 mod single;
 
 pub use bell::measure_bell;
@@ -57,6 +59,8 @@ pub(crate) struct Pump<'a, S> {
     pub request: Cell<Option<Request>>,
     /// Dump parts this run has set aside.
     pub set_aside: Cell<u32>,
+    /// Whether the client's `recv`, which this run follows, has made a dump go on.
+    pub went_on: Cell<bool>,
     /// Messages this run has received.
     pub received: Cell<u32>,
     /// What this run knows of the real queue's end.
@@ -147,8 +151,9 @@ impl<'a, S: Socket> Pump<'a, S> {
         sock: &'a S,
         context: Context,
     ) -> Pump<'a, S> {
-        let (set_aside, received, end) = (Cell::new(0), Cell::new(0), Cell::new(End::Unknown));
-        Pump { endpoint, control, ring, sock, context, request: Cell::new(None), set_aside, received, end }
+        let (set_aside, went_on) = (Cell::new(0), Cell::new(false));
+        let (received, end) = (Cell::new(0), Cell::new(End::Unknown));
+        Pump { endpoint, control, ring, sock, context, request: Cell::new(None), set_aside, went_on, received, end }
     }
 
     fn run(&self) {
@@ -207,11 +212,6 @@ impl<'a, S: Socket> Pump<'a, S> {
     fn waiting(&self) -> u32 {
         let bell = if self.control.has(flag::BELL) { self.control.bell_bytes.load(Relaxed) } else { 0 };
         self.sock.queued().map_or(1, |queued| queued.saturating_sub(bell))
-    }
-
-    /// Whether the client wants to know of lost messages, and has not been told since it drained its queue.
-    fn may_be_told(&self) -> bool {
-        !self.control.has(flag::NO_ENOBUFS) && !self.control.has(flag::CONGESTED)
     }
 
     /// Advances `rx_oldest` over released frames.
@@ -275,33 +275,11 @@ impl<'a, S: Socket> Pump<'a, S> {
         self.control.count(if status == status::VALID { &counters.rx_frames } else { &counters.rx_copies }, 1);
     }
 
-    /// A message was lost: `netlink_overrun`. In strict mode that also holds up those who send.
-    fn overrun(&self, is_ack: bool) {
-        let control = self.control;
-        control.count(&control.counters.overruns, 1);
-        trouble::report(self.endpoint, Trouble::Lost);
-        // The kernel told of a lost acknowledgement whatever the client had set (`netlink_ack`).
-        let first = self.may_be_told();
-        if first || is_ack {
-            control.error.store(Errno::NOBUFS.0 as u32, Relaxed);
-        }
-        if first {
-            control.set(flag::CONGESTED, true);
-            if !is_ack && self.endpoint.strict.load(Relaxed) {
-                self.congest();
-            }
-        }
-    }
-
-    /// An error of the real socket's is the client's to see.
+    /// An error of the real socket's.
     fn pass_on(&self, error: Errno) {
         // It may hide how the last run has left the queue.
         self.request.set(None);
-        if error == Errno::NOBUFS {
-            self.control.count(&self.control.counters.overruns, 1);
-            trouble::report(self.endpoint, Trouble::LostByKernel);
-        }
-        self.control.error.store(error.0 as u32, Relaxed);
+        self.endpoint.pass_on(self.control, error);
     }
 
     /// A receive has failed.
@@ -337,8 +315,12 @@ impl<'a, S: Socket> Pump<'a, S> {
             }
             let pos = self.ahead();
             if self.ring.status(pos) != status::UNUSED {
+                if dump && self.context == Context::Received {
+                    self.refuse_dump();
+                }
                 break;
             }
+            self.went_on.set(true);
             if dump && message::ends_dump(bytes) {
                 self.control.set(flag::DUMPING, false);
             }

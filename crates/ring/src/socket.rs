@@ -59,6 +59,8 @@ pub unsafe trait Socket {
     fn take_error(&self) -> i32;
     /// The port id the socket is bound to, 0 for none.
     fn portid(&self) -> Result<u32>;
+    /// Gives a socket that has none a port id of the kernel's choice, which is returned.
+    fn autobind(&self) -> Result<u32>;
     /// Sets the receive buffer to `bytes` (the kernel doubles it); returns what it was.
     fn set_receive_room(&self, bytes: u32) -> Result<u32>;
     /// Lets a message of `len` bytes be sent, if the limits permit. Returns what to give to [`Self::restore_send_room`].
@@ -174,6 +176,14 @@ unsafe impl Socket for Fd {
         // SAFETY: an address and its length, both locals.
         unsafe { sys::call(Sysno::getsockname, args) }?;
         Ok(name.portid)
+    }
+
+    fn autobind(&self) -> Result<u32> {
+        let name = SockaddrNl { family: sys::AF_NETLINK, ..SockaddrNl::default() };
+        let args = [self.0 as usize, &raw const name as usize, size_of::<SockaddrNl>(), 0, 0, 0];
+        // SAFETY: an address of the stated length.
+        unsafe { sys::call(Sysno::bind, args) }?;
+        self.portid()
     }
 
     fn set_receive_room(&self, bytes: u32) -> Result<u32> {

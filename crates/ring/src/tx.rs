@@ -109,7 +109,8 @@ impl Endpoint {
         let mut total = 0;
         // A send to a group may fail after it has reached members (ECONNREFUSED of its unicast part): it must never be tried
         // again to learn its error, so such frames go one by one.
-        let may_join = may_join(template);
+        // Nor do messages to other processes in strict mode: a ring that fills refuses the next, as 4.5's did.
+        let may_join = may_join(template) && (!self.strict.load(Relaxed) || is_kernel(template));
         let mut rounds = rounds;
         while budget > 0 {
             if rounds == 0 {
@@ -123,6 +124,8 @@ impl Endpoint {
                 none => {
                     if begins {
                         refusal::look(sock, template, flags, none.err())?;
+                        // The kernel has given the socket a port id by then (`netlink_sendmsg`).
+                        autobind(control, sock);
                     }
                     none?;
                     break;
@@ -201,6 +204,14 @@ impl Endpoint {
             && control.flags.load(Relaxed) & (flag::DUMP | flag::DUMPING) == 0
             && rx.status(newest) == status::VALID
             && rx.status(rx.prev(newest)) == status::VALID
+    }
+}
+
+/// Gives the socket a port id if it has none, as any send does.
+fn autobind<S: Socket>(control: &Control, sock: &S) {
+    if control.portid.load(Relaxed) == 0 {
+        let portid = sock.portid().and_then(|portid| if portid == 0 { sock.autobind() } else { Ok(portid) });
+        control.portid.store(portid.unwrap_or(0), Relaxed);
     }
 }
 

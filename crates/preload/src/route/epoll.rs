@@ -48,11 +48,7 @@ fn concerns_us(ep: c_int) -> bool {
 /// Messages and errors so far: changes when there is something new.
 fn arrivals(local: &Local) -> u64 {
     local.endpoint.control().map_or(0, |c| {
-        let error = u64::from(c.error.load(Relaxed) != 0);
-        c.counters.rx_frames.load(Relaxed)
-            + c.counters.rx_copies.load(Relaxed)
-            + c.counters.overruns.load(Relaxed)
-            + error
+        c.counters.rx_frames.load(Relaxed) + c.counters.rx_copies.load(Relaxed) + u64::from(c.told.load(Relaxed))
     })
 }
 
@@ -239,7 +235,8 @@ pub unsafe fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *mut EpollEvent)
             }
             _ => {}
         }
-        if wait::wants_service(local) && local.endpoint.rx().is_some() {
+        // The kernel asks a socket for its state when it is added or changed, not when it leaves.
+        if op != DEL && wait::wants_service(local) && local.endpoint.rx().is_some() {
             wait::service(local, fd, Context::Wait);
         }
     }

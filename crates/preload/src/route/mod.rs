@@ -10,6 +10,7 @@
 
 mod adopt;
 mod announced;
+mod deliver;
 mod epoll;
 mod exit;
 mod fds;

@@ -6,6 +6,7 @@ use crate::init;
 use crate::local::Local;
 use crate::log::info;
 use crate::next::{self, set_errno};
+use crate::process;
 use crate::symbols::Ptr;
 use core::ffi::{c_int, c_uint};
 use core::sync::atomic::AtomicBool;
@@ -13,6 +14,7 @@ use core::sync::atomic::Ordering::Relaxed;
 use nlmmap_ring::abi::{NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK};
 use nlmmap_ring::control::{Control, flag};
 use nlmmap_ring::errno::Errno;
+use nlmmap_ring::socket::Fd;
 use nlmmap_ring::sys::{self, SOL_SOCKET};
 
 /// Whether this process has ever asked for a ring.
@@ -56,7 +58,13 @@ fn after_set(local: &Local, control: &Control, fd: c_int, option: (c_int, c_int)
             }
         }
         (SOL_NETLINK, NETLINK_PKTINFO) => control.set(flag::PKTINFO, word != 0),
-        (SOL_NETLINK, NETLINK_NO_ENOBUFS) => control.set(flag::NO_ENOBUFS, word != 0),
+        (SOL_NETLINK, NETLINK_NO_ENOBUFS) => {
+            control.set(flag::NO_ENOBUFS, word != 0);
+            if word != 0 {
+                // Senders that wait may go on (`netlink_setsockopt`).
+                local.endpoint.forgive(&Fd(fd), process::pid());
+            }
+        }
         (SOL_NETLINK, NETLINK_ADD_MEMBERSHIP) if word > 32 => {
             let _ = sys::setsockopt(fd, SOL_NETLINK, NETLINK_PKTINFO, 1);
         }
@@ -116,9 +124,15 @@ pub unsafe fn getsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: 
             // SAFETY: at least four bytes are writable there.
             unsafe {
                 let to = value.cast::<i32>();
-                // SO_ERROR: an error that the kernel holds comes before one that we hold; ours stays for the next call.
-                if name != SO_ERROR || to.read_unaligned() == 0 {
-                    to.write_unaligned(if name == SO_ERROR { control.take_error() } else { word });
+                if name == SO_ERROR {
+                    // A socket has one error: what the kernel holds and what we hold are told and cleared together.
+                    match to.read_unaligned() {
+                        0 => {}
+                        error => local.endpoint.pass_on(control, Errno(error)),
+                    }
+                    to.write_unaligned(control.take_error());
+                } else {
+                    to.write_unaligned(word);
                 }
             }
         }

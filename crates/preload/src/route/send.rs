@@ -4,6 +4,7 @@
 //! has one). Everything else is the client's own send; in either case the replies that the kernel has queued by then are in the ring when the
 //! call returns.
 
+use super::deliver::{deliver, reaches_others};
 use super::wait::service;
 use crate::fdtable;
 use crate::guard;
@@ -30,8 +31,12 @@ fn done(local: &Local) {
     guard::note_send(local);
 }
 
-/// After the client's own send of `sent` bytes, which begin at `buf`.
-unsafe fn after(local: &Local, fd: c_int, buf: *const u8, sent: isize) {
+/// After the client's own send of `sent` bytes, which begin at `buf`, to where `msg` says.
+unsafe fn after(local: &Local, fd: c_int, buf: *const u8, sent: isize, msg: &MsgHdr) {
+    if sent >= 0 {
+        // SAFETY: the kernel has just read the address.
+        unsafe { deliver(local, msg) };
+    }
     if local.endpoint.rx().is_none() {
         return;
     }
@@ -54,7 +59,13 @@ unsafe fn after(local: &Local, fd: c_int, buf: *const u8, sent: isize) {
 unsafe fn kick(local: &Local, fd: c_int, msg: &MsgHdr, flags: c_int) -> isize {
     local.endpoint.begin_send(process::pid());
     // SAFETY: the caller's duty.
-    let result = unsafe { local.endpoint.kick(&Fd(fd), process::pid(), msg, flags as u32) };
+    let result = unsafe {
+        if reaches_others(local, msg) {
+            kick_others(local, fd, msg, flags as u32)
+        } else {
+            local.endpoint.kick(&Fd(fd), process::pid(), msg, flags as u32)
+        }
+    };
     done(local);
     match result {
         Ok(n) => n as isize,
@@ -63,6 +74,19 @@ unsafe fn kick(local: &Local, fd: c_int, msg: &MsgHdr, flags: c_int) -> isize {
             -1
         }
     }
+}
+
+/// A kick whose messages may go to rings of this process, which take in each before the next leaves.
+unsafe fn kick_others(local: &Local, fd: c_int, msg: &MsgHdr, flags: u32) -> nlmmap_ring::errno::Result<usize> {
+    let (mut left, mut total) = (local.endpoint.kick_frames(), 0);
+    while left > 0 {
+        // SAFETY: the caller's duty.
+        unsafe {
+            total += local.endpoint.kick_part(&Fd(fd), process::pid(), msg, flags, &mut left, 1)?;
+            deliver(local, msg);
+        }
+    }
+    Ok(total)
 }
 
 fn is_kick(local: &Local, base: *const u8, vectors: usize) -> bool {
@@ -92,7 +116,7 @@ unsafe fn one(
     local.endpoint.begin_send(process::pid());
     let sent = if len == 0 { forgive_empty(call()) } else { call() };
     // SAFETY: the client's buffer.
-    unsafe { after(local, fd, buf.cast(), sent) };
+    unsafe { after(local, fd, buf.cast(), sent, msg) };
     done(local);
     sent
 }
@@ -192,7 +216,7 @@ pub unsafe fn writev(fd: c_int, iov: *const IoVec, nr: c_int) -> isize {
         unsafe {
             local.endpoint.begin_send(process::pid());
             let sent = next::writev(fd, iov, nr);
-            after(local, fd, vector.base, sent.min(vector.len as isize));
+            after(local, fd, vector.base, sent.min(vector.len as isize), &MsgHdr::EMPTY);
             done(local);
             sent
         }
@@ -233,7 +257,7 @@ unsafe fn message(local: &Local, fd: c_int, msg: *const MsgHdr, flags: c_int) ->
     unsafe {
         local.endpoint.begin_send(process::pid());
         let sent = forgive_empty(next::sendmsg(fd, msg, flags));
-        after(local, fd, vector.base, sent.min(vector.len as isize));
+        after(local, fd, vector.base, sent.min(vector.len as isize), &head);
         done(local);
         sent
     }

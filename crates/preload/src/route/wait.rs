@@ -15,6 +15,7 @@ use crate::symbols::{PollFd, TimeSpec};
 use core::ffi::{c_int, c_ulong, c_void};
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use nlmmap_ring::control::flag;
+use nlmmap_ring::errno::Errno;
 use nlmmap_ring::readiness::{self, ERR, IN, NVAL, RDNORM};
 use nlmmap_ring::rx::Context;
 use nlmmap_ring::socket::Fd;
@@ -154,7 +155,7 @@ pub(super) fn fetch_error(local: &Local, fd: c_int) {
     if error != 0
         && let Some(control) = local.endpoint.control()
     {
-        control.error.store(error as u32, Relaxed);
+        local.endpoint.pass_on(control, Errno(error));
     }
 }
 

@@ -17,6 +17,17 @@ use core::sync::atomic::Ordering::Relaxed;
 pub(super) const PLUG: usize = 4096;
 
 impl Endpoint {
+    /// The client has set `NETLINK_NO_ENOBUFS`: it is congested no longer.
+    pub fn forgive<S: Socket>(&self, sock: &S, pid: u32) {
+        if let (Some(control), Some(ring)) = (self.control(), self.rx())
+            && control.has(flag::CONGESTED)
+        {
+            let _held = control.lock.hold(pid);
+            self.relieve_held(control, ring, sock);
+            self.service_held(control, ring, sock, Context::Send);
+        }
+    }
+
     /// The client has drained its queue: senders may go on.
     pub(super) fn relieve_held<S: Socket>(&self, control: &Control, ring: &RingMemory, sock: &S) {
         Pump::new(self, control, ring, sock, Context::Recv).relieve();

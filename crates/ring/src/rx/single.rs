@@ -73,15 +73,21 @@ impl<S: Socket> Pump<'_, S> {
             Err(error) => return self.failed(error),
         };
         self.control.count(&self.control.counters.rx_datagrams, 1);
+        let family = self.endpoint.family.load(Relaxed);
+        let cut = if origin == Origin::Dump { message::first_part(bytes, family) } else { bytes.len() };
+        let (bytes, rest) = bytes.split_at_checked(cut).unwrap_or((bytes, &[]));
         match place {
             Place::Copy => self.take_copy(&meta, bytes),
             // Past dump parts that were set aside, if there are any.
             _ => self.fill(self.head(), &meta, bytes),
         }
         if origin == Origin::Dump {
+            self.went_on.set(true);
             let ended = message::ends_dump(bytes);
             self.control.set(flag::DUMPING, !ended);
-            self.control.set(flag::DUMP, !ended);
+            self.control.set(flag::DUMP, !ended && !message::ends_dump(rest));
+            self.keep(&meta, rest);
+            self.place_backlog();
         }
         match (origin, self.context) {
             (Origin::Dump, Context::Send | Context::Received) => Step::Stop,
@@ -99,8 +105,12 @@ impl<S: Socket> Pump<'_, S> {
         };
         if origin == Origin::Dump {
             let running = self.control.has(flag::DUMPING);
-            let may_go_on = self.context == Context::Received || self.may_resume_dump();
-            if running && !may_go_on || self.endpoint.store(self.control).unplaced() > 0 {
+            if running && !self.may_resume_dump() || self.endpoint.store(self.control).unplaced() > 0 {
+                return Place::Later;
+            }
+            let pos = if in_frame { self.ahead() } else { self.head() };
+            if self.ring.status(pos) != status::UNUSED && (!running || self.context == Context::Received) {
+                self.refuse_dump();
                 return Place::Later;
             }
         }
@@ -131,13 +141,25 @@ impl<S: Socket> Pump<'_, S> {
         }
         match self.receive_private(len.max(self.ring.geometry().room() as usize), 0) {
             Ok((meta, bytes)) => {
-                // SAFETY: a slice is readable, and not in the store.
-                if !unsafe { store.push(&meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)]) } {
-                    self.overrun(false);
-                }
+                self.keep(&meta, bytes);
                 Step::Moved
             }
             Err(error) => self.failed(error),
+        }
+    }
+
+    /// Keeps what is left of a dump part until it may have frames.
+    fn keep(&self, meta: &Meta, mut bytes: &[u8]) {
+        let family = self.endpoint.family.load(Relaxed);
+        while !bytes.is_empty() {
+            let (part, rest) = bytes.split_at_checked(message::first_part(bytes, family)).unwrap_or((bytes, &[]));
+            // SAFETY: a slice is readable, and not in the store.
+            if !unsafe {
+                self.endpoint.store(self.control).push(meta, [(part.as_ptr(), part.len()), (core::ptr::null(), 0)])
+            } {
+                self.overrun(false);
+            }
+            bytes = rest;
         }
     }
 
@@ -146,7 +168,9 @@ impl<S: Socket> Pump<'_, S> {
         match self.context {
             Context::Wait => ring::dump_space(self.ring, self.head()),
             Context::Background => !self.readable() && self.control.waiters.load(Relaxed) == 0,
-            Context::Send | Context::Recv | Context::Received => false,
+            // `netlink_recvmsg` made one part, however much of the ring was free.
+            Context::Received => self.endpoint.strict.load(Relaxed) && !self.went_on.get(),
+            Context::Send | Context::Recv => false,
         }
     }
 

@@ -5,6 +5,7 @@ use crate::dump::Dump;
 use crate::message::{Class, datagram, header};
 use nlmmap_ring::abi::{nl_mmap_req, status};
 use nlmmap_ring::control::flag;
+use nlmmap_ring::errno::Errno;
 use nlmmap_ring::geometry::Geometry;
 use nlmmap_ring::rx::Context;
 use nlmmap_ring::tx;
@@ -248,4 +249,104 @@ fn a_verdict_amid_a_walk_is_not_pumped_after() {
     assert_eq!(judge(&bench, 1), 1);
     judge(&bench, 5);
     assert_eq!([3, 4, 5].map(|pos| status_of(bench.rx(), pos)), [2, 2, 0]);
+}
+
+/// Frames that hold what 4.5 allocated for a dump part.
+fn parts(frames: u32) -> Geometry {
+    let req = nl_mmap_req { nm_block_size: 4096, nm_block_nr: frames, nm_frame_size: 4096, nm_frame_nr: frames };
+    Geometry::check(&req, 4096, 1 << 20).unwrap()
+}
+
+fn statuses(bench: &Bench) -> Vec<u32> {
+    (0..bench.rx().geometry().frame_nr()).map(|pos| status_of(bench.rx(), pos)).collect()
+}
+
+/// Strict: a dump that finds no frame is told, and begins in the first wait with space, half a ring at a time.
+#[test]
+fn a_dump_begins_when_there_is_space() {
+    let bench = Bench::new(Some(parts(4)), None, true);
+    for i in 0..4 {
+        bench.mock.arrive(datagram(Class::Ack, i, 36));
+    }
+    bench.service(Context::Send);
+    bench.mock.start_dump(Dump::new(&[1000; 30]));
+    bench.service(Context::Send);
+    assert_eq!(bench.control().take_error(), 105);
+    set_status(bench.rx(), 0, status::UNUSED);
+    for context in [Context::Send, Context::Wait] {
+        bench.service(context);
+        assert_eq!(status_of(bench.rx(), 0), status::UNUSED, "the frame half a ring further is not free");
+    }
+    (1..4).for_each(|pos| set_status(bench.rx(), pos, status::UNUSED));
+    bench.service(Context::Wait);
+    assert_eq!(statuses(&bench), [2, 2, 2, 0]);
+    assert_eq!(bench.control().take_error(), 0);
+}
+
+/// Strict: the end of a dump is a part of its own, made when there is space for it.
+#[test]
+fn the_end_of_a_dump_comes_alone() {
+    let bench = Bench::new(Some(parts(3)), None, true);
+    bench.mock.start_dump(Dump::new(&[100; 3]));
+    bench.service(Context::Send);
+    assert_eq!(statuses(&bench), [2, 0, 0]);
+    assert_eq!(word(bench.rx(), 0, 1).load(Relaxed), 300);
+    bench.mock.arrive(datagram(Class::Ack, 1, 36));
+    bench.service(Context::Send);
+    bench.service(Context::Wait);
+    assert_eq!(statuses(&bench), [2, 2, 0], "the second frame is the acknowledgement, and half a ring further it lies");
+    (0..2).for_each(|pos| set_status(bench.rx(), pos, status::UNUSED));
+    bench.service(Context::Wait);
+    assert_eq!((statuses(&bench), word(bench.rx(), 2, 1).load(Relaxed)), (vec![0, 0, 2], 20));
+}
+
+/// Strict: `recv` of any message makes one part of a running dump, and is told where that finds no frame.
+#[test]
+fn recv_goes_on_with_a_dump() {
+    let bench = Bench::new(Some(parts(4)), None, true);
+    for i in 0..2 {
+        bench.mock.arrive(datagram(Class::Reply, i, 36));
+    }
+    bench.service(Context::Send);
+    bench.mock.start_dump(Dump::new(&[1000; 30]));
+    bench.service(Context::Send);
+    assert_eq!(statuses(&bench), [3, 3, 2, 0]);
+    bench.receive_whole(36).unwrap();
+    assert_eq!(statuses(&bench), [3, 3, 2, 2]);
+    bench.receive_whole(36).unwrap();
+    assert_eq!(bench.control().take_error(), 105);
+    (0..4).for_each(|pos| set_status(bench.rx(), pos, status::UNUSED));
+    bench.service(Context::Wait);
+    assert_eq!(statuses(&bench), [2, 2, 2, 0], "the dump lives on");
+}
+
+/// Strict: a congested socket hears of its first loss alone, also of what the kernel loses by its own count.
+#[test]
+fn a_congested_socket_is_told_once() {
+    let bench = Bench::new(Some(ring(8)), None, true);
+    for i in 0..9 {
+        bench.mock.arrive(datagram(Class::Reply, i, 36));
+    }
+    bench.service(Context::Wait);
+    assert_eq!(bench.control().take_error(), 105);
+    bench.mock.faults.borrow_mut().push_back(Errno::NOBUFS);
+    bench.service(Context::Wait);
+    assert_eq!(bench.control().take_error(), 0);
+    bench.endpoint.forgive(&bench.mock, crate::bench::PID);
+    bench.mock.faults.borrow_mut().push_back(Errno::NOBUFS);
+    bench.service(Context::Wait);
+    assert_eq!(bench.control().take_error(), 105);
+}
+
+/// Any kick gives a socket its port id, whatever becomes of it.
+#[test]
+fn a_kick_of_nothing_binds() {
+    for len in [None, Some(4000)] {
+        let bench = Bench::new(None, Some(ring(8)), false);
+        if let Some(len) = len {
+            compose(bench.tx(), 0, &[], len);
+        }
+        assert_eq!(bench.kick(None, 0), if len.is_some() { Err(Errno::INVAL) } else { Ok(0) });
+        assert_eq!(bench.mock.portid.get(), 4321);
+    }
 }

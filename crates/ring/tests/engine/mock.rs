@@ -306,6 +306,11 @@ unsafe impl Socket for Mock {
         Ok(self.portid.get())
     }
 
+    fn autobind(&self) -> Result<u32> {
+        self.portid.set(4321);
+        Ok(4321)
+    }
+
     fn take_error(&self) -> i32 {
         // Interruptions are no state of the socket.
         let mut faults = self.faults.borrow_mut();

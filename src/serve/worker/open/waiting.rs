@@ -76,8 +76,7 @@ impl Open {
             // While its ring is full the pump does not receive, and so does not see the error of a lost message.
             let error = self.socket.take_error();
             if error != 0 {
-                control.error.store(error.unsigned_abs(), Ordering::Relaxed);
-                control.counters.overruns.fetch_add(1, Ordering::Relaxed);
+                self.endpoint.pass_on(control, nlmmap_ring::errno::Errno(error));
             }
         }
     }
