@@ -82,8 +82,10 @@ unsafe fn kick_others(local: &Local, fd: c_int, msg: &MsgHdr, flags: u32) -> nlm
     while left > 0 {
         // SAFETY: the caller's duty.
         unsafe {
-            total += local.endpoint.kick_part(&Fd(fd), process::pid(), msg, flags, &mut left, 1)?;
+            let part = local.endpoint.kick_part(&Fd(fd), process::pid(), msg, flags, &mut left, 1);
+            // Also where it has failed: a send to a group has reached its members by then.
             deliver(local, msg);
+            total += part?;
         }
     }
     Ok(total)
