@@ -22,7 +22,7 @@ pub struct Duty {
     pub waits: AtomicU64,
     /// Client threads inside a wait.
     pub inside: AtomicU32,
-    /// When a wait last ended ([`sys::ticks`]).
+    /// When a wait last ended ([`nlmmap_ring::sys::ticks`]).
     pub left: AtomicU64,
     /// `waits` when the thread last looked.
     pub seen: AtomicU64,
