@@ -8,33 +8,59 @@ use crate::local::Local;
 use core::mem::MaybeUninit;
 use core::sync::atomic::Ordering::Relaxed;
 
-/// More ring sockets than these in one wait are looked at after each of its naps.
-const MOST: usize = 512;
+/// So many are noted: what a wait does with its list must cost little where it has one. From the others the announcement is
+/// taken back by the way it was made, the descriptors.
+const MOST: usize = 8;
 
 /// Each with the cookie it had: its memory may stand for another socket by the end of the sleep.
 pub(super) struct Announced {
-    list: [MaybeUninit<(&'static Local, u64)>; MOST],
+    list: MaybeUninit<[(&'static Local, u64); MOST]>,
     nr: usize,
+    /// Whether there were more.
+    has_more: bool,
 }
 
 impl Announced {
+    /// In place: the list is neither filled nor copied.
+    #[inline(always)]
     pub(super) fn new() -> Announced {
-        Announced { list: [MaybeUninit::uninit(); MOST], nr: 0 }
+        Announced { list: MaybeUninit::uninit(), nr: 0, has_more: false }
     }
 
-    /// Announces the sleep to one more. `true`: that cannot be done, and the sleep must be short.
-    pub(super) fn to(&mut self, local: &'static Local) -> bool {
-        let Some(free) = self.list.get_mut(self.nr) else { return true };
-        free.write((local, local.cookie.load(Relaxed)));
-        self.nr += 1;
+    /// Announces the sleep to one more.
+    pub(super) fn to(&mut self, local: &'static Local) {
         wait::announce(local);
-        false
+        if self.nr == MOST {
+            self.has_more = true;
+            return;
+        }
+        // SAFETY: below MOST.
+        let free = unsafe { self.list.as_mut_ptr().cast::<(&'static Local, u64)>().add(self.nr) };
+        // SAFETY: inside the list, of which nobody else knows.
+        unsafe { free.write((local, local.cookie.load(Relaxed))) };
+        self.nr += 1;
+    }
+
+    /// Whether the list was too short.
+    pub(super) fn has_more(&self) -> bool {
+        self.has_more
+    }
+
+    fn entry(&self, at: usize) -> (&'static Local, u64) {
+        // SAFETY: below MOST; the first `nr` have been written, and no other is asked for.
+        unsafe { self.list.as_ptr().cast::<(&'static Local, u64)>().add(at).read() }
+    }
+
+    /// Takes it back from one that is not on the list.
+    pub(super) fn withdraw_from(&self, local: &'static Local) {
+        if !(0..self.nr).any(|at| core::ptr::eq(self.entry(at).0, local)) {
+            wait::withdraw(local);
+        }
     }
 
     fn withdraw(&self) {
-        for entry in self.list.iter().take(self.nr) {
-            // SAFETY: the first `nr` have been written.
-            let (local, cookie) = unsafe { entry.assume_init() };
+        for at in 0..self.nr {
+            let (local, cookie) = self.entry(at);
             if local.live.load(Relaxed) && local.cookie.load(Relaxed) == cookie {
                 wait::withdraw(local);
             }

@@ -392,14 +392,18 @@ unsafe fn wait_any(
         let foreign = lost && process::is_vfork_child();
         let mut announced = Announced::new();
         each(ep, |local, watch| {
-            blocked |= announced.to(local);
+            announced.to(local);
             ready |= !foreign && events_of(local, watch) != 0;
             blocked |= wait::must_look_again(local);
         });
         let own = gaps.before(blocked);
         let result = announced.sleep(
             &own,
-            || (),
+            || {
+                if announced.has_more() {
+                    each(ep, |local, _| announced.withdraw_from(local));
+                }
+            },
             || if ready { 0 } else { call(events, most, limit, blocked.then_some(nap), &own) },
         );
         if ready {

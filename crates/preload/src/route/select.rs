@@ -140,7 +140,7 @@ unsafe fn select_any(
         } else {
             let mut announced = Announced::new();
             asked.each(nr, |fd, local| {
-                blocked |= announced.to(local);
+                announced.to(local);
                 ready |= asked.answer(fd, local) != [false; 3];
                 blocked |= wait::must_look_again(local);
                 if wait::is_blocked(local) {
@@ -150,7 +150,11 @@ unsafe fn select_any(
             let own = gaps.before(blocked);
             result = announced.sleep(
                 &own,
-                || (),
+                || {
+                    if announced.has_more() {
+                        asked.each(nr, |_, local| announced.withdraw_from(local));
+                    }
+                },
                 || if ready { 0 } else { call(&mut got, limit, blocked.then_some(nap), &own) },
             );
             if ready {

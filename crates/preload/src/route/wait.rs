@@ -305,7 +305,7 @@ unsafe fn poll_any(
         // SAFETY: as above.
         unsafe {
             entries.each(|entry, local| {
-                blocked |= announced.to(local);
+                announced.to(local);
                 ready += usize::from(events(local) & (entry.events | ERR) != 0);
                 blocked |= must_look_again(local);
             });
@@ -316,7 +316,12 @@ unsafe fn poll_any(
         let result = announced.sleep(
             &own,
             // SAFETY: as above.
-            || unsafe { entries.show(hidden) },
+            || unsafe {
+                entries.show(hidden);
+                if announced.has_more() {
+                    entries.each(|_, local| announced.withdraw_from(local));
+                }
+            },
             || if ready > 0 { 0 } else { call(fds, limit, blocked.then_some(nap), &own) },
         );
         if blocked {
