@@ -24,7 +24,7 @@ pub fn enter(fd: i32) -> Option<&'static Local> {
 
 #[inline(never)]
 fn enter_slow(fd: i32) -> Option<&'static Local> {
-    let local = borrow(fd)?;
+    let local = taken(fd)?;
     if confirm(fd, local) {
         return Some(local);
     }
@@ -35,7 +35,19 @@ fn enter_slow(fd: i32) -> Option<&'static Local> {
 /// What the table says of a descriptor, whose number nobody has asked yet: for waits, which look at the memory of many sockets
 /// and act on few. Who acts on the number, or tells the client something of it, asks [`confirm`] first.
 pub fn borrow(fd: i32) -> Option<&'static Local> {
+    taken(fd)
+}
+
+/// [`borrow`], in place.
+#[inline(always)]
+fn taken(fd: i32) -> Option<&'static Local> {
     process::pid();
+    borrow_more(fd)
+}
+
+/// [`borrow`] for the next of a walk's descriptors: a fork child has settled the table before the first.
+#[inline(always)]
+pub fn borrow_more(fd: i32) -> Option<&'static Local> {
     loop {
         let Entry::Of(local) = table::look(fd) else { return None };
         if !local.try_use() {
@@ -52,7 +64,7 @@ pub fn borrow(fd: i32) -> Option<&'static Local> {
 }
 
 /// Whether a number is the endpoint's socket at this instant.
-#[cold]
+#[inline]
 pub fn is_still(fd: i32, local: &Local) -> bool {
     sys::cookie(fd) == Ok(local.cookie.load(Ordering::Relaxed))
 }

@@ -170,13 +170,16 @@ impl<'a, S: Socket> Pump<'a, S> {
             return;
         }
         let mut budget = self.endpoint.most.load(Relaxed);
+        let mut before = self.control.rx_head.load(Relaxed);
         while budget > 0 {
-            let before = self.head();
             let step = if strict { self.one() } else { self.batch() };
             if step == Step::Stop {
                 break;
             }
-            budget = budget.saturating_sub(self.ring.geometry().distance(before, self.head()).max(1));
+            let head = self.head();
+            let geometry = self.ring.geometry();
+            budget = budget.saturating_sub(geometry.distance(geometry.wrap(before), head).max(1));
+            before = head;
         }
         self.control.set(flag::BEHIND, self.end.get() == End::Unknown);
         if self.request.get().is_none() {

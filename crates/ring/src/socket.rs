@@ -73,6 +73,21 @@ pub unsafe trait Socket {
 #[derive(Clone, Copy, Debug)]
 pub struct Fd(pub i32);
 
+impl Fd {
+    /// Whom the socket is connected to: port id and groups are 0 for the kernel, or nobody.
+    ///
+    /// # Errors
+    /// What the kernel says of the descriptor.
+    pub fn peer(&self) -> Result<SockaddrNl> {
+        let mut name = SockaddrNl::default();
+        let mut len = size_of::<SockaddrNl>() as u32;
+        let args = [self.0 as usize, &raw mut name as usize, &raw mut len as usize, 0, 0, 0];
+        // SAFETY: an address and its length, both locals.
+        unsafe { sys::call(Sysno::getpeername, args) }?;
+        Ok(name)
+    }
+}
+
 // SAFETY: the system calls keep to what the headers point to.
 unsafe impl Socket for Fd {
     #[inline]

@@ -79,6 +79,7 @@ impl Endpoint {
     ///
     /// # Safety
     /// As [`Self::kick`].
+    #[inline(always)]
     pub unsafe fn kick_part<S: Socket>(
         &self,
         sock: &S,
@@ -88,12 +89,12 @@ impl Endpoint {
         left: &mut u32,
         rounds: u32,
     ) -> Result<usize> {
-        // Whether nothing has been sent by this kick: until then it may be one that is refused as a whole.
-        let mut begins = *left == self.kick_frames();
         let mut budget = core::mem::take(left);
         let (Some(control), Some(ring)) = (self.control(), self.tx()) else {
             return Ok(0);
         };
+        // Whether nothing has been sent by this kick: until then it may be one that is refused as a whole.
+        let mut begins = budget == ring.frame_nr();
         if control.tx_sleeper.load(Relaxed) != 0 && control.tx_sleeper.load(Relaxed) == sys::gettid() {
             // A signal handler above a kick that sleeps in this very thread: that one has the frames.
             return Err(Errno::AGAIN);
@@ -110,7 +111,7 @@ impl Endpoint {
         // A send to a group may fail after it has reached members (ECONNREFUSED of its unicast part): it must never be tried
         // again to learn its error, so such frames go one by one.
         // Nor do messages to other processes in strict mode: a ring that fills refuses the next, as 4.5's did.
-        let may_join = may_join(template) && (!self.strict.load(Relaxed) || is_kernel(template));
+        let may_join = || may_join(template) && (!self.strict.load(Relaxed) || is_kernel(template));
         let mut rounds = rounds;
         while budget > 0 {
             if rounds == 0 {
@@ -132,7 +133,7 @@ impl Endpoint {
                 }
             };
             let next = ring.next(pos);
-            let is_alone = !may_join || budget == 1 || ring.status(next) != status::VALID;
+            let is_alone = budget == 1 || ring.status(next) != status::VALID || !may_join();
             // SAFETY: the caller's duty for the template; frames are live.
             let round = unsafe { if is_alone { kick.one(first) } else { kick.many(first, budget) } };
             total += round.bytes;

@@ -16,15 +16,22 @@ const MOST: usize = 8;
 pub(super) struct Announced {
     list: MaybeUninit<[(&'static Local, u64); MOST]>,
     nr: usize,
+    /// A bit for each on the list: most that are not on it have another, and need no search.
+    bits: u64,
     /// Whether there were more.
     has_more: bool,
+}
+
+/// Each has a page of its own.
+fn bit(local: &Local) -> u64 {
+    1 << (core::ptr::from_ref(local).addr() >> 12 & 63)
 }
 
 impl Announced {
     /// In place: the list is neither filled nor copied.
     #[inline(always)]
     pub(super) fn new() -> Announced {
-        Announced { list: MaybeUninit::uninit(), nr: 0, has_more: false }
+        Announced { list: MaybeUninit::uninit(), nr: 0, bits: 0, has_more: false }
     }
 
     /// Announces the sleep to one more.
@@ -39,6 +46,7 @@ impl Announced {
         // SAFETY: inside the list, of which nobody else knows.
         unsafe { free.write((local, local.cookie.load(Relaxed))) };
         self.nr += 1;
+        self.bits |= bit(local);
     }
 
     /// Whether the list was too short.
@@ -53,7 +61,7 @@ impl Announced {
 
     /// Takes it back from one that is not on the list.
     pub(super) fn withdraw_from(&self, local: &'static Local) {
-        if !(0..self.nr).any(|at| core::ptr::eq(self.entry(at).0, local)) {
+        if self.bits & bit(local) == 0 || !(0..self.nr).any(|at| core::ptr::eq(self.entry(at).0, local)) {
             wait::withdraw(local);
         }
     }

@@ -35,7 +35,7 @@ fn done(local: &Local) {
 unsafe fn after(local: &Local, fd: c_int, buf: *const u8, sent: isize, msg: &MsgHdr) {
     if sent >= 0 {
         // SAFETY: the kernel has just read the address.
-        unsafe { deliver(local, msg) };
+        unsafe { deliver(local, fd, msg) };
     }
     if local.endpoint.rx().is_none() {
         return;
@@ -57,13 +57,14 @@ unsafe fn after(local: &Local, fd: c_int, buf: *const u8, sent: isize, msg: &Msg
 
 /// A kick with the destination and ancillary data of `msg`.
 unsafe fn kick(local: &Local, fd: c_int, msg: &MsgHdr, flags: c_int) -> isize {
-    local.endpoint.begin_send(process::pid());
+    let pid = process::pid();
+    local.endpoint.begin_send(pid);
     // SAFETY: the caller's duty.
     let result = unsafe {
-        if reaches_others(local, msg) {
+        if reaches_others(local, fd, msg) {
             kick_others(local, fd, msg, flags as u32)
         } else {
-            local.endpoint.kick(&Fd(fd), process::pid(), msg, flags as u32)
+            local.endpoint.kick(&Fd(fd), pid, msg, flags as u32)
         }
     };
     done(local);
@@ -84,7 +85,7 @@ unsafe fn kick_others(local: &Local, fd: c_int, msg: &MsgHdr, flags: u32) -> nlm
         unsafe {
             let part = local.endpoint.kick_part(&Fd(fd), process::pid(), msg, flags, &mut left, 1);
             // Also where it has failed: a send to a group has reached its members by then.
-            deliver(local, msg);
+            deliver(local, fd, msg);
             total += part?;
         }
     }

@@ -178,12 +178,13 @@ impl Entries {
     /// # Safety
     /// As [`Self::each`].
     unsafe fn each_of(&self, which: impl Fn(&PollFd) -> bool, mut f: impl FnMut(&mut PollFd, &'static Local)) {
+        process::pid();
         for i in 0..self.nr {
             // SAFETY: the caller's duty.
             let entry = unsafe { &mut *self.fds.add(i) };
             if which(entry)
                 && fdtable::is_adopted(entry.fd)
-                && let Some(local) = fdtable::borrow(entry.fd)
+                && let Some(local) = fdtable::borrow_more(entry.fd)
             {
                 if local.endpoint.rx().is_some() {
                     f(entry, local);
