@@ -68,10 +68,13 @@ fn count(profile: &Path, run: impl FnOnce(&str)) -> u64 {
     spent(&text)
 }
 
-/// Judges the best of three: the backing thread may look in more or less often, which only ever adds.
+/// The first within its budget ends the tries.
+const TRIES: u32 = 10;
+
+/// Judges the best of several: the backing thread may look in more or less often, which only ever adds.
 fn judge(what: &str, messages: u64, budget: u64, total: impl Fn(u64) -> u64) {
     let mut best = u64::MAX;
-    for _ in 0..3 {
+    for _ in 0..TRIES {
         let (few, many) = (total(1), total(3));
         assert!(few > 0 && many > few, "{what}: no instructions of the library were counted");
         best = best.min((many - few) / (2 * messages));
