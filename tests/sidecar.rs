@@ -34,7 +34,7 @@ ip link set lo up
 q=/proc/self/net/netfilter/nfnetlink_queue && test -e $q || exit 77
 exec 3<$q
 iptables-legacy -A OUTPUT -p udp --dport 9999 -j NFQUEUE --queue-num $QUEUE || exit 77
-(while ! test -e \"$LISTENS/yes\"; do sleep 0.05; done; ip link set lo down; ip link set lo up) </dev/null >/dev/null 2>&1 &
+(while test -d \"$LISTENS\" && ! test -e \"$LISTENS/yes\"; do sleep 0.05; done; ip link set lo down; ip link set lo up) </dev/null >/dev/null 2>&1 &
 exec setpriv --reuid=$USER_ID --regid=$USER_ID --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs -- \
     unshare --user --map-current-user --mount --pid --fork --kill-child --keep-caps -- sh -ec \"$INSIDE\" sh \"$@\"";
 
