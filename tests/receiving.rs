@@ -255,6 +255,10 @@ fn a_loss_of_the_kernels_is_told() {
         assert!(lines.iter().any(|line| line.contains("the kernel has lost messages (1 times so far)")), "{lines:?}");
         assert!(lines.len() < 20, "{lines:?}");
     }
+    // The ring's own losses, told before, do not hide the kernel's first.
+    let lines = lines_of(Mode::Strict, "warn", "lose-flood");
+    assert!(lines.iter().any(|line| line.contains(": 1 message(s) lost so far: the ring is full")), "{lines:?}");
+    assert!(lines.iter().any(|line| line.contains("the kernel has lost messages (1 times so far)")), "{lines:?}");
 }
 
 #[test]

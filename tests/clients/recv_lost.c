@@ -1,6 +1,7 @@
 /* A client that asks 13 times and never reads, with a ring of 8 frames; then it ends by argv[1]: `close`, `return`, `exit`,
  * `_exit`, `exec`, `child` (its forked child by exit, itself by an uncaught way that nobody sees), `full-pipe` (its standard error
- * is a pipe that is full), `flood` (multicasts beyond the socket's receive buffer, then return). */
+ * is a pipe that is full), `flood` (multicasts beyond the socket's receive buffer, then return), `lose-flood` (first as many as the
+ * ring loses). */
 #include "msg.h"
 #include <sys/syscall.h>
 
@@ -16,7 +17,7 @@ static void fill_stderr(void)
 	CHECK_CALL(dup2(p[1], 2));
 }
 
-static void flood(struct sock *s)
+static void flood(struct sock *s, int before)
 {
 	int tx = plain_open(NETLINK_USERSOCK), group = 3, small = 4096, i;
 	struct pollfd p;
@@ -24,10 +25,14 @@ static void flood(struct sock *s)
 	*s = ring_open(NETLINK_USERSOCK, GEOM(4096, 2, 1024), NO_RING);
 	CHECK_CALL(setsockopt(s->fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small));
 	CHECK_CALL(setsockopt(s->fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group));
+	p = (struct pollfd){ s->fd, POLLIN, 0 };
+	for (i = 0; i < before; i++) {
+		CHECK_CALL(multicast(tx, msg_user(buf, 500, i), 500, group));
+		CHECK_CALL(poll(&p, 1, 1000));
+	}
 	/* nobody pumps meanwhile: the backing thread is as slow as everybody else */
 	for (i = 0; i < 5000; i++)
 		CHECK_CALL(multicast(tx, msg_user(buf, 500, i), 500, group));
-	p = (struct pollfd){ s->fd, POLLIN, 0 };
 	CHECK_CALL(poll(&p, 1, 1000));
 	close(tx);
 }
@@ -40,8 +45,8 @@ int main(int argc, char **argv)
 	int i;
 	if (!strcmp(end, "full-pipe"))
 		fill_stderr();
-	if (!strcmp(end, "flood")) {
-		flood(&s);
+	if (!strcmp(end, "flood") || !strcmp(end, "lose-flood")) {
+		flood(&s, *end == 'l' ? 12 : 0);
 		return 0;
 	}
 	s = ring_open(NETLINK_ROUTE, GEOM(4096, 2, 1024), NO_RING);

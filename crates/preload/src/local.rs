@@ -99,6 +99,8 @@ pub struct Local {
     pub maker: AtomicU32,
     /// Messages of it that the log has been told are lost.
     pub lost: AtomicU64,
+    /// Losses of the kernel's, which say something else and so are told by themselves.
+    pub lost_by_kernel: AtomicU64,
     /// Looks that found messages held.
     pub held: AtomicU64,
 }

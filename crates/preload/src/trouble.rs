@@ -28,7 +28,11 @@ fn is_told(times: u64) -> bool {
 
 fn tell(endpoint: &Endpoint, trouble: Trouble) {
     let Some(local) = table::all().find(|local| core::ptr::eq(&raw const local.endpoint, endpoint)) else { return };
-    let seen = if trouble == Trouble::Held { &local.held } else { &local.lost };
+    let seen = match trouble {
+        Trouble::Lost => &local.lost,
+        Trouble::LostByKernel => &local.lost_by_kernel,
+        Trouble::Held => &local.held,
+    };
     let times = seen.fetch_add(1, Relaxed) + 1;
     if !is_told(times) {
         return;

@@ -175,6 +175,7 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
     local.cookie.store(cookie, Relaxed);
     local.maker.store(process::pid(), Relaxed);
     local.lost.store(0, Relaxed);
+    local.lost_by_kernel.store(0, Relaxed);
     local.held.store(0, Relaxed);
     note_options(local, fd);
     if which == Which::Rx {
