@@ -3,11 +3,12 @@
 #include "msg.h"
 #include <pthread.h>
 
-enum { WORKERS = 4, TOTAL = 4000 };
+/* The ring's 64 frames may all be jobs at once, and the ends that are told to the workers come behind them. */
+enum { WORKERS = 4, TOTAL = 4000, JOBS = 128 };
 static struct sock s;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static pthread_cond_t filled = PTHREAD_COND_INITIALIZER;
-static struct { struct nl_mmap_hdr *frame; uint32_t seq; } jobs[64];
+static struct { struct nl_mmap_hdr *frame; uint32_t seq; } jobs[JOBS];
 static unsigned put, taken;
 static volatile unsigned char seen[TOTAL];
 static volatile uint32_t *released; /* all messages before this one: the ring may come round so far */
@@ -21,8 +22,8 @@ static void *worker(void *arg)
 		pthread_mutex_lock(&lock);
 		while (taken == put)
 			pthread_cond_wait(&filled, &lock);
-		h = jobs[taken % 64].frame;
-		seq = jobs[taken++ % 64].seq;
+		h = jobs[taken % JOBS].frame;
+		seq = jobs[taken++ % JOBS].seq;
 		pthread_mutex_unlock(&lock);
 		if (!h)
 			return NULL;
@@ -44,8 +45,9 @@ static void count_released(void)
 static void hand_over(struct nl_mmap_hdr *h, uint32_t seq)
 {
 	pthread_mutex_lock(&lock);
-	jobs[put % 64].frame = h;
-	jobs[put++ % 64].seq = seq;
+	CHECK(put - taken < JOBS, "job %u is not taken yet, and %u is to take its place", taken, put);
+	jobs[put % JOBS].frame = h;
+	jobs[put++ % JOBS].seq = seq;
 	pthread_cond_signal(&filled);
 	pthread_mutex_unlock(&lock);
 }
