@@ -324,7 +324,8 @@ impl<'a, S: Socket> Pump<'a, S> {
                 break;
             }
             self.went_on.set(true);
-            if dump && message::ends_dump(bytes) {
+            // An acknowledgement that waits among the parts is an `NLMSG_ERROR` too, and ends nothing.
+            if dump && is_dump_part(&meta, bytes) && message::ends_dump(bytes) {
                 self.control.set(flag::DUMPING, false);
             }
             if bytes.len() <= room as usize && !is_copied(&meta, bytes.len(), strict, room) {
@@ -403,6 +404,12 @@ impl<'a, S: Socket> Pump<'a, S> {
 /// the kernel's allocation for them.
 fn is_copied(meta: &Meta, len: usize, strict: bool, room: u32) -> bool {
     len == 0 || if strict { room < NLMSG_GOODSIZE } else { meta.extra > 0 }
+}
+
+/// Whether a datagram is part of a dump of ours.
+fn is_dump_part(meta: &Meta, bytes: &[u8]) -> bool {
+    let multi = message::header(bytes, 0).is_some_and(|m| m.flags & abi::NLM_F_MULTI != 0);
+    multi && meta.portid == 0 && meta.hdr.group == 0
 }
 
 /// Bytes of `SCM_CREDENTIALS` in ancillary data.

@@ -4,7 +4,7 @@
 //! that fits is in place when the call returns. One that does not, and everything behind it in the same batch, goes through
 //! the store: the order of frames is the order of messages (protocol.md, I5).
 
-use super::{End, Pump, Request, Step, is_copied, meta_of};
+use super::{End, Pump, Request, Step, is_copied, is_dump_part, meta_of};
 use crate::abi::{self, NLMSG_HDRLEN, status};
 use crate::control::flag;
 use crate::endpoint::{CONTROL_LEN, LARGEST, VLEN};
@@ -242,10 +242,4 @@ impl<S: Socket> Pump<'_, S> {
             self.ingest(meta, bytes);
         }
     }
-}
-
-/// Whether a datagram is part of a dump of ours.
-fn is_dump_part(meta: &Meta, bytes: &[u8]) -> bool {
-    let multi = message::header(bytes, 0).is_some_and(|m| m.flags & abi::NLM_F_MULTI != 0);
-    multi && meta.portid == 0 && meta.hdr.group == 0
 }

@@ -17,6 +17,9 @@ use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 /// Bytes of a doorbell: an `nlmsghdr` and a secret.
 const LEN: usize = 32;
 
+/// A receive that is interrupted so often is left to the next run.
+const INTERRUPTIONS: u32 = 64;
+
 /// A doorbell's bytes.
 fn bytes(secret: u64) -> [u8; LEN] {
     let mut out = [0; LEN];
@@ -73,17 +76,29 @@ impl<S: Socket> Pump<'_, S> {
             return Step::Stop;
         }
         // Here and not on the way of all messages: that one ends at a full ring.
-        match self.receive_private(LEN, MSG_PEEK) {
-            Ok((meta, bytes)) if self.is_bell(&meta, bytes) => match self.receive_private(LEN, 0) {
-                Ok(_) => {
-                    self.control.set(flag::BELL, false);
-                    Step::Moved
-                }
-                Err(error) => self.failed(error),
-            },
-            Ok(_) => Step::Moved,
+        let taken = match self.receive_unbroken(LEN, MSG_PEEK) {
+            Ok((meta, bytes)) if self.is_bell(&meta, bytes) => self.receive_unbroken(LEN, 0),
+            Ok(_) => return Step::Moved,
+            Err(error) => return self.failed(error),
+        };
+        match taken {
+            Ok(_) => {
+                self.control.set(flag::BELL, false);
+                Step::Moved
+            }
             Err(error) => self.failed(error),
         }
+    }
+
+    /// As [`Self::receive_private`], again where it was interrupted: at a full ring nothing else asks for the doorbell in this run.
+    fn receive_unbroken(&self, most: usize, flags: u32) -> Result<(Meta, &[u8]), Errno> {
+        for _ in 0..INTERRUPTIONS {
+            match self.receive_private(most, flags) {
+                Err(Errno::INTR) => {}
+                result => return result,
+            }
+        }
+        Err(Errno::INTR)
     }
 
     /// After everything was received: rings, if somebody must find the socket readable.

@@ -296,6 +296,30 @@ proptest! {
     }
 }
 
+/// What makes dumps begin, wait and end close to each other.
+fn dump_op() -> impl Strategy<Value = Op> {
+    let lens = prop_oneof![prop::collection::vec(20usize..200, 0..80), prop::collection::vec(100usize..130, 300..1500)];
+    prop_oneof![
+        4 => size().prop_map(|len| Op::Arrive(Class::Ack, len)),
+        4 => (lens, any::<bool>()).prop_map(|(l, seen)| Op::Dump(l, seen)),
+        3 => prop_oneof![Just(Context::Wait), Just(Context::Send)].prop_map(Op::Service),
+        5 => (1u32..20).prop_map(Op::Poll),
+        1 => Just(Op::Keep),
+        1 => Just(Op::LetGo),
+        1 => any::<bool>().prop_map(Op::Unseen),
+    ]
+}
+
+proptest! {
+    #![proptest_config(crate::config(120))]
+
+    #[test]
+    fn dumps_follow_each_other(frames in 1u32..5, ops in prop::collection::vec(dump_op(), 1..60)) {
+        let req = nl_mmap_req { nm_block_size: 65536, nm_block_nr: frames, nm_frame_size: 65536, nm_frame_nr: frames };
+        run(Geometry::check(&req, 4096, 1 << 20).unwrap(), false, ops);
+    }
+}
+
 /// Parts larger than most frames, in frames that hold them: begun behind a doorbell, one by one, the dump went on in batches, past
 /// the parts that were set aside for a sender.
 #[test]
@@ -315,4 +339,19 @@ fn a_dump_goes_on_as_it_began() {
         Op::Service(Context::Send),
     ];
     run(geometry, false, ops);
+}
+
+/// At a full ring an interrupted look at the doorbell left it in the socket, which stayed readable for nothing.
+#[test]
+fn a_doorbell_is_pulled_through_an_interruption() {
+    let req = nl_mmap_req { nm_block_size: 4096, nm_block_nr: 1, nm_frame_size: 4096, nm_frame_nr: 1 };
+    let ops = vec![
+        Op::Unseen(true),
+        Op::Arrive(Class::Ack, 0),
+        Op::Service(Context::Wait),
+        Op::Keep,
+        Op::Fault(Errno::INTR),
+        Op::Poll(1),
+    ];
+    run(Geometry::check(&req, 4096, 1 << 20).unwrap(), false, ops);
 }
