@@ -14,37 +14,24 @@
 //! - So the bytes behind a `Lease` do not change while it lives, and `&[u8]` of them is true. Making a place free is a release
 //!   operation, and looking for free places an acquire one: the last read by whatever thread held the message comes before the
 //!   next write. A lease that is forgotten (`mem::forget`) costs its place and nothing else.
-
-use std::sync::atomic::{AtomicU64, Ordering};
+//!
+//! F1 to F3 and the orderings are [`places`](super::places), which loom runs in every order; F4 is this file and its callers.
 
 use memmap2::{MmapOptions, MmapRaw};
-use nlmmap_ring::abi::status;
 use nlmmap_ring::endpoint::LARGEST;
 use nlmmap_ring::geometry::Geometry;
-use nlmmap_ring::memory::{Frames as _, RingMemory};
+use nlmmap_ring::memory::RingMemory;
 
 use super::error::{Error, Result};
-
-/// Spill areas: no more than fit one word.
-pub(super) const SPILLS: usize = 64;
+use super::places::Places;
+pub(super) use super::places::{Place, SPILLS};
 
 /// Frames and spill areas of one socket.
 #[derive(Debug)]
 pub(super) struct Frames {
-    ring: RingMemory,
-    /// A bit for each spill area: set while it is free.
-    spills: AtomicU64,
+    places: Places<RingMemory>,
     spill_memory: MmapRaw,
     _ring_memory: MmapRaw,
-}
-
-/// Where a message lies.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Place {
-    /// A frame's payload.
-    Frame(u32),
-    /// A spill area.
-    Spill(u32),
 }
 
 /// Private memory of zeroes; pages appear when they are touched.
@@ -60,16 +47,16 @@ impl Frames {
         // SAFETY: a page-aligned mapping of that length, which lives as long as this value; no reference to it is ever made but
         // those of `Lease`, to payload that nobody writes (F4).
         let ring = unsafe { RingMemory::new(ring_memory.as_mut_ptr(), geometry) };
-        Ok(Frames { ring, spills: AtomicU64::new(u64::MAX), spill_memory, _ring_memory: ring_memory })
+        Ok(Frames { places: Places::new(ring), spill_memory, _ring_memory: ring_memory })
     }
 
     pub(super) fn ring(&self) -> &RingMemory {
-        &self.ring
+        self.places.ring()
     }
 
     /// Bytes that a frame holds.
     pub(super) fn room(&self) -> usize {
-        self.ring.geometry().room() as usize
+        self.ring().geometry().room() as usize
     }
 
     /// The most that is taken of one message.
@@ -78,13 +65,14 @@ impl Frames {
     }
 
     /// The first free frame from `from` on, without going around.
+    #[inline]
     pub(super) fn free_frame(&self, from: u32) -> Option<u32> {
-        (from..self.ring.geometry().frame_nr()).find(|&pos| self.ring.status(pos) == status::UNUSED)
+        self.places.free_frame(from)
     }
 
     /// The spill areas that are free.
     pub(super) fn free_spills(&self) -> u64 {
-        self.spills.load(Ordering::Acquire)
+        self.places.free_spills()
     }
 
     /// Address of a spill area of [`LARGEST`] bytes.
@@ -95,7 +83,7 @@ impl Frames {
     /// Address of a place.
     fn address(&self, place: Place) -> *const u8 {
         match place {
-            Place::Frame(pos) => self.ring.payload(pos),
+            Place::Frame(pos) => self.ring().payload(pos),
             Place::Spill(index) => self.spill(index),
         }
     }
@@ -105,12 +93,7 @@ impl Frames {
     /// # Safety
     /// The place is free (F1), holds as many bytes, and the caller is the receiving side (F2).
     pub(super) unsafe fn lend(&self, place: Place, len: usize) -> Lease<'_> {
-        match place {
-            Place::Frame(pos) => self.ring.set_status(pos, status::VALID),
-            Place::Spill(index) => {
-                self.spills.fetch_and(!(1 << index), Ordering::Relaxed);
-            }
-        }
+        self.places.lend(place);
         Lease { frames: self, place, len }
     }
 }
@@ -135,13 +118,7 @@ impl Lease<'_> {
 impl Drop for Lease<'_> {
     #[inline]
     fn drop(&mut self) {
-        match self.place {
-            // Release (`set_status`): the last read comes before the next write.
-            Place::Frame(pos) => self.frames.ring.set_status(pos, status::UNUSED),
-            Place::Spill(index) => {
-                self.frames.spills.fetch_or(1 << index, Ordering::Release);
-            }
-        }
+        self.frames.places.release(self.place);
     }
 }
 

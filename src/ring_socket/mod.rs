@@ -5,6 +5,7 @@
 //! | [`builder`] | what a socket is made of |
 //! | [`ring`] | shapes of rings |
 //! | [`frames`] | the memory that messages are lent from, and why that is sound |
+//! | [`places`] | which of it is lent |
 //! | [`message`] | a lent message |
 //! | [`receive`], [`transmit`] | the two directions in this process |
 //! | [`socket`] | the netlink socket behind it |
@@ -16,6 +17,7 @@ mod error;
 mod frames;
 mod message;
 mod node;
+mod places;
 mod receive;
 mod ring;
 mod socket;

@@ -29,12 +29,17 @@ impl Cells {
         Cells((0..frames).map(|_| cell()).collect())
     }
 
-    /// Whoever owns the frame fills it, and hands it over.
-    pub fn fill(&self, pos: u32, value: u32) {
+    /// Whoever owns the frame fills it.
+    pub fn write(&self, pos: u32, value: u32) {
         let cell = &self.0[pos as usize];
         // SAFETY: loom checks that nobody else is at it.
         cell.payload.with_mut(|p| unsafe { *p = value });
         cell.len.store(value, Relaxed);
+    }
+
+    /// And hands it over.
+    pub fn fill(&self, pos: u32, value: u32) {
+        self.write(pos, value);
         self.set_status(pos, status::VALID);
     }
 

@@ -6,12 +6,14 @@
 //! | --- | --- | --- |
 //! | [`lock`] | all of `src/lock.rs`, over [`sys`] | the futex, who is dead |
 //! | [`frames`] | `ring::{forward_ring, unused_run}` over `memory::Frames` | `Pump::publish`, `tx::gather`: the order of their accesses |
+//! | [`lending`] | all of `src/ring_socket/places.rs` of the library | the receiving side, the memory |
 //! | [`waiters`] | `src/lock.rs` | `Pump::run` and `wait::announce`, step by step |
 #![cfg(loom)]
 #![allow(clippy::unwrap_used, reason = "tests")]
 
 mod excludes;
 mod frames;
+mod lending;
 #[allow(dead_code, reason = "what the engine needs of it besides")]
 #[path = "../../src/lock.rs"]
 mod lock;
