@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 
 use cuse_rs::Errno;
+use memmap2::{MmapOptions, MmapRaw};
 use nix::errno::Errno as Os;
 use nix::fcntl::{FallocateFlags, FcntlArg, OFlag, SealFlag, fallocate, fcntl};
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -55,13 +56,8 @@ pub fn seal(memory: &OwnedFd) -> Result<(), Os> {
 /// An endpoint's shared state, of which this process reads the first page: counters and positions, for people.
 pub struct Shared {
     memory: OwnedFd,
-    control: *const Control,
+    page: MmapRaw,
 }
-
-// SAFETY: the page is read through atomics only, and mapped until the owner drops it.
-unsafe impl Send for Shared {}
-// SAFETY: as above.
-unsafe impl Sync for Shared {}
 
 impl Shared {
     /// Zeroed state of a fixed size.
@@ -70,13 +66,9 @@ impl Shared {
         ftruncate(&memory, SHARED_LEN as i64)?;
         // Whoever is given it cannot make us fault by making it shorter.
         seal(&memory)?;
-        // SAFETY: a new mapping at an address of the kernel's choice.
-        let at =
-            unsafe { libc::mmap(std::ptr::null_mut(), PAGE, libc::PROT_READ, libc::MAP_SHARED, memory.as_raw_fd(), 0) };
-        if at == libc::MAP_FAILED {
-            return Err(Os::last());
-        }
-        Ok(Shared { memory, control: at.cast_const().cast() })
+        let page = MmapOptions::new().len(PAGE).map_raw_read_only(&memory);
+        let page = page.map_err(|error| error.raw_os_error().map_or(Os::ENOMEM, Os::from_raw))?;
+        Ok(Shared { memory, page })
     }
 
     pub fn memory(&self) -> &OwnedFd {
@@ -84,15 +76,9 @@ impl Shared {
     }
 
     pub fn control(&self) -> &Control {
-        // SAFETY: a page-aligned live mapping of a page that stays; any bytes are a Control, which is atomics only.
-        unsafe { &*self.control }
-    }
-}
-
-impl Drop for Shared {
-    fn drop(&mut self) {
-        // SAFETY: mapped by `new`, and nobody borrows it any more.
-        unsafe { libc::munmap(self.control.cast_mut().cast(), PAGE) };
+        // SAFETY: a page-aligned live mapping of a page that stays (`seal`), unmapped when this is dropped; any bytes are a
+        // Control, which is atomics only, and it is read only.
+        unsafe { &*self.page.as_ptr().cast() }
     }
 }
 
