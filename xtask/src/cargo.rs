@@ -39,6 +39,15 @@ pub fn watch(args: &[&str], env: &[(&str, &str)], mut each: impl FnMut(&str)) ->
     Ok(child.wait().map_err(fault)?.success())
 }
 
+/// Runs cargo, and gives what it prints.
+pub fn output(args: &[&str]) -> Result<String, String> {
+    let output = command(args).output().map_err(|e| format!("cargo {}: {e}", args.join(" ")))?;
+    if !output.status.success() {
+        return Err(format!("cargo {}: {}", args.join(" "), String::from_utf8_lossy(&output.stderr)));
+    }
+    Ok(String::from_utf8_lossy(&output.stdout).into_owned())
+}
+
 /// Where cargo builds, by its own account.
 pub fn target_dir() -> Result<PathBuf, String> {
     let fault = "cargo metadata does not name the target directory";

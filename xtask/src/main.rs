@@ -5,6 +5,7 @@ mod cargo;
 mod deb;
 mod install;
 mod model;
+mod package;
 mod test;
 mod tools;
 mod vm;
@@ -22,6 +23,7 @@ usage: cargo xtask COMMAND
   miri, asan              run the engine's tests in the interpreter, or under the address sanitizer (nightly toolchain)
   install --prefix DIR    build everything and put it there: command, libraries, header, pkg-config file, manual page
   deb [--revision TEXT]   make the Debian packages in target/deb
+  package                 pack the crates as for a registry, and build each from its package (part of `test`)
   vm ...                  run tests in virtual machines with other kernels";
 
 fn main() -> ExitCode {
@@ -39,6 +41,7 @@ fn main() -> ExitCode {
         ("conformance", []) => test::conformance(false),
         ("conformance", [update]) if update == "--update" => test::conformance(true),
         ("loom", []) => model::loom(|_| {}),
+        ("package", []) => package::all(),
         ("miri", []) => model::miri(),
         ("asan", []) => model::asan(),
         ("vm", rest) => return vm::main(rest),

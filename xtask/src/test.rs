@@ -1,6 +1,6 @@
 //! All tests, with what they need; and the runners' own closing lines once more at the end.
 
-use crate::{cargo, model, tools};
+use crate::{cargo, model, package, tools};
 
 /// Installs the tools, builds the preload library, runs `cargo test` over the workspace.
 pub fn all(args: &[String]) -> Result<bool, String> {
@@ -20,6 +20,7 @@ pub fn all(args: &[String]) -> Result<bool, String> {
     let mut passed = cargo::watch(&command, &[], &mut note)?;
     if args.is_empty() {
         passed &= model::loom(&mut note)?;
+        passed &= package::all()?;
     }
     println!("\n{} test runners ended so:", closing.iter().filter(|line| line.starts_with("test result:")).count());
     for line in &closing {

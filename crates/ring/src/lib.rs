@@ -35,6 +35,10 @@
 #[cfg(test)]
 extern crate std;
 
+#[cfg(doctest)]
+#[doc = include_str!("../README.md")]
+struct Readme;
+
 #[cfg(not(target_pointer_width = "64"))]
 compile_error!("nlmmap supports 64-bit Linux only: the 32-bit time64 call names are not all interposed");
 
