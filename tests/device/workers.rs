@@ -112,6 +112,26 @@ fn one_for_each_place_and_no_longer_than_it_is_used() {
     daemon.stop();
 }
 
+#[test]
+fn a_worker_is_in_its_clients_control_group_namespace() {
+    let place = Place::new();
+    let daemon = place.start();
+    let mut command = client("device_hold");
+    command.arg(place.node()).stdin(Stdio::piped()).stdout(Stdio::piped());
+    // SAFETY: one system call between fork and exec.
+    unsafe { command.pre_exec(|| Ok(nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWCGROUP)?)) };
+    let mut child = command.spawn().expect("a client");
+    child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).expect("it holds");
+    let [worker] = workers(&daemon)[..] else { panic!("one worker") };
+    let namespace = |pid: u32| fs::read_link(format!("/proc/{pid}/ns/cgroup")).expect("its namespace");
+    assert_ne!(namespace(child.id()), namespace(daemon.pid()), "the client is elsewhere");
+    assert_eq!(namespace(worker.cast_unsigned()), namespace(child.id()));
+    drop(child.stdin.take());
+    assert!(child.wait().expect("it ends").success());
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
 /// What a worker must not have.
 fn looks_like_a_worker(pid: i32) {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");

@@ -40,8 +40,13 @@ impl Spawner {
     pub fn order(&self, who: &Identity, channel: BorrowedFd<'_>, namespaces: &Namespaces) -> nix::Result<()> {
         let mut fds = vec![channel];
         let mut which = 0;
-        for (fd, bit) in [(&namespaces.net, enter::NET), (&namespaces.pid, enter::PID), (&namespaces.user, enter::USER)]
-        {
+        // In the order in which the spawner takes them.
+        for (fd, bit) in [
+            (&namespaces.net, enter::NET),
+            (&namespaces.pid, enter::PID),
+            (&namespaces.user, enter::USER),
+            (&namespaces.cgroup, enter::CGROUP),
+        ] {
             if let Some(fd) = fd {
                 fds.push(fd.as_fd());
                 which |= bit;
