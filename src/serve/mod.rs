@@ -31,7 +31,6 @@ pub mod stat;
 mod worker;
 mod workers;
 
-use std::fs;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::mpsc;
@@ -154,7 +153,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
         return Err(Failure::new(2, format!("{name:?} cannot be a name: it is part of paths")));
     }
-    fs::create_dir_all(runtime).map_err(bad("make files"))?;
+    node::make_runtime(runtime).map_err(bad("make files"))?;
     // Dropped in the reverse order: the lock last.
     let mut lock = node::Lock::take(&runtime.join(format!("{name}.lock")), name)?;
     let (events, received) = mpsc::channel();

@@ -14,6 +14,7 @@ use std::sync::Arc;
 use cuse_rs::{Cuse, Error, NodeKind, RingFile, Session};
 
 pub use lock::Lock;
+pub use place::make_runtime;
 use place::{Directory, Link};
 
 use super::device::Netlink;

@@ -22,11 +22,21 @@ fn bounding_set() -> String {
     names.fold("-all".to_owned(), |set, name| format!("{set},+{}", name.trim_start_matches("CAP_").to_lowercase()))
 }
 
+/// The value of the unit's only line with this option.
+fn option(name: &str) -> String {
+    let unit = unit();
+    let values: Vec<&str> = unit.lines().filter_map(|line| line.strip_prefix(name)?.strip_prefix('=')).collect();
+    let [value] = values[..] else { panic!("{name}=: {values:?}") };
+    value.to_owned()
+}
+
 /// Everything a daemon does, with no more than the unit leaves it: a client of root's, one without rights, in order and out.
 #[test]
 fn the_daemon_works_within_its_unit() {
     let mut place = Place::new();
-    place.wrap = ["setpriv", "--no-new-privs", "--bounding-set", &bounding_set()].map(str::to_owned).to_vec();
+    let with_mask = format!("umask {} && exec \"$@\"", option("UMask"));
+    let words = ["sh", "-c", &with_mask, "sh", "setpriv", "--no-new-privs", "--bounding-set", &bounding_set()];
+    place.wrap = words.map(str::to_owned).to_vec();
     let daemon = place.start();
     daemon::passes(daemon::client("device_dump").args([place.node().as_os_str(), "poll".as_ref()]), &daemon);
     let mut stranger = Command::new("setpriv");

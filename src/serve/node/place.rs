@@ -3,11 +3,20 @@
 
 use std::fs;
 use std::io;
-use std::os::unix::fs::symlink;
+use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::lock::{Lock, Made};
 use crate::serve::Failure;
+
+/// The directory of lock and control socket, in which the mount's may lie. Both files have modes of their own.
+pub fn make_runtime(path: &Path) -> io::Result<()> {
+    if path.is_dir() {
+        return Ok(());
+    }
+    fs::create_dir_all(path)?;
+    fs::set_permissions(path, fs::Permissions::from_mode(0o755))
+}
 
 /// A directory that was made for the mount, and goes with it. One that was there stays.
 pub struct Directory(PathBuf);
@@ -19,7 +28,8 @@ impl Directory {
         if !ours && matches!(fs::symlink_metadata(path), Err(error) if error.kind() == io::ErrorKind::NotFound) {
             lock.note(|made| made.directory = Some(path.into()));
         }
-        match fs::create_dir(path) {
+        // Whoever is to reach the ring file goes through it, whatever the daemon's file creation mask.
+        match fs::create_dir(path).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755))) {
             Ok(()) => Ok(Some(Directory(path.into()))),
             // Also a mount point whose daemon was killed: it cannot be looked at, and the mount clears it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(ours.then(|| Directory(path.into()))),
