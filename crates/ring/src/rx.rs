@@ -65,6 +65,8 @@ pub(crate) struct Pump<'a, S> {
     pub received: Cell<u32>,
     /// What this run knows of the real queue's end.
     pub end: Cell<End>,
+    /// Whether this run has taken the first message behind a doorbell's ringing by itself.
+    pub past_first: Cell<bool>,
 }
 
 /// A request that wants an acknowledgement: its sequence number.
@@ -153,7 +155,8 @@ impl<'a, S: Socket> Pump<'a, S> {
     ) -> Pump<'a, S> {
         let (set_aside, went_on) = (Cell::new(0), Cell::new(false));
         let (received, end) = (Cell::new(0), Cell::new(End::Unknown));
-        Pump { endpoint, control, ring, sock, context, request: Cell::new(None), set_aside, went_on, received, end }
+        let (request, past_first) = (Cell::new(None), Cell::new(false));
+        Pump { endpoint, control, ring, sock, context, request, set_aside, went_on, received, end, past_first }
     }
 
     fn run(&self) {

@@ -42,10 +42,11 @@ impl<S: Socket> Pump<'_, S> {
             return self.blocked(true);
         }
         // Each receive makes the kernel produce the next part of a running dump, and parts larger than a frame are cut: take
-        // them one by one, from contiguous memory. So is the doorbell, which must not leave a gap in the ring.
+        // them one by one, from contiguous memory. So is the first message while a doorbell is in the queue, which is likely to be
+        // it and must not leave a gap in the ring; farther behind it is found by `take_in`.
         let dump = self.control.has(flag::DUMP) || dumping;
         // A dump that was begun so goes on so, whatever the frames hold: parts of it may wait in the store.
-        if dump && room < DUMP_PART || dumping || self.control.has(flag::BELL) {
+        if dump && room < DUMP_PART || dumping || self.control.has(flag::BELL) && !self.past_first.replace(true) {
             return self.one_private();
         }
         let most = if dump && self.context == Context::Send { 1 } else { free };
@@ -137,6 +138,11 @@ impl<S: Socket> Pump<'_, S> {
             let (meta, len) = self.message(i);
             let here = pos;
             pos = self.ring.geometry().next(pos);
+            if self.may_be_bell(&meta, len) && self.took_bell(&meta, self.gather(i, here, room, len)) {
+                // Its frame is the next message's.
+                in_place = false;
+                continue;
+            }
             // Where frames are larger than anything that is taken whole, what is cut ends with the frame.
             in_place &= len <= room && meta.truncated == 0;
             if in_place && len > 0 && meta.extra == 0 {

@@ -138,6 +138,32 @@ fn only_the_doorbell_is_swallowed() {
     }
 }
 
+/// A doorbell with messages on both sides of it: it leaves no gap, nothing is out of order, and they are received in batches.
+#[test]
+fn a_doorbell_among_messages_keeps_no_batch_small() {
+    for before in 0..6 {
+        let bench = Bench::new(Some(ring(64)), None, false);
+        bench.bind(4711);
+        bench.endpoint.unseen.store(true, Relaxed);
+        bench.mock.arrive(datagram(Class::Ack, 0, 36));
+        bench.service(Context::Wait);
+        assert!(bench.control().has(flag::BELL));
+        let size = |i: u32| 36 + i as usize;
+        (1..=before)
+            .for_each(|i| bench.mock.queue.borrow_mut().insert(i as usize - 1, datagram(Class::Ack, i, size(i))));
+        (before + 1..=40).for_each(|i| assert!(bench.mock.arrive(datagram(Class::Ack, i, size(i)))));
+        let calls = bench.mock.calls.get();
+        bench.service(Context::Wait);
+        let calls = bench.mock.calls.get() - calls;
+        assert!(calls <= 8, "{calls} calls for 40 messages, {before} of them before the doorbell");
+        for i in 0..=40 {
+            assert_eq!(status_of(bench.rx(), i), status::VALID, "frame {i}, {before} before the doorbell");
+            assert_eq!(word(bench.rx(), i, 1).load(Relaxed) as usize, size(i));
+        }
+        assert_eq!(status_of(bench.rx(), 41), status::UNUSED);
+    }
+}
+
 /// A bench with both rings whose kernel acknowledges requests, and a kick of one.
 fn asked(sequence: u32, before: impl FnOnce(&Bench)) -> (Bench, u64) {
     let bench = Bench::new(Some(ring(8)), Some(ring(8)), false);
