@@ -35,6 +35,8 @@ pub struct Duty {
     pub using: AtomicI32,
     /// Looks in a row that the thread has left to a sender.
     pub passed: AtomicU32,
+    /// Looks in a row that found no call of a client that has frames to work through.
+    pub trusted: AtomicU32,
 }
 
 impl Duty {
@@ -46,6 +48,7 @@ impl Duty {
         self.inside.store(0, Ordering::Relaxed);
         self.useless.store(0, Ordering::Relaxed);
         self.passed.store(0, Ordering::Relaxed);
+        self.trusted.store(0, Ordering::Relaxed);
     }
 
     /// In a fork child nobody waits and no thread watches.

@@ -34,6 +34,9 @@ const TICK: i32 = 2;
 /// the longer it holds them.
 const LONGEST: i32 = 1 << 20;
 
+/// A client that has frames to work through is trusted for so many looks.
+const TRUST: u32 = 16;
+
 /// A sender that is still at it after so many looks may sleep in its send: the thread goes on without it.
 const PATIENCE: u32 = 8;
 /// So many looks for nothing, and the thread leaves a socket to its sender.
@@ -353,8 +356,13 @@ fn look(local: &'static Local) -> Next {
                 return Next::Quiet;
             }
             if duty.inside.load(Ordering::Relaxed) > 0 || duty.seen.swap(waits, Ordering::Relaxed) != waits {
+                duty.trusted.store(0, Ordering::Relaxed);
                 return Next::Tick;
             }
+            if duty.trusted.fetch_add(1, Ordering::Relaxed) < TRUST && is_at_work(local) {
+                return Next::Tick;
+            }
+            duty.trusted.store(0, Ordering::Relaxed);
             if duty.state.compare_exchange(ACTIVE, DRIVING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
                 return Next::Tick;
             }
@@ -365,6 +373,31 @@ fn look(local: &'static Local) -> Next {
         DRIVING => drive(local),
         _ => Next::Quiet,
     }
+}
+
+/// Whether the client has something in hand, so that what has come since is better left to its next call: a frame of this
+/// socket, or of any other where it is between two calls. Not while its socket's receive buffer fills: the ring is room too.
+fn is_at_work(local: &Local) -> bool {
+    let holds = |local: &Local| local.endpoint.holds_newest();
+    let is_other = |other: &&'static Local| other.live.load(Ordering::Relaxed) && !core::ptr::eq(*other, local);
+    let elsewhere = |other: &'static Local| {
+        let active = other.duty.state.load(Ordering::Relaxed) == ACTIVE && other.try_use();
+        active && {
+            let holds = holds(other);
+            other.release();
+            holds
+        }
+    };
+    (holds(local) || fdtable::all().filter(is_other).any(elsewhere)) && !is_filling(local)
+}
+
+/// Whether a quarter of the socket's receive buffer is taken. Nothing is touched: a number that is another socket's by now only
+/// makes the answer a wrong one.
+fn is_filling(local: &Local) -> bool {
+    // SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_RCVBUF.
+    let info: Result<[u32; 9]> =
+        sys::getsockopt(local.any_fd(), sys::SOL_SOCKET, linux_raw_sys::net::SO_MEMINFO as i32);
+    info.map_or(true, |[taken, room, ..]| taken > room / 4)
 }
 
 /// Messages moved into the ring so far.

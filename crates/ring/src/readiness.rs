@@ -57,6 +57,16 @@ pub fn readable(endpoint: &Endpoint, control: &Control) -> bool {
     found
 }
 
+impl Endpoint {
+    /// Whether the frame that was filled last is still the client's to read, or a message waits for its `recv`: it has not come to
+    /// the end of what it was given. One look, for whoever only wants to know how the client is getting on.
+    pub fn holds_newest(&self) -> bool {
+        let (Some(control), Some(rx)) = (self.control(), self.rx()) else { return false };
+        let newest = rx.geometry().prev(rx.geometry().wrap(control.rx_head.load(Ordering::Acquire)));
+        control.copies.load(Ordering::Relaxed) > 0 || rx.frame(newest).status() == crate::abi::status::VALID
+    }
+}
+
 /// The events of a socket with a receive ring.
 pub fn mask(endpoint: &Endpoint, control: &Control) -> i16 {
     let mut mask = OUT | WRNORM | WRBAND;
