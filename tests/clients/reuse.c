@@ -181,6 +181,29 @@ static void as_registered(const char *way)
 	CHECK(close(s.fd) == 0 && close(p[1]) == 0 && close(ep) == 0 && munmap(s.map, s.len) == 0, "tear-down");
 }
 
+/* A number that nobody saw keeps the socket: the kernel reports it on, in the client's words. */
+static void as_kept(const char *way)
+{
+	struct sock s = bait();
+	struct epoll_event e = { .events = EPOLLIN, .data.u64 = 42 };
+	int ep = epoll_create1(0), p[2], kept = syscall(SYS_dup, s.fd);
+
+	CHECK_CALL(ep);
+	CHECK_CALL(kept);
+	CHECK_CALL(epoll_ctl(ep, EPOLL_CTL_ADD, s.fd, &e));
+	CHECK(epoll_wait(ep, &e, 1, 1000) == 1 && e.data.u64 == 42, "the frame is not reported");
+	CHECK_CALL(pipe(p));
+	become(way, s.fd, p[0]);
+	CHECK(epoll_wait(ep, &e, 1, 0) == 0 || e.data.u64 == 42, "reported under a word that is not the client's: %#llx",
+	      (unsigned long long)e.data.u64);
+	seq++;
+	CHECK_CALL(plain_send(sender, msg_user(buf, 200, seq), 200, s.port, 0));
+	CHECK(epoll_wait(ep, &e, 1, 1000) == 1 && e.data.u64 == 42 && e.events == EPOLLIN, "a message for a socket that is kept: %#x %#llx",
+	      e.events, (unsigned long long)e.data.u64);
+	CHECK(close(s.fd) == 0 && close(p[1]) == 0 && close(ep) == 0 && syscall(SYS_close, kept) == 0 && munmap(s.map, s.len) == 0,
+	      "tear-down");
+}
+
 /* Without a single call: the library's thread must move the frame. */
 static void spins(struct sock *s, const char *when)
 {
@@ -278,6 +301,7 @@ int main(int argc, char **argv)
 			as_netlink(way);
 			as_ring(way);
 			as_registered(way);
+			as_kept(way);
 		}
 	ok();
 	return 0;

@@ -81,6 +81,8 @@ pub fn confirm(fd: i32, local: &Local) -> bool {
     if table::leads_to(fd, local) && !process::is_vfork_child() {
         info!("fd {fd} was closed without a call we see: no longer a ring socket");
         remove(fd);
+        // The backing thread may be in a call by it, which holds the socket: it must be gone for this call as it would be.
+        watch::quiesce(local, fd);
     }
     false
 }

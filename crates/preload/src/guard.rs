@@ -19,7 +19,7 @@ use crate::local::Local;
 use crate::log::{info, warning};
 use crate::process;
 use crate::symbols::EpollEvent;
-use crate::watch::{self, EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, watch};
+use crate::watch::{self, EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, watch, watch_by_thread};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use nlmmap_ring::control::flag;
 use nlmmap_ring::errno::{Errno, Result};
@@ -98,7 +98,7 @@ fn arm(local: &Local) {
     watch_all();
 }
 
-/// Registers a socket for what its state waits for.
+/// Registers a socket for what its state waits for, in the thread.
 fn watch_again(local: &Local) {
     let events = match local.duty.state.load(Ordering::Relaxed) {
         ARMED => EPOLLIN | EPOLLONESHOT,
@@ -106,7 +106,7 @@ fn watch_again(local: &Local) {
         DRIVING => EPOLLIN | EPOLLET,
         _ => 0,
     };
-    watch(local, events);
+    watch_by_thread(local, events);
 }
 
 /// Registers every socket with a new instance.
@@ -332,7 +332,7 @@ fn fired(local: &'static Local) {
             // Judged after a tick, not at once.
             duty.seen.store(duty.waits.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
             if next == DRIVING {
-                watch(local, EPOLLIN | EPOLLET);
+                watch_by_thread(local, EPOLLIN | EPOLLET);
             }
         }
     }
@@ -350,6 +350,7 @@ fn look(local: &'static Local) -> Next {
                 // The wait may have ended in between, and found nobody to arm for: then it is done here.
                 if duty.inside.load(Ordering::Relaxed) == 0
                     && duty.state.compare_exchange(OFF, ARMED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
+                    && !watch::arm_by_thread(local)
                 {
                     arm(local);
                 }
@@ -367,7 +368,7 @@ fn look(local: &'static Local) -> Next {
                 return Next::Tick;
             }
             local.endpoint.unseen.store(true, Ordering::Relaxed);
-            watch(local, EPOLLIN | EPOLLET);
+            watch_by_thread(local, EPOLLIN | EPOLLET);
             drive(local)
         }
         DRIVING => drive(local),

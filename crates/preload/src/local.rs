@@ -48,7 +48,7 @@ pub struct Range {
 /// A registration with an epoll instance.
 #[derive(Debug)]
 pub struct Watch {
-    /// The epoll descriptor plus one, 0 for a free entry.
+    /// The epoll descriptor plus one, 0 for a free entry; negated when it has ended and the kernel may still report its mark.
     pub ep: AtomicI32,
     /// The descriptor it was registered by.
     pub fd: AtomicI32,

@@ -79,12 +79,31 @@ fn control(op: usize, fd: i32, events: u32, local: &Local) -> Result<()> {
 
 /// Registers (or changes) what the thread is told about a socket.
 pub fn watch(local: &Local, events: u32) -> bool {
+    register(local, events, |_| {})
+}
+
+/// As [`watch`], by the thread itself, which says what number it works with ([`quiesce`]): a call that is under way holds the
+/// socket, which must be gone when the client's close returns.
+pub fn watch_by_thread(local: &Local, events: u32) -> bool {
+    let done = register(local, events, |fd| local.duty.using.store(fd + 1, Ordering::SeqCst));
+    local.duty.using.store(0, Ordering::SeqCst);
+    done
+}
+
+fn register(local: &Local, events: u32, about_to_use: impl Fn(i32)) -> bool {
     let fd = local.duty.fd.load(Ordering::Acquire) - 1;
-    if fd >= 0 && control(MOD, fd, events, local).is_ok() {
-        return true;
+    if fd >= 0 {
+        about_to_use(fd);
+        if control(MOD, fd, events, local).is_ok() {
+            return true;
+        }
     }
     let fd = local.any_fd();
-    if fd < 0 || sys::cookie(fd) != Ok(local.cookie.load(Ordering::Relaxed)) {
+    if fd < 0 {
+        return false;
+    }
+    about_to_use(fd);
+    if !local.is_reached_by(fd) || sys::cookie(fd) != Ok(local.cookie.load(Ordering::Relaxed)) {
         return false;
     }
     let done = match control(ADD, fd, events, local) {
@@ -99,6 +118,15 @@ pub fn watch(local: &Local, events: u32) -> bool {
 
 /// Has the thread woken by the next message.
 pub fn arm(local: &Local) -> bool {
+    arm_with(local, watch)
+}
+
+/// As [`arm`], by the thread itself.
+pub fn arm_by_thread(local: &Local) -> bool {
+    arm_with(local, watch_by_thread)
+}
+
+fn arm_with(local: &Local, watch: impl Fn(&Local, u32) -> bool) -> bool {
     local.duty.state.store(ARMED, Ordering::Relaxed);
     let done = watch(local, EPOLLIN | EPOLLONESHOT);
     if !done {

@@ -33,6 +33,10 @@ const EPOLLWAKEUP: u32 = 1 << 29;
 const EPOLLONESHOT: u32 = 1 << 30;
 const EPOLLET: u32 = 1 << 31;
 
+/// How long a socket may be held by a call of the backing thread's that was under way, at most (nanoseconds, looks).
+const MOMENT: u64 = 250_000;
+const MOMENTS: u32 = 16;
+
 /// How many registrations of ring sockets each descriptor, as an epoll instance, has: 0 for nearly all.
 static COUNTS: [AtomicU8; fdtable::MOST] = [const { AtomicU8::new(0) }; fdtable::MOST];
 
@@ -68,11 +72,22 @@ fn add(local: &'static Local, ep: c_int, fd: c_int, events: u32, data: u64) {
     if find(local, ep, fd).is_some() {
         return;
     }
-    let free = local.watches.iter().enumerate().find(|(_, w)| w.ep.load(Relaxed) == 0);
+    // One whose mark the kernel may still hold comes last.
+    let unused = |ended: bool| {
+        local
+            .watches
+            .iter()
+            .enumerate()
+            .find(|(_, w)| if ended { w.ep.load(Relaxed) < 0 } else { w.ep.load(Relaxed) == 0 })
+    };
+    let free = unused(false).or_else(|| unused(true));
     let (Some((i, watch)), Some(n)) = (free, count(ep)) else {
         warning!("fd {fd} is in more epoll instances than are followed: instance {ep} reports it as a plain socket");
         return;
     };
+    if watch.ep.load(Relaxed) != 0 {
+        drop_watch(watch);
+    }
     set(local, watch, events, data);
     watch.marked.store(false, Relaxed);
     watch.fd.store(fd, Relaxed);
@@ -89,8 +104,8 @@ fn marked(page: usize) -> Option<&'static AtomicPtr<Local>> {
     MARKED.get(page / sys::PAGE % MARKED.len())
 }
 
-/// The registration with `ep` whose mark a word is.
-fn of_mark(ep: c_int, word: u64) -> Option<(&'static Local, &'static Watch)> {
+/// The registration whose mark a word is. It may have ended, or have become another one.
+fn of_mark(word: u64) -> Option<(&'static Local, &'static Watch)> {
     let (page, at) = (word as usize & !(sys::PAGE - 1), word as usize);
     let known = marked(page)?.load(Relaxed);
     if known.is_null() || page == 0 {
@@ -104,22 +119,45 @@ fn of_mark(ep: c_int, word: u64) -> Option<(&'static Local, &'static Watch)> {
         None => fdtable::all().find(is_it)?,
     };
     let watch = local.watches.iter().find(|w| core::ptr::from_ref(*w) as usize == at)?;
-    (watch.ep.load(Relaxed) == ep + 1 && watch.marked.load(Relaxed)).then_some((local, watch))
+    Some((local, watch))
 }
 
+/// A registration ends.
 fn drop_watch(watch: &Watch) {
-    let ep = watch.ep.swap(0, Relaxed) - 1;
-    if let Some(n) = count(ep) {
+    let was = watch.ep.swap(0, Relaxed);
+    if let Some(n) = count(was.abs() - 1) {
         n.store(n.load(Relaxed).saturating_sub(1), Relaxed);
     }
 }
 
-/// A descriptor leaves an endpoint: registrations by it end when the socket has no other.
+/// A registration ends by a close that no hook saw. The kernel's, with our mark, is there for as long as a number that no hook
+/// has seen keeps the socket: what it reports is known again until the place is needed for another.
+fn end_unseen(watch: &Watch) {
+    let was = watch.ep.load(Relaxed);
+    if watch.marked.load(Relaxed) && was > 0 {
+        watch.ep.store(-was, Relaxed);
+    } else {
+        drop_watch(watch);
+    }
+}
+
+/// A descriptor leaves an endpoint: registrations by it are the kernel's alone from here on, in the client's words. They end
+/// with the socket, which another process or an unseen number may keep.
 pub(super) fn closing(local: &'static Local, fd: c_int) {
-    for watch in local.watches.iter().filter(|w| w.ep.load(Relaxed) != 0) {
-        if watch.fd.load(Relaxed) == fd {
-            drop_watch(watch);
+    for watch in local.watches.iter().filter(|w| w.ep.load(Relaxed) > 0 && w.fd.load(Relaxed) == fd) {
+        if watch.marked.load(Relaxed) {
+            let mut events = watch.events.load(Relaxed);
+            if events & EPOLLONESHOT != 0 && !watch.armed.load(Relaxed) {
+                events = EPOLLONESHOT;
+            }
+            let event = EpollEvent { events, data: watch.data.load(Relaxed) };
+            let ep = watch.ep.load(Relaxed) - 1;
+            // SAFETY: the event is a local.
+            let _ = unsafe {
+                sys::call(Sysno::epoll_ctl, [ep as usize, MOD as usize, fd as usize, &raw const event as usize, 0, 0])
+            };
         }
+        drop_watch(watch);
     }
 }
 
@@ -129,7 +167,7 @@ pub(super) fn closing_instance(ep: c_int) {
         return;
     }
     for local in fdtable::all() {
-        for watch in local.watches.iter().filter(|w| w.ep.load(Relaxed) == ep + 1) {
+        for watch in local.watches.iter().filter(|w| w.ep.load(Relaxed).abs() == ep + 1) {
             drop_watch(watch);
         }
     }
@@ -146,8 +184,7 @@ pub(super) fn find_watches(local: &'static Local, fd: c_int) {
             sys::call(Sysno::readlink, [path.as_ptr() as usize, link.as_mut_ptr() as usize, link.len(), 0, 0, 0])
         };
         if n.is_ok_and(|n| link.get(..n) == Some(b"anon_inode:[eventpoll]")) && !fdtable::is_private(ep) {
-            text(&mut path, b"/proc/self/fdinfo/", ep);
-            registrations(&path, |at, events, data| {
+            registrations(ep, &mut |at, events, data| {
                 if at == fd {
                     add(local, ep, fd, events, data);
                 }
@@ -178,7 +215,9 @@ fn text(to: &mut [u8; 40], prefix: &[u8], mut n: c_int) {
 }
 
 /// Lines `tfd: 5 events: 19 data: 7 ...` (decimal, hexadecimal, hexadecimal) of an epoll instance.
-fn registrations(path: &[u8; 40], mut f: impl FnMut(c_int, u32, u64)) {
+fn registrations(ep: c_int, f: &mut dyn FnMut(c_int, u32, u64)) {
+    let mut path = [0u8; 40];
+    text(&mut path, b"/proc/self/fdinfo/", ep);
     // SAFETY: a C string; O_RDONLY | O_CLOEXEC.
     let file = unsafe { sys::call(Sysno::openat, [-100_isize as usize, path.as_ptr() as usize, 0o2_000_000, 0, 0, 0]) };
     let Ok(file) = file else { return };
@@ -347,7 +386,7 @@ unsafe fn wait_any(
             if (wants || events_of(local, watch) != 0) && !fdtable::confirm(fd, local) {
                 lost = true;
                 if !fdtable::leads_to(fd, local) {
-                    drop_watch(watch);
+                    end_unseen(watch);
                 }
                 return;
             }
@@ -443,14 +482,20 @@ unsafe fn wait_any(
 }
 
 /// What memory says of a registration that the kernel has reported, once its socket is pumped.
-fn ours(local: &'static Local, watch: &'static Watch, event: &EpollEvent, report_ours: bool) -> Option<EpollEvent> {
+fn ours(
+    ep: c_int,
+    local: &'static Local,
+    watch: &'static Watch,
+    event: &EpollEvent,
+    report_ours: bool,
+) -> Option<EpollEvent> {
     let fd = watch.fd.load(Relaxed);
     if !fdtable::confirm(fd, local) {
-        // Another number keeps the socket alive, and the kernel reports it until that is closed.
-        if !fdtable::leads_to(fd, local) {
-            drop_watch(watch);
+        if fdtable::leads_to(fd, local) {
+            return None;
         }
-        return None;
+        end_unseen(watch);
+        return of_ended(ep, watch, event);
     }
     if event.events & EPOLLERR != 0 {
         wait::fetch_error(local, fd);
@@ -461,6 +506,32 @@ fn ours(local: &'static Local, watch: &'static Watch, event: &EpollEvent, report
     (now != 0 && report_ours).then(|| report(local, watch, now))
 }
 
+/// Whether the kernel has a registration with our mark.
+#[cold]
+fn is_registered(ep: c_int, watch: &Watch) -> bool {
+    let mut found = false;
+    registrations(ep, &mut |_, _, data| found |= data == core::ptr::from_ref(watch) as u64);
+    found
+}
+
+/// What the kernel says of a socket that is no ring socket any more, in the words of the client's registration.
+#[cold]
+fn of_ended(ep: c_int, watch: &Watch, event: &EpollEvent) -> Option<EpollEvent> {
+    // Reported because something of the client's keeps the socket, or because the backing thread was in a call when it was closed?
+    // That one holds it for a moment, and no wait of the client's may tell.
+    if watch.fd.load(Relaxed) >= 0 {
+        for _ in 0..MOMENTS {
+            if !is_registered(ep, watch) {
+                return None;
+            }
+            sys::nap(MOMENT);
+        }
+        watch.fd.store(-1, Relaxed);
+    }
+    let events = event.events & (watch.events.load(Relaxed) | EPOLLERR | EPOLLHUP);
+    (events != 0).then(|| EpollEvent { events, data: watch.data.load(Relaxed) })
+}
+
 /// Replaces what the kernel reported for ring sockets by what memory says, in place. Returns how many events are left.
 unsafe fn sift(ep: c_int, events: *mut EpollEvent, n: c_int, report_ours: bool) -> c_int {
     let mut kept = 0;
@@ -468,8 +539,23 @@ unsafe fn sift(ep: c_int, events: *mut EpollEvent, n: c_int, report_ours: bool) 
         // SAFETY: the kernel has written `n` events there.
         let event = unsafe { events.add(i).read_unaligned() };
         let mut out = Some(event);
-        if let Some((local, watch)) = of_mark(ep, event.data) {
-            entered(local, watch, |local, watch| out = ours(local, watch, &event, report_ours));
+        if let Some((local, watch)) = of_mark(event.data) {
+            // The mark itself is never the client's to see.
+            out = None;
+            match watch.ep.load(Relaxed) {
+                at if at == ep + 1 => {
+                    match local.live.load(Relaxed) && fdtable::leads_to(watch.fd.load(Relaxed), local) {
+                        true => entered(local, watch, |l, w| out = ours(ep, l, w, &event, report_ours)),
+                        // The backing thread has found that out.
+                        false => {
+                            end_unseen(watch);
+                            out = of_ended(ep, watch, &event);
+                        }
+                    }
+                }
+                at if at == -(ep + 1) => out = of_ended(ep, watch, &event),
+                _ => {}
+            }
         }
         if let Some(event) = out {
             // SAFETY: `kept <= i`.
