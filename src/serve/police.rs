@@ -8,6 +8,9 @@
 //! A grant is for whoever makes the request *and* for whoever opened the node: a program with grants that writes to an open
 //! file it was handed lends them to nobody, and one that hands an open file on gives none away.
 
+mod join;
+mod kick;
+
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -15,11 +18,10 @@ use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
 
-use cuse_rs::{Caller, Errno, IoctlReply};
-use nlmmap_ring::abi::SOL_NETLINK;
+use cuse_rs::{Caller, Errno};
 use nlmmap_ring::sys::SockaddrNl;
 
-use super::abi::{self, Kick};
+use super::abi;
 use super::caller::Place;
 use super::file::{File, bytes_of};
 use super::worker::wire::{Head, op};
@@ -32,11 +34,8 @@ use crate::policy::generic::GenericIds;
 use crate::policy::subject::Subject;
 
 const CAP_NET_ADMIN: u64 = 1 << 12;
-const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 /// The numbers of generic families are asked for again after this time.
 const FRESH: Duration = Duration::from_secs(2);
-/// A kick that has lasted so long ends early when its caller is interrupted.
-const LONG: Duration = Duration::from_millis(250);
 /// The part of a message that a worker looks at before somebody else sends it.
 const BEGINNING: usize = 16;
 
@@ -336,80 +335,6 @@ impl File {
         self.send_judged(judge, caller, dest, data.to_vec(), Origin::Call, Box::new(done));
     }
 
-    /// `NLMMAP_KICK`: frame by frame, each copied, judged and sent before the next.
-    pub fn kick_judged(self: &Arc<File>, judge: Judge, caller: &Caller, argument: &[u8], reply: IoctlReply) {
-        let kick: Kick = match abi::read(argument) {
-            Some(kick) => kick,
-            None => return reply.error(Errno::EINVAL),
-        };
-        if kick.dest_len != 0 && kick.dest_len as usize != size_of::<SockaddrNl>() {
-            return reply.error(Errno::EINVAL);
-        }
-        let cancelled = Arc::new(AtomicBool::new(false));
-        let hook = cancelled.clone();
-        reply.on_interrupt(move || hook.store(true, Ordering::Relaxed));
-        let frames = self.geometry().get(1).copied().flatten().map_or(0, |ring| ring.nm_frame_nr);
-        let kick = Kick { sent: 0, ..kick };
-        let since = Instant::now();
-        next_frame(
-            JudgedKick { file: self.clone(), judge, caller: *caller, kick, left: frames, since, cancelled, reply },
-            true,
-        );
-    }
-
-    /// A change of the socket that policy may have a say in: joining groups. Gives the reply back when it has none.
-    pub fn change_judged(
-        self: &Arc<File>,
-        caller: &Caller,
-        cmd: u32,
-        argument: &[u8],
-        reply: IoctlReply,
-    ) -> Option<IoctlReply> {
-        if cmd == abi::CONNECT
-            && let Some(name) = abi::read::<SockaddrNl>(argument)
-        {
-            self.police.elsewhere.store(name.portid != 0 || name.groups != 0, Ordering::Relaxed);
-        }
-        let Some((groups, cmd, argument)) = joins(cmd, argument) else {
-            return Some(reply);
-        };
-        let Some(judge) = self.judge(caller) else {
-            return Some(reply);
-        };
-        let (grants, family) = (&self.police.grants, self.family().unwrap_or(u32::MAX));
-        let ids = if family == libc::NETLINK_GENERIC as u32 { grants.ids() } else { Arc::default() };
-        let mut granted = true;
-        for group in groups {
-            let wanted = Policy::wants_to_join(family, group, &ids);
-            if wanted.as_ref().is_ok_and(|wanted| judge.grants(wanted)) {
-                continue;
-            }
-            granted = false;
-            match &wanted {
-                Ok(wanted) if grants.audit => grants.note(&judge, wanted),
-                _ if !grants.audit && judge.policy.unmatched == Unmatched::Deny => {
-                    let why = wanted.map_or_else(|why| why, Why::NoRule);
-                    super::log::refused(&self.client, format_args!("a group is not joined: {why}"));
-                    reply.error(Errno::EPERM);
-                    return None;
-                }
-                _ => {}
-            }
-        }
-        if !granted {
-            return Some(reply);
-        }
-        let has_ring = self.geometry().first().copied().flatten().is_some();
-        let head = self.head(op::JOIN, u64::from(cmd), u32::from(has_ring));
-        let done: Done = Box::new(move |result| match result {
-            // Undeliverable: then nobody waits for it.
-            Ok(()) => drop(reply.done(0, &[])),
-            Err(errno) => reply.error(errno),
-        });
-        self.lend(None, head, argument, done);
-        None
-    }
-
     /// The open file is closed: the grantor lets go of its socket.
     pub fn return_lent(&self) {
         let number = self.police.lent.load(Ordering::Acquire);
@@ -418,82 +343,5 @@ impl File {
             let nothing: Then = Box::new(|_| {});
             let _ = grantor.worker.ask(self.workers(), self.head(op::RETURN, 0, 0), Vec::new(), Vec::new(), nothing);
         }
-    }
-}
-
-/// The groups that an ioctl joins, and the ioctl in the form that the grantor knows; none when it joins none.
-fn joins(cmd: u32, argument: &[u8]) -> Option<(Vec<u32>, u32, Vec<u8>)> {
-    match cmd {
-        abi::BIND => {
-            let name: SockaddrNl = abi::read(argument)?;
-            let groups: Vec<u32> = (0..32).filter(|bit| name.groups >> bit & 1 != 0).map(|bit| bit + 1).collect();
-            (!groups.is_empty()).then(|| (groups, cmd, argument.to_vec()))
-        }
-        abi::ADD_MEMBERSHIP => Some((vec![abi::read(argument)?], cmd, argument.to_vec())),
-        _ if abi::unsized_number(cmd) == abi::SETOPT => {
-            let (head, value) = abi::split::<abi::Opt>(argument)?;
-            let group = value.first_chunk().copied().map(u32::from_ne_bytes)?;
-            let is_join = (head.level, head.name) == (SOL_NETLINK, NETLINK_ADD_MEMBERSHIP);
-            is_join.then(|| (vec![group], abi::ADD_MEMBERSHIP, group.to_ne_bytes().to_vec()))
-        }
-        _ => None,
-    }
-}
-
-/// A kick that is not over.
-struct JudgedKick {
-    file: Arc<File>,
-    judge: Judge,
-    caller: Caller,
-    kick: Kick,
-    left: u32,
-    since: Instant,
-    cancelled: Arc<AtomicBool>,
-    reply: IoctlReply,
-}
-
-impl JudgedKick {
-    fn end(self) {
-        let _ = self.reply.done(0, abi::bytes(&self.kick));
-    }
-}
-
-/// Goes on with a kick: takes the next frame, and with that the step after.
-fn next_frame(mut kick: JudgedKick, first: bool) {
-    if kick.left == 0 && !first {
-        return kick.end();
-    }
-    if kick.cancelled.load(Ordering::Relaxed) && kick.since.elapsed() >= LONG {
-        return if kick.kick.sent == 0 { kick.reply.error(Errno::EINTR) } else { kick.end() };
-    }
-    kick.left = kick.left.saturating_sub(1);
-    let (file, caller) = (kick.file.clone(), kick.caller);
-    let head = file.head(op::TAKE, 0, 0);
-    let then: Then = Box::new(move |answer| {
-        let packet = match answer {
-            Ok(packet) if packet.head.error == 0 => packet,
-            Ok(packet) => return kick.reply.error(Errno::new(packet.head.error)),
-            Err(errno) => return kick.reply.error(File::ring_error(errno)),
-        };
-        if packet.head.value == 0 {
-            return kick.end();
-        }
-        let (file, judge, caller) = (kick.file.clone(), kick.judge.clone(), kick.caller);
-        let dest = (kick.kick.dest_len != 0).then_some(kick.kick.dest);
-        let len = packet.bytes.len() as u64;
-        let done: Done = Box::new(move |result| match result {
-            Ok(()) => {
-                kick.kick.sent += len;
-                next_frame(kick, false);
-            }
-            Err(errno) => kick.reply.error(errno),
-        });
-        file.send_judged(&judge, &caller, dest, packet.bytes, Origin::Ring, done);
-    });
-    // The caller's own worker, as with every kick; afterwards it is there, or where another request has taken it.
-    if first {
-        file.act(&caller, head, Vec::new(), Vec::new(), then);
-    } else {
-        file.ask(head, Vec::new(), then);
     }
 }
