@@ -6,7 +6,8 @@ use std::path::Path;
 use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
-use super::limits::Wanted;
+use super::limits::{Limits, Machine, Wanted};
+use super::{Failure, Settings};
 use crate::policy::config::{Policy, Raw, System};
 
 /// A whole configuration.
@@ -48,6 +49,33 @@ impl Config {
         };
         let level = word.parse().map_err(|_| format!("log = {word:?}: use error, warn, info, debug or trace"))?;
         Ok(Some(level))
+    }
+}
+
+/// What a configuration and the command line mean on this machine: all that the daemon goes by.
+pub struct InForce {
+    pub level: LevelFilter,
+    pub limits: Limits,
+    pub policy: Policy,
+    /// For the log, once there is one.
+    pub warnings: Vec<String>,
+}
+
+impl InForce {
+    /// Reads and judges everything before anything of it is in force.
+    ///
+    /// # Errors
+    /// The first thing that is wrong.
+    pub fn read(settings: &Settings) -> Result<InForce, Failure> {
+        let wrong = |why| Failure::new(2, why);
+        let read = settings.config.as_deref().map_or_else(|| Ok(Default::default()), Config::read);
+        let (config, policy) = read.map_err(wrong)?;
+        let level = settings.level.or(config.level().map_err(wrong)?).unwrap_or(LevelFilter::INFO);
+        if settings.audit && level < LevelFilter::INFO {
+            return Err(wrong("--audit logs at the level info, which is not logged here".into()).cure("use --log info"));
+        }
+        let (limits, warnings) = Limits::settle(&config.limits, Machine::read()).map_err(|why| Failure::new(1, why))?;
+        Ok(InForce { level, limits, policy, warnings })
     }
 }
 

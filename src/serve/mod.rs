@@ -42,10 +42,9 @@ use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 use signal_hook::iterator::Signals;
 use tracing::level_filters::LevelFilter;
 
-use crate::policy::Policy;
-use config::Config;
+use config::InForce;
 use device::Netlink;
-use limits::{Ledger, Limits, Machine};
+use limits::{Ledger, Limits};
 use police::Grants;
 use worker::spawner::Spawner;
 use workers::Workers;
@@ -109,11 +108,6 @@ enum Event {
     NoWorkers,
 }
 
-fn level(settings: &Settings, config: &Config) -> Result<LevelFilter, Failure> {
-    let configured = config.level().map_err(|why| Failure::new(2, why))?;
-    Ok(settings.level.or(configured).unwrap_or(LevelFilter::INFO))
-}
-
 fn must_be_root() -> Result<(), Failure> {
     match nix::unistd::getresuid() {
         Ok(ids) if [ids.real, ids.effective, ids.saved].iter().all(|id| id.is_root()) => Ok(()),
@@ -123,25 +117,18 @@ fn must_be_root() -> Result<(), Failure> {
     }
 }
 
-fn read_config(settings: &Settings) -> Result<(Config, Policy), Failure> {
-    settings.config.as_deref().map_or_else(|| Ok(Default::default()), Config::read).map_err(|why| Failure::new(2, why))
-}
-
 /// Serves until a signal, or until the kernel takes the node away.
 ///
 /// # Errors
 /// Why there is no node, or how it ended badly.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
-    let (config, policy) = read_config(settings)?;
-    if settings.audit && level(settings, &config)? < LevelFilter::INFO {
-        return Err(Failure::new(2, "--audit logs at the level info, which is not logged here").cure("use --log info"));
-    }
+    let InForce { level, limits, policy, warnings } = InForce::read(settings)?;
     crate::sigpipe::ignore();
     must_be_root()?;
     node::take_short_turns();
     // Before any thread is started: its children may then use everything.
     let spawner = Spawner::start().map_err(|error| Failure::new(1, format!("cannot start the spawner: {error}")))?;
-    let log = log::start(level(settings, &config)?);
+    let log = log::start(level);
     let log = log.map_err(|error| Failure::new(1, format!("cannot start the thread of the log: {error}")))?;
     node::allow_many_descriptors();
 
@@ -161,7 +148,14 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::new(1, format!("cannot receive signals: {error}")))?;
     let workers = Workers::new(spawner).map_err(|error| Failure::new(1, format!("cannot make workers: {error}")))?;
-    let ledger = Ledger::new(settle(&config).map_err(|why| Failure::new(1, why))?);
+    tell(&limits, &warnings);
+    if !worker::is_confined() {
+        tracing::warn!(
+            "this machine ({}) is one whose system calls have no filter here: workers have none",
+            std::env::consts::ARCH
+        );
+    }
+    let ledger = Ledger::new(limits);
     let grants = Grants::new(policy, settings.audit, workers.clone());
     let grants = grants.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
     let device = |kind: NodeKind| {
@@ -237,9 +231,8 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     outcome
 }
 
-/// The limits that a configuration means here.
-fn settle(config: &Config) -> Result<Limits, String> {
-    let (limits, warnings) = Limits::settle(&config.limits, Machine::read())?;
+/// Logs the limits, and what is to be said of them.
+fn tell(limits: &Limits, warnings: &[String]) {
     for warning in warnings {
         tracing::warn!("{warning}");
     }
@@ -250,23 +243,18 @@ fn settle(config: &Config) -> Result<Limits, String> {
         ring_bytes_per_uid = limits.ring_bytes_per_uid,
         "limits"
     );
-    Ok(limits)
 }
 
-/// Reads the configuration again; one that is wrong changes nothing.
+/// Reads the configuration again: all of it is in force, or nothing is.
 fn reload(settings: &Settings, ledger: &Ledger, grants: &Grants, log: &log::Log) {
     let _ = sd_notify::notify(false, &[NotifyState::Reloading]);
-    match read_config(settings).and_then(|(config, policy)| Ok((level(settings, &config)?, config, policy))) {
-        Ok((level, config, policy)) => {
+    match InForce::read(settings) {
+        Ok(InForce { level, limits, policy, warnings }) => {
             log.set_level(level);
-            match settle(&config) {
-                Ok(limits) => {
-                    tracing::info!("configuration read");
-                    ledger.set_limits(limits);
-                    grants.set_policy(policy);
-                }
-                Err(why) => tracing::error!("limits kept as they were: {why}"),
-            }
+            tell(&limits, &warnings);
+            tracing::info!("configuration read");
+            ledger.set_limits(limits);
+            grants.set_policy(policy);
         }
         Err(failure) => tracing::error!("configuration kept as it was: {}", failure.cause),
     }

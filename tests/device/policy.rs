@@ -162,6 +162,30 @@ fn an_audit_that_nobody_would_read_does_not_start() {
     assert!(text.contains("--audit logs at the level info") && text.contains("cure: use --log info"), "{text}");
 }
 
+/// A reload is whole or not at all: the level of a configuration that cannot be in force is not in force either.
+#[test]
+fn a_reload_never_makes_an_audit_deaf() {
+    let mut place = configured("log = \"info\"\n", &["--audit"]);
+    place.args.extend(["--path".into(), place.path("node").display().to_string()]);
+    let daemon = place.start_as(|command| {
+        // Without --log, which comes before the configuration's.
+        let mut plain = Command::new(NLMMAP);
+        let args: Vec<_> = command.get_args().map(ToOwned::to_owned).collect();
+        let at = args.iter().position(|arg| arg == "--log").expect("a level");
+        plain.args(&args[..at]).args(&args[at + 2..]).env("NOTIFY_SOCKET", place.path("notify"));
+        let log = fs::File::options().append(true).open(place.path("log")).expect("a log file");
+        plain.stderr(log);
+        *command = plain;
+    });
+    fs::write(place.path("config"), "log = \"error\"\n[limits]\nopens = 1\n").expect("a configuration");
+    daemon.signal(Signal::SIGHUP);
+    daemon.says("configuration kept as it was: --audit logs at the level info");
+    fs::write(place.path("config"), "[limits]\nopens = 4096\n").expect("a configuration");
+    daemon.signal(Signal::SIGHUP);
+    daemon.says("configuration read");
+    daemon.stop();
+}
+
 /// What a workload did under `--audit`, as root, is a policy under which it runs without any right.
 #[test]
 fn an_audit_becomes_a_policy() {

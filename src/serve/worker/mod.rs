@@ -22,3 +22,4 @@ pub mod spawner;
 pub mod wire;
 
 pub use engine::move_up;
+pub use seccomp::is_known as is_confined;

@@ -113,6 +113,11 @@ fn program(machine: u32) -> Vec<libc::sock_filter> {
     program
 }
 
+/// Whether this machine's calls are known, so that workers are confined.
+pub const fn is_known() -> bool {
+    MACHINE.is_some()
+}
+
 /// From now on this thread makes no other calls: they answer `EPERM`. Needs `no_new_privs`.
 pub fn confine() -> io::Result<()> {
     let Some(machine) = MACHINE else {
