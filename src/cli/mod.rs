@@ -2,6 +2,7 @@
 
 mod demo;
 mod doctor;
+mod manual;
 mod policy;
 mod run;
 mod serve;
@@ -41,6 +42,8 @@ enum Command {
     Serve(serve::Arguments),
     Stat(stat::Arguments),
     Policy(policy::Arguments),
+    #[command(hide = true)]
+    Manual(manual::Arguments),
 }
 
 /// Runs the command that the arguments ask for.
@@ -52,6 +55,7 @@ pub fn main() -> ExitCode {
         Command::Serve(arguments) => serve::main(arguments),
         Command::Stat(arguments) => stat::main(&arguments),
         Command::Policy(arguments) => policy::main(arguments),
+        Command::Manual(arguments) => manual::main(&arguments),
     }
 }
 

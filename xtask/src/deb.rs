@@ -7,20 +7,15 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
-use crate::{cargo, tools};
+use crate::{cargo, install, tools};
 
-/// From the repository or the build to the installed tree.
-const FILES: &[(From, &str, &str)] = &[
-    (From::Build, "nlmmap", "usr/bin/nlmmap"),
-    (From::Build, "libnlmmap_preload.so", "usr/lib/nlmmap/libnlmmap_preload.so"),
-    (From::Build, "libnlmmap.so", "usr/lib/libnlmmap.so"),
-    (From::Build, "libnlmmap.a", "usr/lib/libnlmmap.a"),
-    (From::Source, "include/nlmmap.h", "usr/include/nlmmap.h"),
-    (From::Source, "packaging/nlmmap.toml", "etc/nlmmap.toml"),
-    (From::Source, "packaging/modules-load.d/nlmmap.conf", "usr/lib/modules-load.d/nlmmap.conf"),
-    (From::Source, "README.md", "usr/share/doc/nlmmap/README.md"),
-    (From::Source, "CHANGELOG.md", "usr/share/doc/nlmmap/CHANGELOG.md"),
-    (From::Source, "LICENSE-MIT", "usr/share/doc/nlmmap/LICENSE-MIT"),
+/// From the repository to the installed tree, beside what `cargo xtask install` puts there.
+const FILES: &[(&str, &str)] = &[
+    ("packaging/nlmmap.toml", "etc/nlmmap.toml"),
+    ("packaging/modules-load.d/nlmmap.conf", "usr/lib/modules-load.d/nlmmap.conf"),
+    ("README.md", "usr/share/doc/nlmmap/README.md"),
+    ("CHANGELOG.md", "usr/share/doc/nlmmap/CHANGELOG.md"),
+    ("LICENSE-MIT", "usr/share/doc/nlmmap/LICENSE-MIT"),
 ];
 
 /// What debhelper looks for by name beside its own files.
@@ -31,10 +26,10 @@ const BY_NAME: &[(&str, &str)] = &[
     ("udev/60-nlmmap.rules", "nlmmap.udev"),
 ];
 
-enum From {
-    Build,
-    Source,
-}
+/// What is made.
+const PACKAGES: [&str; 3] = ["nlmmap", "libnlmmap0", "libnlmmap-dev"];
+/// Where the machine's libraries are: the packages are for this one.
+const LIBDIR: &str = "/usr/lib/x86_64-linux-gnu";
 
 /// The version that all packages of the workspace have.
 fn version() -> Result<String, String> {
@@ -62,19 +57,17 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         _ => return Err("usage: cargo xtask deb [--revision TEXT]".into()),
     };
     tools::need(&["dh", "dpkg-buildpackage"])?;
-    if !cargo::run(&["build", "--release"])? {
-        return Ok(false);
-    }
     let (root, target) = (cargo::root(), cargo::target_dir()?);
     let out = target.join("deb");
     let build = out.join("build");
     let _ = fs::remove_dir_all(&build);
-    for (from, path, to) in FILES {
-        let from = match from {
-            From::Build => target.join("release").join(path),
-            From::Source => root.join(path),
-        };
-        copy(&from, &build.join("stage").join(to))?;
+    let stage = build.join("stage");
+    let words = ["--prefix", "/usr", "--libdir", LIBDIR, "--destdir"].map(str::to_owned).into_iter();
+    if !install::main(&words.chain([stage.display().to_string()]).collect::<Vec<_>>())? {
+        return Ok(false);
+    }
+    for (from, to) in FILES {
+        copy(&root.join(from), &stage.join(to))?;
     }
     for entry in fs::read_dir(root.join("packaging/debian")).map_err(|e| format!("packaging/debian: {e}"))?.flatten() {
         copy(&entry.path(), &build.join("debian").join(entry.file_name()))?;
@@ -95,7 +88,7 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     if !command.status().map_err(|e| format!("dpkg-buildpackage: {e}"))?.success() {
         return Ok(false);
     }
-    for package in ["nlmmap", "libnlmmap-dev"] {
+    for package in PACKAGES {
         let path: PathBuf = out.join(format!("{package}_{version}_amd64.deb"));
         if !path.is_file() {
             return Err(format!("{} was not made", path.display()));

@@ -1,42 +1,47 @@
 //! Puts everything that is built where a system has it: command, preload library, C library with header, `pkg-config` file and
-//! manual page.
+//! manual pages.
 
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
+use std::process::Command;
 
 use crate::cargo;
 
 const USAGE: &str = "\
-usage: cargo xtask install --prefix DIR [--destdir DIR] [--profile PROFILE] [--only-c]
+usage: cargo xtask install --prefix DIR [--libdir DIR] [--destdir DIR] [--profile PROFILE] [--only-c]
 
   --prefix DIR       where it will be used, e.g. /usr/local
+  --libdir DIR       directory of the C library, other than PREFIX/lib
   --destdir DIR      put it below DIR instead, for packaging
   --profile PROFILE  a profile of cargo's other than release
   --only-c           the C library alone";
 
 struct Options {
     prefix: PathBuf,
+    libdir: Option<PathBuf>,
     destdir: Option<PathBuf>,
     profile: String,
     only_c: bool,
 }
 
 fn options(args: &[String]) -> Result<Options, String> {
-    let mut options = Options { prefix: PathBuf::new(), destdir: None, profile: "release".to_owned(), only_c: false };
+    let mut options =
+        Options { prefix: PathBuf::new(), libdir: None, destdir: None, profile: "release".to_owned(), only_c: false };
     let mut args = args.iter();
     while let Some(arg) = args.next() {
         let mut value = || args.next().cloned().ok_or(format!("{arg} needs a value\n{USAGE}"));
         match arg.as_str() {
             "--prefix" => options.prefix = value()?.into(),
+            "--libdir" => options.libdir = Some(value()?.into()),
             "--destdir" => options.destdir = Some(value()?.into()),
             "--profile" => options.profile = value()?,
             "--only-c" => options.only_c = true,
             _ => return Err(USAGE.to_owned()),
         }
     }
-    if !options.prefix.is_absolute() {
-        return Err(format!("--prefix has to be an absolute path\n{USAGE}"));
+    if !options.prefix.is_absolute() || options.libdir.as_ref().is_some_and(|libdir| !libdir.is_absolute()) {
+        return Err(format!("--prefix and --libdir have to be absolute paths\n{USAGE}"));
     }
     Ok(options)
 }
@@ -62,15 +67,23 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         None => path.to_owned(),
     };
     let root = below(&options.prefix);
+    let used_in = options.libdir.clone().unwrap_or_else(|| options.prefix.join("lib"));
+    let lib = below(&used_in);
     if !options.only_c {
         put(&built.join("nlmmap"), &root.join("bin/nlmmap"), 0o755)?;
         put(&built.join("libnlmmap_preload.so"), &root.join("lib/nlmmap/libnlmmap_preload.so"), 0o644)?;
+        let pages = root.join("share/man/man1");
+        let made = Command::new(built.join("nlmmap")).arg("manual").arg(&pages).status();
+        if !made.map_err(|e| format!("nlmmap manual: {e}"))?.success() {
+            return Ok(false);
+        }
+        put(&source.join("docs/nlmmap.toml.5"), &root.join("share/man/man5/nlmmap.toml.5"), 0o644)?;
     }
-    let library = root.join(format!("lib/libnlmmap.so.{version}"));
+    let library = lib.join(format!("libnlmmap.so.{version}"));
     put(&built.join("libnlmmap.so"), &library, 0o644)?;
-    put(&built.join("libnlmmap.a"), &root.join("lib/libnlmmap.a"), 0o644)?;
+    put(&built.join("libnlmmap.a"), &lib.join("libnlmmap.a"), 0o644)?;
     for name in [format!("libnlmmap.so.{major}"), "libnlmmap.so".to_owned()] {
-        let link = root.join("lib").join(name);
+        let link = lib.join(name);
         let _ = fs::remove_file(&link);
         symlink(format!("libnlmmap.so.{version}"), &link).map_err(|e| format!("{}: {e}", link.display()))?;
     }
@@ -78,8 +91,15 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     put(&source.join("docs/nlmmap.3"), &root.join("share/man/man3/nlmmap.3"), 0o644)?;
     let description = source.join("packaging/nlmmap.pc.in");
     let text = fs::read_to_string(&description).map_err(|e| format!("{}: {e}", description.display()))?;
-    let text = text.replace("@prefix@", &options.prefix.display().to_string()).replace("@version@", version);
-    write(&root.join("lib/pkgconfig/nlmmap.pc"), text.as_bytes(), 0o644)?;
+    // What lies below the prefix moves with it.
+    let libdir = match used_in.strip_prefix(&options.prefix) {
+        Ok(below) => format!("${{prefix}}/{}", below.display()),
+        Err(_) => used_in.display().to_string(),
+    };
+    let values =
+        [("@prefix@", options.prefix.display().to_string()), ("@libdir@", libdir), ("@version@", version.to_owned())];
+    let text = values.iter().fold(text, |text, (name, value)| text.replace(name, value));
+    write(&lib.join("pkgconfig/nlmmap.pc"), text.as_bytes(), 0o644)?;
     println!("installed in {}", root.display());
     Ok(true)
 }
