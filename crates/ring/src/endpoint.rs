@@ -1,17 +1,19 @@
 //! One netlink socket with its rings: what every front end speaks to.
 //!
 //! An [`Endpoint`] is one process's view; what the kernel kept in the socket lies in the shared [`Control`] and store, so
-//! that a forked child goes on with the same heads, errors and copies.
+//! that a forked child goes on with the same heads, errors and copies. Its rings' memory is [`rings`]' part.
 
-use crate::control::{Control, flag};
-use crate::errno::{Errno, Result};
-use crate::geometry::Geometry;
+mod rings;
+
+use crate::control::Control;
+use crate::errno::Result;
 use crate::lock::Held;
 use crate::memory::RingMemory;
 use crate::store::{self, Store};
 use crate::sys::{self, IoVec, MMsgHdr, MsgHdr, SockaddrNl};
 use core::ptr::null_mut;
-use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, Ordering};
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use rings::{Mapped, unmap_ring};
 
 /// Frames filled by one system call at most.
 pub const VLEN: usize = 16;
@@ -72,68 +74,6 @@ pub struct Endpoint {
 
 /// More frames than this are not filled in one go, so that a flood cannot keep the lock.
 pub const MOST: u32 = 4096;
-
-/// A ring's memory and, where it cannot be mapped a second time without, a descriptor of it.
-#[derive(Debug)]
-struct Mapped {
-    memory: RingMemory,
-    /// A memfd, or -1.
-    fd: AtomicI32,
-}
-
-/// The memory of a ring, with its description in a page of its own.
-fn map_ring(geometry: Geometry, memory: impl FnOnce(usize) -> Result<(*mut u8, i32)>) -> Result<*mut Mapped> {
-    let page = sys::map_private(sys::PAGE)?.cast::<Mapped>();
-    match memory(geometry.len()) {
-        Ok((base, fd)) => {
-            // SAFETY: the page is ours, writable and aligned; the ring stays mapped until `unmap_ring`.
-            unsafe { page.write(Mapped { memory: RingMemory::new(base, geometry), fd: AtomicI32::new(fd) }) };
-            Ok(page)
-        }
-        Err(e) => {
-            // SAFETY: mapped above, seen by nobody.
-            unsafe { sys::unmap(page.cast(), sys::PAGE) };
-            Err(e)
-        }
-    }
-}
-
-/// Shared memory that can be mapped again: without a descriptor where the kernel duplicates mappings (`mremap` with an old
-/// length of 0), else, as under valgrind, by a memfd that is kept open.
-fn map_ring_memory(len: usize) -> Result<(*mut u8, i32)> {
-    let base = sys::map_shared(len)?;
-    if sys::ON_HEAP {
-        return Ok((base, -1));
-    }
-    let spare = sys::map_nothing(sys::PAGE)?;
-    // SAFETY: a page of the ring, to a page reserved for this.
-    let can = unsafe { sys::map_again_at(base, sys::PAGE, spare) };
-    // SAFETY: nobody has seen it.
-    unsafe { sys::unmap(spare, sys::PAGE) };
-    if can.is_ok() {
-        return Ok((base, -1));
-    }
-    // SAFETY: as above.
-    unsafe { sys::unmap(base, len) };
-    let fd = sys::memfd(len)?;
-    sys::map_fd(fd, len).map(|base| (base, fd)).inspect_err(|_| sys::close(fd))
-}
-
-/// # Safety
-/// `ring` came from [`map_ring`] and nobody uses it any more.
-unsafe fn unmap_ring(ring: *mut Mapped) {
-    // SAFETY: the caller's duty.
-    let mapped = unsafe { ring.read() };
-    let fd = mapped.fd.into_inner();
-    if fd >= 0 {
-        sys::close(fd);
-    }
-    // SAFETY: as above; both ranges were mapped by `map_ring` with these lengths.
-    unsafe {
-        sys::unmap(mapped.memory.base(), mapped.memory.geometry().len());
-        sys::unmap(ring.cast(), sys::PAGE);
-    }
-}
 
 impl Endpoint {
     /// An endpoint without memory.
@@ -237,29 +177,6 @@ impl Endpoint {
         unsafe { self.tx.load(Ordering::Acquire).as_ref() }.map(|m| &m.memory)
     }
 
-    /// The descriptors that keep ring memory mappable, for the front end to keep out of the client's way. `move_to` gets each
-    /// and answers its new number.
-    pub fn move_descriptors(&self, move_to: impl Fn(i32) -> i32) {
-        for ring in [&self.rx, &self.tx] {
-            // SAFETY: as in `rx`.
-            if let Some(mapped) = unsafe { ring.load(Ordering::Acquire).as_ref() } {
-                let fd = mapped.fd.load(Ordering::Relaxed);
-                if fd >= 0 {
-                    mapped.fd.store(move_to(fd), Ordering::Relaxed);
-                }
-            }
-        }
-    }
-
-    fn descriptor(&self, which: Which) -> i32 {
-        let ring = match which {
-            Which::Rx => &self.rx,
-            Which::Tx => &self.tx,
-        };
-        // SAFETY: as in `rx`.
-        unsafe { ring.load(Ordering::Acquire).as_ref() }.map_or(-1, |m| m.fd.load(Ordering::Relaxed))
-    }
-
     /// Whether the receive ring's next frame is not to be filled now.
     #[inline]
     pub fn is_full(&self) -> bool {
@@ -278,11 +195,6 @@ impl Endpoint {
             Which::Rx => self.rx(),
             Which::Tx => self.tx(),
         }
-    }
-
-    /// Bytes a client must map: both rings, receive first.
-    pub fn map_len(&self) -> usize {
-        self.rx().map_or(0, |r| r.geometry().len()) + self.tx().map_or(0, |r| r.geometry().len())
     }
 
     pub(crate) fn scratch(&self) -> *mut Scratch {
@@ -322,134 +234,6 @@ impl Endpoint {
     /// Takes the receive lock.
     pub fn hold(&self, pid: u32) -> Option<Held<'_>> {
         Some(self.control()?.lock.hold(pid))
-    }
-
-    /// Sets a ring that is not set: maps its zeroed memory.
-    ///
-    /// # Errors
-    /// `EBUSY` when it is set, `ENOMEM`.
-    pub fn add_ring(&self, which: Which, geometry: Geometry) -> Result<()> {
-        self.add_ring_over(which, geometry, true, map_ring_memory)
-    }
-
-    /// As [`Self::add_ring`], over `geometry.len()` zeroed bytes of the file `fd` from `offset` on, which is a multiple of the
-    /// page size. The file must not become shorter while the ring is set (`F_SEAL_SHRINK`).
-    ///
-    /// # Errors
-    /// As [`Self::add_ring`], and those of `mmap`.
-    pub fn add_ring_at(&self, which: Which, geometry: Geometry, fd: i32, offset: usize) -> Result<()> {
-        self.add_ring_over(which, geometry, true, |len| Ok((sys::map_fd_from(fd, len, offset)?, -1)))
-    }
-
-    /// As [`Self::add_ring_at`], for a ring that another endpoint had over the same state ([`Self::open_at`]): its heads and
-    /// what the store holds stay.
-    ///
-    /// # Errors
-    /// As [`Self::add_ring_at`].
-    pub fn adopt_ring_at(&self, which: Which, geometry: Geometry, fd: i32, offset: usize) -> Result<()> {
-        self.add_ring_over(which, geometry, false, |len| Ok((sys::map_fd_from(fd, len, offset)?, -1)))
-    }
-
-    fn add_ring_over(
-        &self,
-        which: Which,
-        geometry: Geometry,
-        fresh: bool,
-        memory: impl FnOnce(usize) -> Result<(*mut u8, i32)>,
-    ) -> Result<()> {
-        let control = self.control().ok_or(Errno::BADF)?;
-        if self.ring(which).is_some() {
-            return Err(Errno::BUSY);
-        }
-        let ring = map_ring(geometry, memory)?;
-        let _held = control.lock.hold(sys::getpid());
-        match which {
-            Which::Rx if !fresh => {
-                self.point_scratch(geometry.room() as usize);
-                self.rx.store(ring, Ordering::Release);
-            }
-            Which::Tx if !fresh => self.tx.store(ring, Ordering::Release),
-            Which::Rx => {
-                for word in [&control.rx_head, &control.rx_oldest, &control.rx_outstanding] {
-                    word.store(0, Ordering::Relaxed);
-                }
-                control.set(flag::CONGESTED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
-                self.store(control).clear();
-                self.point_scratch(geometry.room() as usize);
-                self.rx.store(ring, Ordering::Release);
-            }
-            Which::Tx => {
-                control.tx_head.store(0, Ordering::Relaxed);
-                self.tx.store(ring, Ordering::Release);
-            }
-        }
-        Ok(())
-    }
-
-    /// Frees a ring, if it is set.
-    ///
-    /// # Safety
-    /// No other thread uses the ring.
-    pub unsafe fn drop_ring(&self, which: Which) {
-        let Some(control) = self.control() else {
-            return;
-        };
-        let slot = match which {
-            Which::Rx => &self.rx,
-            Which::Tx => &self.tx,
-        };
-        let held = control.lock.hold(sys::getpid());
-        let ring = slot.swap(null_mut(), Ordering::AcqRel);
-        if which == Which::Rx {
-            self.store(control).clear();
-            control.set(flag::CONGESTED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
-        }
-        drop(held);
-        if !ring.is_null() {
-            // SAFETY: the caller's duty; unpublished under the lock.
-            unsafe { unmap_ring(ring) };
-        }
-    }
-
-    /// Maps the rings for the client, one behind the other. `fixed` is where (replacing what is there), else anywhere.
-    ///
-    /// # Errors
-    /// `EINVAL` without a ring or for another length than both rings have, `ENOMEM`.
-    ///
-    /// # Safety
-    /// With `fixed`, that range belongs to the caller.
-    pub unsafe fn map(&self, fixed: Option<*mut u8>, len: usize, prot: u32) -> Result<*mut u8> {
-        let whole = self.map_len();
-        if whole == 0 || sys::pages(len) != whole {
-            return Err(Errno::INVAL);
-        }
-        let at = match fixed {
-            Some(at) if !(at as usize).is_multiple_of(sys::PAGE) => return Err(Errno::INVAL),
-            Some(at) => at,
-            None => sys::map_nothing(whole)?,
-        };
-        let mut to = at;
-        for which in [Which::Rx, Which::Tx] {
-            let Some(ring) = self.ring(which) else {
-                continue;
-            };
-            let (len, fd) = (ring.geometry().len(), self.descriptor(which));
-            // SAFETY: `to..to+len` is inside the range reserved above or given by the caller; the source is a live ring.
-            let mapped =
-                unsafe { if fd >= 0 { sys::map_fd_at(fd, len, to) } else { sys::map_again_at(ring.base(), len, to) } };
-            // SAFETY: the range was just mapped.
-            let result = mapped.and_then(|()| unsafe { sys::protect(to, len, prot) });
-            if let Err(e) = result {
-                if fixed.is_none() {
-                    // SAFETY: reserved above and not yet handed out.
-                    unsafe { sys::unmap(at, whole) };
-                }
-                return Err(e);
-            }
-            // SAFETY: still inside the range, at most one past its end.
-            to = unsafe { to.add(len) };
-        }
-        Ok(at)
     }
 }
 
