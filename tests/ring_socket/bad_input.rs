@@ -112,3 +112,94 @@ fn errors_become_io_errors() {
     let error: std::io::Error = RingSocket::builder(Family::ROUTE).node("/nowhere").build().unwrap_err().into();
     assert_eq!(error.raw_os_error(), Some(libc::ENOENT));
 }
+
+/// Runs this test's other half in a process of its own, whose limits are nobody else's.
+fn in_own_process(test: &str, body: fn()) {
+    if std::env::var_os("NLMMAP_TEST_HALF").is_some() {
+        return body();
+    }
+    let output = std::process::Command::new(std::env::current_exe().unwrap())
+        .args(["--exact", test, "--test-threads=1"])
+        .env("NLMMAP_TEST_HALF", "1")
+        .output()
+        .unwrap();
+    let told = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success() && told.contains("1 passed"), "{told}{}", String::from_utf8_lossy(&output.stderr));
+}
+
+fn limit(what: libc::__rlimit_resource_t, soft: u64) {
+    let mut limit = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+    // SAFETY: a live rlimit, here and below.
+    assert_eq!(unsafe { libc::getrlimit(what, &raw mut limit) }, 0, "{}", std::io::Error::last_os_error());
+    limit.rlim_cur = soft.min(limit.rlim_max);
+    // SAFETY: as above.
+    assert_eq!(unsafe { libc::setrlimit(what, &raw const limit) }, 0, "{}", std::io::Error::last_os_error());
+}
+
+/// Every number of descriptors that is too small is told, and the first that suffices serves.
+#[test]
+fn no_descriptors_left() {
+    in_own_process("bad_input::no_descriptors_left", || {
+        let open = || std::fs::read_dir("/proc/self/fd").unwrap().count() as u64 - 1;
+        let before = open();
+        let namespace = || OwnedFd::from(File::open("/proc/self/ns/net").unwrap());
+        let mut refused = 0;
+        for more in 0..20 {
+            let given = namespace();
+            limit(libc::RLIMIT_NOFILE, before + 1 + more);
+            let built = RingSocket::builder(Family::ROUTE).namespace(given).build();
+            limit(libc::RLIMIT_NOFILE, 1024);
+            match built {
+                Ok(socket) => {
+                    socket.send(&message(18, NLM_F_REQUEST | NLM_F_DUMP, 1, &[&[0; 16]])).unwrap();
+                    assert_eq!(kind(&next(&socket)), 16);
+                    drop(socket);
+                    assert!(refused > 0, "no limit was too small");
+                    assert_eq!(open(), before, "a descriptor is left over");
+                    return;
+                }
+                Err(error) => {
+                    assert_eq!(error.errno(), libc::EMFILE, "{error}");
+                    assert_eq!(open(), before, "a refused socket has left a descriptor");
+                    refused += 1;
+                }
+            }
+        }
+        panic!("no limit was large enough");
+    });
+}
+
+#[test]
+fn no_memory_left() {
+    in_own_process("bad_input::no_memory_left", || {
+        let large = || RingSocket::builder(Family::ROUTE).rx_ring(Ring::frames(1 << 14, 16384));
+        limit(libc::RLIMIT_AS, 200 << 20);
+        let (error, text) = refusal(large());
+        limit(libc::RLIMIT_AS, libc::RLIM_INFINITY);
+        assert!(error.errno() == libc::ENOMEM && text.contains("ring"), "{text}");
+        large().build().unwrap();
+    });
+}
+
+/// Something else has the socket's number: calls are refused by what it is, and what is lent stays.
+#[test]
+fn a_number_that_is_something_else_by_now() {
+    use std::os::fd::AsRawFd;
+    let (a, b, to) = pair(|b| b);
+    let to = nlmmap::Destination { portid: to, groups: 0 };
+    a.send_to(&pattern(1, 700), to).unwrap();
+    let lent = next(&b);
+    let file = File::open("/dev/null").unwrap();
+    // SAFETY: numbers; the number stays open, and is closed once, by its owner.
+    assert!(unsafe { libc::dup3(file.as_raw_fd(), b.as_raw_fd(), libc::O_CLOEXEC) } >= 0);
+    for _ in 0..3 {
+        assert_eq!(b.recv().expect_err("no socket").errno(), libc::ENOTSOCK);
+        assert_eq!(b.try_recv().expect_err("no socket").errno(), libc::ENOTSOCK);
+        b.send(b"x").unwrap();
+        assert_eq!(b.kick().expect_err("no socket").errno(), libc::ENOTSOCK);
+        assert_eq!(b.join(1).expect_err("no socket").errno(), libc::ENOTSOCK);
+        assert_eq!(b.portid().expect_err("no socket").errno(), libc::ENOTSOCK);
+    }
+    assert_eq!(*lent, *pattern(1, 700));
+    drop(lent);
+}
