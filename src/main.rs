@@ -4,6 +4,7 @@ mod cli;
 mod policy;
 mod preload;
 mod program;
+mod see;
 mod serve;
 mod sigpipe;
 mod sys;

@@ -30,6 +30,7 @@ Examples:
   nlmmap demo                       see it work: a client of 2013, real links, routes and packets
   nlmmap run -- ./collector -i eth0 run a program with its rings
   nlmmap run --check -- ./collector only say whether it can be run so
+  nlmmap stat                       what goes on in programs that have rings
   sudo nlmmap serve                 a device node, for programs that open one
 
 Each command explains itself: nlmmap run --help";

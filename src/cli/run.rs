@@ -11,11 +11,13 @@ use clap::{Args, ValueEnum};
 use nix::errno::Errno;
 
 mod node;
+mod summary;
 
 use super::complain;
 use crate::preload::{self, Library};
 use crate::program::{self, Program, Refusal, script, search, secure};
 use node::Node;
+use summary::{Form, Place};
 
 /// Run a program with its netlink rings served from userspace.
 ///
@@ -45,6 +47,17 @@ pub struct Arguments {
     /// right but to open the node, and gets nothing through it that it could not have had itself.
     #[arg(long, value_name = "PATH")]
     device: Option<PathBuf>,
+
+    /// Say at the end, on stderr, what went through the program's rings
+    ///
+    /// nlmmap then stays beside the program, which gets a process id of its own, until that ends: signals are handed
+    /// on to it, and nlmmap ends as it did. What it starts is counted too. A crash loses nothing that was counted.
+    #[arg(long, value_name = "FORM", num_args = 0..=1, require_equals = true, default_missing_value = "text")]
+    summary: Option<Form>,
+
+    /// Write the summary to this file instead
+    #[arg(long, value_name = "FILE", requires = "summary")]
+    summary_file: Option<PathBuf>,
 
     /// Only say whether the program can be entered
     #[arg(long)]
@@ -78,6 +91,8 @@ const HELP: &str = "\
 Examples:
   nlmmap run -- ./collector -i eth0
   nlmmap run --log info -- ./collector      say at the end what went through the rings
+  nlmmap run --summary -- ./collector       messages, losses and their cures, system calls saved
+  nlmmap run --summary=json --summary-file sum.json -- ./collector
   nlmmap run --check -- ./collector         can it be entered? which file is it in the end?
   nlmmap run --device /dev/nlmmap -- ./collector
                                             have its sockets from the daemon (nlmmap serve)
@@ -104,17 +119,34 @@ impl From<Refusal> for Failure {
     }
 }
 
-/// Returns only when the program was not started.
+impl Failure {
+    fn tell(self) -> ExitCode {
+        let Failure(cause, cures, code) = self;
+        complain(&cause, &cures);
+        ExitCode::from(code)
+    }
+}
+
+/// Returns only when the program was not started, or has been summed up.
 pub fn main(arguments: Arguments) -> ExitCode {
     let node = arguments.device.as_deref().map(node::check).transpose();
     let prepared = node.and_then(|node| Ok((node, prepare(&arguments.command[0])?)));
-    let Failure(cause, cures, code) = match prepared {
+    let failure = match prepared {
         Ok((node, (library, program))) if arguments.check => return describe(node.as_ref(), &library, &program),
-        Ok((node, (library, program))) => become_program(&arguments, node.as_ref(), &library, &program),
+        Ok((node, (library, program))) => {
+            let become_it = |view: Option<&Path>| become_program(&arguments, node.as_ref(), &library, &program, view);
+            match arguments.summary.map(|form| Place::make(form, arguments.summary_file.as_deref())) {
+                None => become_it(None),
+                Some(Err(cause)) => Failure(cause, Vec::new(), 126),
+                Some(Ok(place)) => {
+                    let dir = place.dir.clone();
+                    return place.watch(&arguments.command, || become_it(Some(&dir)).tell());
+                }
+            }
+        }
         Err(failure) => failure,
     };
-    complain(&cause, &cures);
-    ExitCode::from(code)
+    failure.tell()
 }
 
 fn prepare(name: &OsStr) -> Result<(Library, Program), Failure> {
@@ -145,8 +177,14 @@ fn describe(node: Option<&Node>, library: &Library, program: &Program) -> ExitCo
     ExitCode::SUCCESS
 }
 
-fn become_program(arguments: &Arguments, node: Option<&Node>, library: &Library, program: &Program) -> Failure {
-    let environment = environment(arguments, node, &library.path);
+fn become_program(
+    arguments: &Arguments,
+    node: Option<&Node>,
+    library: &Library,
+    program: &Program,
+    view: Option<&Path>,
+) -> Failure {
+    let environment = environment(arguments, node, &library.path, view);
     let error = execute(program, &arguments.command, &environment);
     let cause = format!("{}: cannot be started: {}", program.path.display(), io::Error::from(error));
     let cures = match error {
@@ -164,7 +202,12 @@ fn become_program(arguments: &Arguments, node: Option<&Node>, library: &Library,
 }
 
 /// What the program finds in its environment: ours, with the library and its settings put in.
-fn environment(arguments: &Arguments, node: Option<&Node>, library: &Path) -> Vec<(OsString, OsString)> {
+fn environment(
+    arguments: &Arguments,
+    node: Option<&Node>,
+    library: &Path,
+    view: Option<&Path>,
+) -> Vec<(OsString, OsString)> {
     let others = env::var_os("LD_PRELOAD");
     let mut set = vec![("LD_PRELOAD", preload::with_others(library, others.as_deref()))];
     if arguments.strict {
@@ -175,6 +218,9 @@ fn environment(arguments: &Arguments, node: Option<&Node>, library: &Path) -> Ve
     }
     if let Some(node) = node {
         set.push(("NLMMAP_DEVICE", node.path.clone().into_os_string()));
+    }
+    if let Some(view) = view {
+        set.push(("NLMMAP_VIEW", view.into()));
     }
     let kept = env::vars_os().filter(|(name, _)| set.iter().all(|(new, _)| name != new));
     kept.chain(set.iter().map(|(name, value)| ((*name).into(), value.clone()))).collect()

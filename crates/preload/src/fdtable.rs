@@ -6,7 +6,7 @@
 
 use crate::local::{CLAIMED, Local, now_mapping};
 use crate::log::info;
-use crate::{process, table, watch};
+use crate::{process, shown, table, watch};
 use core::sync::atomic::Ordering;
 use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::sys;
@@ -200,6 +200,7 @@ impl Local {
             // From here on no number leads here again, in a fork child neither.
             self.keep_no_duplicate();
             self.cookie.store(0, Ordering::Relaxed);
+            shown::end(self);
             self.endpoint.move_descriptors(release_private);
             // SAFETY: claimed: nobody else is inside, and whoever comes is turned away.
             unsafe { self.endpoint.reset() };

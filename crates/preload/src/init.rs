@@ -3,14 +3,14 @@
 //! 1. resolve every `next` name by `dlsym`, here and nowhere else: a failed look-up inside a hook allocates, and an allocator
 //!    whose own calls lead back to us would never return
 //! 2. find the few C library functions we use ourselves
-//! 3. read `NLMMAP_STRICT`, `NLMMAP_LOG` and `NLMMAP_DEVICE` from the environment, once
+//! 3. read `NLMMAP_STRICT`, `NLMMAP_LOG`, `NLMMAP_VIEW` and `NLMMAP_DEVICE` from the environment, once
 //!
 //! A program may ask for rings before that ([`be_ready`]): then the environment is read there, and what else is missing is found
 //! at its first use.
 
 use crate::elf::weak;
 use crate::found::{CONSTRUCTED, PTHREAD_CREATE, PTHREAD_DETACH, TESTCANCEL};
-use crate::{fork, guard, log, next};
+use crate::{fork, guard, log, next, shown};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
 
@@ -80,6 +80,7 @@ fn read_environment(env: *const *const c_char) {
             crate::trouble::begin();
         }
     }
+    shown::configure(variable(env, b"NLMMAP_VIEW="), variable(env, b"XDG_RUNTIME_DIR="));
     READ.store(true, Ordering::Release);
 }
 

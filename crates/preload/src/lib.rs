@@ -20,10 +20,11 @@
 //! | [`process`] | fork, vfork, which process this is |
 //! | [`duty`], [`local`] | one endpoint in this process: data |
 //! | [`table`] | descriptor to endpoint, own numbers: data |
+//! | [`rights`] | what this process may |
 //! | [`trouble`] | what the log says of messages that are lost or held |
+//! | [`shown`] | what others may look at: a file for each endpoint |
 //! | [`watch`] | the backing thread's epoll instance |
 //! | [`fdtable`] | the way in, and an endpoint's life |
-//! | [`rights`] | what this process may |
 //! | [`device`] | sockets that are endpoints of a device node |
 //! | [`guard`] | the backing thread: frames move while the client makes no calls |
 //! | [`fork`] | a fork child takes its copy over |
@@ -54,6 +55,7 @@ pub mod process;
 pub mod raw;
 pub mod rights;
 pub mod route;
+pub mod shown;
 pub mod symbols;
 pub mod table;
 pub mod trouble;

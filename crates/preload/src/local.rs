@@ -103,6 +103,8 @@ pub struct Local {
     pub lost_by_kernel: AtomicU64,
     /// Looks that found messages held.
     pub held: AtomicU64,
+    /// The number in the name of the file that shows it, 0 for none.
+    pub shown: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Local>() <= sys::PAGE);

@@ -14,10 +14,17 @@ static PID: AtomicU32 = AtomicU32::new(0);
 static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
 /// What a fork child does with its copy of the tables ([`on_fork`]), 0 for nothing yet.
 static TAKE_OVER: AtomicUsize = AtomicUsize::new(0);
+/// What is done before a fork ([`before_fork`]), 0 for nothing.
+static BEFORE: AtomicUsize = AtomicUsize::new(0);
 
 /// Says what a fork child does, given its process id, before its first call that concerns an endpoint.
 pub fn on_fork(take_over: fn(u32)) {
     TAKE_OVER.store(take_over as usize, Ordering::Relaxed);
+}
+
+/// Says what is done before a fork that the C library knows of.
+pub fn before_fork(prepare: fn()) {
+    BEFORE.store(prepare as usize, Ordering::Relaxed);
 }
 
 /// Notes how children are announced: glibc's or musl's `atfork`, 0 for none.
@@ -26,20 +33,28 @@ pub fn construct(register_atfork: usize, pthread_atfork: usize) {
     extern "C" fn child() {
         settle();
     }
+    extern "C" fn prepare() {
+        let before = BEFORE.load(Ordering::Relaxed);
+        if before != 0 {
+            // SAFETY: only `before_fork` stores here.
+            let before = unsafe { core::mem::transmute::<usize, fn()>(before) };
+            before();
+        }
+    }
     if register_atfork != 0 {
         // SAFETY: glibc's `__register_atfork(prepare, parent, child, dso_handle)`.
         let f = unsafe {
-            core::mem::transmute::<usize, unsafe extern "C" fn(usize, usize, Handler, usize) -> i32>(register_atfork)
+            core::mem::transmute::<usize, unsafe extern "C" fn(Handler, usize, Handler, usize) -> i32>(register_atfork)
         };
         // SAFETY: the handler stays: the library is never unloaded.
-        let _ = unsafe { f(0, 0, child, 0) };
+        let _ = unsafe { f(prepare, 0, child, 0) };
     } else if pthread_atfork != 0 {
         // SAFETY: POSIX `pthread_atfork(prepare, parent, child)`.
         let f = unsafe {
-            core::mem::transmute::<usize, unsafe extern "C" fn(usize, usize, Handler) -> i32>(pthread_atfork)
+            core::mem::transmute::<usize, unsafe extern "C" fn(Handler, usize, Handler) -> i32>(pthread_atfork)
         };
         // SAFETY: as above.
-        let _ = unsafe { f(0, 0, child) };
+        let _ = unsafe { f(prepare, 0, child) };
     }
 }
 

@@ -1,16 +1,26 @@
-//! What this process may, as far as 4.5 would have asked.
+//! What this process may.
 
 use nlmmap_ring::sys;
 use syscalls::Sysno;
 
-/// Whether the kernel of 4.5 would have let this process set rings.
-pub fn may_set_rings() -> bool {
+/// This thread's effective, permitted and inheritable capabilities, the lower half of each and then the upper.
+fn capabilities() -> Option<[u32; 6]> {
     let mut header = [0x2008_0522u32, 0];
     let mut sets = [0u32; 6];
     // SAFETY: capget version 3 reads a header of 8 bytes and writes two sets of 12 bytes.
     let got =
         unsafe { sys::call(Sysno::capget, [header.as_mut_ptr() as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0]) };
-    got.is_ok() && sets[0] & 1 << 12 != 0 && in_initial_user_namespace()
+    got.is_ok().then_some(sets)
+}
+
+/// Whether the kernel of 4.5 would have let this process set rings.
+pub fn may_set_rings() -> bool {
+    capabilities().is_some_and(|sets| sets[0] & 1 << 12 != 0) && in_initial_user_namespace()
+}
+
+/// Whether this process may do nothing that other processes of its user may not.
+pub fn is_like_others_of(user: u32) -> bool {
+    user == 0 || capabilities().is_some_and(|sets| sets[1] | sets[4] == 0)
 }
 
 fn in_initial_user_namespace() -> bool {

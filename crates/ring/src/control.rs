@@ -66,6 +66,25 @@ pub struct Counters {
     pub tx_frames: AtomicU64,
     /// System calls made on the real socket.
     pub calls: AtomicU64,
+    /// Of the overruns, those by the kernel's `ENOBUFS`.
+    pub lost_by_kernel: AtomicU64,
+    /// Of the others, those beside a ring with room: what was kept for the client's `recv` has filled its store.
+    pub lost_unread: AtomicU64,
+    /// Looks that found messages waiting in the socket behind a full ring.
+    pub held: AtomicU64,
+    /// Looks that filled the ring, with more in the socket perhaps.
+    pub filled: AtomicU64,
+    /// The most that such a look has found there, in bytes as the kernel charges them to the receive buffer.
+    pub held_bytes: AtomicU64,
+}
+
+impl Counters {
+    /// All of them that add up, in order.
+    pub fn words(&self) -> [&AtomicU64; 10] {
+        let Counters { rx_frames, rx_datagrams, rx_copies, overruns, tx_frames, calls, .. } = self;
+        let Counters { lost_by_kernel, lost_unread, held, filled, .. } = self;
+        [rx_frames, rx_datagrams, rx_copies, overruns, tx_frames, calls, lost_by_kernel, lost_unread, held, filled]
+    }
 }
 
 /// One endpoint's shared state.
@@ -128,6 +147,8 @@ pub struct Control {
     pub mappers: [Mapper; MAPPERS],
     /// For people.
     pub counters: Counters,
+    /// The last error that was told, for people; 0 for none.
+    pub last_error: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Control>() <= crate::sys::PAGE);
@@ -152,6 +173,7 @@ impl Control {
     /// Makes `error` the pending one, in place of another: a socket has room for one.
     pub fn tell(&self, error: Errno) {
         self.error.store(error.0 as u32, Ordering::Relaxed);
+        self.last_error.store(error.0 as u32, Ordering::Relaxed);
         self.told.fetch_add(1, Ordering::Relaxed);
     }
 

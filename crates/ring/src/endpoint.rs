@@ -5,6 +5,7 @@
 
 mod rings;
 
+use crate::card::{self, Card};
 use crate::control::Control;
 use crate::errno::Result;
 use crate::lock::Held;
@@ -161,6 +162,23 @@ impl Endpoint {
         // SAFETY: null, or a page-aligned live mapping whose zeroes are a valid Control, made of atomics only; it stays until
         // `reset`, whose caller vouches that nobody is here.
         unsafe { self.control.load(Ordering::Acquire).as_ref() }
+    }
+
+    /// What people are shown beside it.
+    pub fn card(&self) -> Option<&Card> {
+        let control = self.control.load(Ordering::Acquire);
+        // SAFETY: as in `control`; the card lies in the same page, behind it.
+        (!control.is_null()).then(|| unsafe { &*control.cast::<u8>().add(card::AT).cast::<Card>() })
+    }
+
+    /// Lays the control's page over the first of the file `fd`, which has a zeroed page of its own there: whoever may open the
+    /// file may look at it. For an endpoint that was just opened, and has no ring.
+    ///
+    /// # Errors
+    /// Those of `mmap`; the endpoint is as before.
+    pub fn show_at(&self, fd: i32) -> Result<()> {
+        // SAFETY: the first page of the shared state, which nobody has looked at or written to; the file's is as zeroed.
+        unsafe { sys::map_fd_at(fd, sys::PAGE, self.control.load(Ordering::Relaxed).cast()) }
     }
 
     /// The receive ring.

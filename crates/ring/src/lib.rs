@@ -22,6 +22,7 @@
 //! | [`message`] | what a datagram is: classes, chains, where it may be cut |
 //! | [`store`] | datagrams that are in no frame, in order |
 //! | [`control`] | the state that fork shares: heads, error, lock, counters |
+//! | [`card`] | what people are shown of an endpoint beside that |
 //! | [`lock`] | one pump at a time, across threads and processes |
 //! | [`rx`], [`tx`] | the two pumps |
 //! | [`readiness`] | what `poll` answers |
@@ -43,6 +44,7 @@ struct Readme;
 compile_error!("nlmmap supports 64-bit Linux only: the 32-bit time64 call names are not all interposed");
 
 pub mod abi;
+pub mod card;
 pub mod control;
 pub mod device_abi;
 pub mod endpoint;

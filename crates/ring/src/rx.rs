@@ -196,6 +196,7 @@ impl<'a, S: Socket> Pump<'a, S> {
     fn blocked(&self, full: bool) -> Step {
         if full && self.received.get() > 0 {
             // This very run has filled it; the next one sees what is behind that.
+            self.control.count(&self.control.counters.filled, 1);
             self.control.set(flag::BLOCKED, true);
             return Step::Stop;
         }
@@ -206,8 +207,10 @@ impl<'a, S: Socket> Pump<'a, S> {
                 error => self.pass_on(Errno(error)),
             }
         }
-        let held = !full || self.waiting() > 0;
+        let waiting = if full { self.waiting() } else { 0 };
+        let held = !full || waiting > 0;
         if full && held && self.control.flags.load(Relaxed) & (flag::DUMP | flag::DUMPING) == 0 {
+            self.control.counters.held_bytes.fetch_max(u64::from(waiting), Relaxed);
             trouble::report(self.endpoint, Trouble::Held);
         }
         self.control.set(flag::BLOCKED, held);

@@ -126,15 +126,15 @@ impl<'a> Store<'a> {
     }
 
     fn at(&self, off: u64) -> *mut u8 {
-        // SAFETY: reduced modulo the capacity, so inside the mapping.
-        unsafe { self.base.add((off % self.cap) as usize) }
+        // SAFETY: reduced modulo the capacity and to where records begin, whatever the shared words say: inside the mapping.
+        unsafe { self.base.add(((off % self.cap) & !(ALIGN - 1)) as usize) }
     }
 
     fn record(&self, off: u64) -> Record {
         // SAFETY: offsets of records are multiples of 64 below the capacity, itself a multiple of 64: in bounds, aligned.
         let mut r = unsafe { self.at(off).cast::<Record>().read() };
         // Offsets come from shared words; keep every record inside the store whatever they say.
-        let left = (self.cap - off % self.cap) as u32;
+        let left = (self.cap - ((off % self.cap) & !(ALIGN - 1))) as u32;
         r.span = r.span.clamp(ALIGN as u32, left) & !(ALIGN as u32 - 1);
         let most = r.span.saturating_sub(size_of::<Record>() as u32);
         r.meta.hdr.len = r.meta.hdr.len.min(most);

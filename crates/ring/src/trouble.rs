@@ -1,4 +1,4 @@
-//! Who is told that an endpoint loses or holds messages: nobody, unless somebody listens. Costs one load, where that happens.
+//! Who is told that an endpoint loses or holds messages: nobody, unless somebody listens. It is counted all the same.
 
 use crate::endpoint::Endpoint;
 use core::sync::atomic::{AtomicPtr, Ordering};
@@ -24,9 +24,18 @@ pub fn listen(listener: Listener) {
     LISTENER.store(listener as *mut (), Ordering::Relaxed);
 }
 
-/// Tells the listener.
+/// Counts it by its cause, and tells the listener.
 #[cold]
 pub fn report(endpoint: &Endpoint, trouble: Trouble) {
+    if let Some(control) = endpoint.control() {
+        let counters = &control.counters;
+        match trouble {
+            Trouble::LostByKernel => control.count(&counters.lost_by_kernel, 1),
+            Trouble::Lost if !endpoint.is_full() => control.count(&counters.lost_unread, 1),
+            Trouble::Lost => {}
+            Trouble::Held => control.count(&counters.held, 1),
+        }
+    }
     let at = LISTENER.load(Ordering::Relaxed);
     if !at.is_null() {
         // SAFETY: stored by `listen`, from a function of this very type.

@@ -7,6 +7,7 @@ use crate::init;
 use crate::local::Local;
 use crate::log::{debug, info};
 use crate::process;
+use crate::shown;
 use core::sync::atomic::Ordering::Relaxed;
 use nlmmap_ring::abi::{self, NETLINK_RX_RING, nl_mmap_req};
 use nlmmap_ring::control::flag;
@@ -165,6 +166,7 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
     let made = local
         .endpoint
         .open(family as u32, init::STRICT.load(Relaxed))
+        .and_then(|()| shown::begin(local, family as u32, init::STRICT.load(Relaxed)))
         .and_then(|()| local.endpoint.add_ring(which, geometry));
     if let Err(e) = made {
         info!("fd {fd}: no memory for a ring of {} bytes", geometry.len());
@@ -181,6 +183,7 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
     if which == Which::Rx {
         begin_receiving(local, fd, &geometry);
     }
+    shown::describe(local, fd);
     fdtable::insert(fd, local);
     super::fds::each_open(|other| {
         if other != fd && !fdtable::is_adopted(other) && sys::cookie(other) == Ok(cookie) {

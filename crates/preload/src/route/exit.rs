@@ -6,17 +6,25 @@
 use crate::fdtable;
 use crate::log::{self, Level};
 use crate::next;
+use crate::shown;
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::Relaxed;
 use nlmmap_ring::sys;
 use syscalls::Sysno;
 
-/// Says it of the endpoints that this very process has made: not of those that a fork child has from its parent, nor in a
-/// `vfork` child of the parent's own.
 extern "C" fn conclude() {
-    if fdtable::live() == 0 || !log::is_heard(Level::Info) {
+    if fdtable::live() == 0 {
         return;
     }
+    if log::is_heard(Level::Info) {
+        say();
+    }
+    shown::conclude();
+}
+
+/// Says it of the endpoints that this very process has made: not of those that a fork child has from its parent, nor in a
+/// `vfork` child of the parent's own.
+fn say() {
     let pid = sys::getpid();
     for local in fdtable::all() {
         if local.maker.load(Relaxed) == pid

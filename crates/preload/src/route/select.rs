@@ -94,11 +94,15 @@ impl Sets {
     }
 }
 
+/// The client's call, on these sets and with this limit.
+type Call<'a> = dyn Fn(&mut Sets, Limit, Option<u64>, &Own) -> c_int + 'a;
+
 unsafe fn select_any(
     nr: usize,
     at: [*mut u64; 3],
     limit: Limit,
-    call: impl Fn(&mut Sets, Limit, Option<u64>, &Own) -> c_int,
+    // Not generic: a second copy of all this would be a twentieth of the library.
+    call: &Call<'_>,
 ) -> c_int {
     let words = nr.div_ceil(64);
     // SAFETY: the client's sets cover `nr` descriptors.
@@ -229,7 +233,7 @@ pub unsafe fn select(nr: c_int, r: *mut u64, w: *mut u64, x: *mut u64, limit: *m
     let until = Limit::new(nanos);
     // SAFETY: as above.
     let result = unsafe {
-        select_any(nr as usize, [r, w, x], until, |sets, limit, most, own| {
+        select_any(nr as usize, [r, w, x], until, &|sets, limit, most, own| {
             if !own.set().is_null() {
                 let left = limit.left_spec(most);
                 let left = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
@@ -266,7 +270,7 @@ pub unsafe fn pselect(
     }
     // SAFETY: as above.
     unsafe {
-        select_any(nr as usize, [r, w, x], Limit::spec(limit), |sets, limit, most, own| {
+        select_any(nr as usize, [r, w, x], Limit::spec(limit), &|sets, limit, most, own| {
             let left = limit.left_spec(most);
             let left = left.as_ref().map_or(core::ptr::null(), core::ptr::from_ref);
             let [r, w, x] = &mut sets.0;

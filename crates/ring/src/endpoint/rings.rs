@@ -167,6 +167,9 @@ impl Endpoint {
             return Err(Errno::BUSY);
         }
         let ring = map_ring(geometry, memory)?;
+        if let Some(card) = self.card() {
+            card.note_ring(which == Which::Rx, Some(&geometry.request()));
+        }
         let _held = control.lock.hold(sys::getpid());
         match which {
             Which::Rx if !fresh => {
@@ -200,6 +203,9 @@ impl Endpoint {
             return;
         };
         let slot = self.slot(which);
+        if let Some(card) = self.card() {
+            card.note_ring(which == Which::Rx, None);
+        }
         let held = control.lock.hold(sys::getpid());
         let ring = slot.swap(null_mut(), Ordering::AcqRel);
         if which == Which::Rx {

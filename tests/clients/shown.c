@@ -1,0 +1,122 @@
+/* What others see of a client: argv[1] says how its endpoints come to their end, argv[2] how many requests are made first. Says
+ * "ready" when they are answered and, for "hold", waits for the end of its input. */
+#include "msg.h"
+
+static void ask(struct sock *s, int times)
+{
+	char buf[8192];
+	struct nl_mmap_hdr meta;
+	for (int i = 1; i <= times; i++) {
+		struct nlmsghdr *n = msg_ack(buf, i);
+		tx_put(s, n, n->nlmsg_len);
+		CHECK_CALL(tx_kick(s));
+		CHECK(rx_take(s, buf, sizeof buf, &meta, 2000) > 0, "no answer");
+	}
+}
+
+static struct sock open_one(void)
+{
+	return ring_open(NETLINK_ROUTE, GEOM(4096, 8, 2048), GEOM(4096, 8, 2048));
+}
+
+static void ready_and_hold(void)
+{
+	char byte;
+	puts("ready");
+	fflush(stdout);
+	while (read(0, &byte, 1) > 0)
+		;
+}
+
+int main(int argc, char **argv)
+{
+	const char *way = argc > 1 ? argv[1] : "hold";
+	int times = argc > 2 ? atoi(argv[2]) : 1;
+	struct sock s = open_one();
+	pid_t child;
+
+	ask(&s, times);
+	if (!strcmp(way, "hold")) {
+		ready_and_hold();
+	} else if (!strcmp(way, "return")) {
+		return 0;
+	} else if (!strcmp(way, "_exit")) {
+		_exit(7);
+	} else if (!strcmp(way, "close")) {
+		munmap(s.map, s.len);
+		close(s.fd);
+		ready_and_hold();
+	} else if (!strcmp(way, "kill")) {
+		raise(SIGKILL);
+	} else if (!strcmp(way, "abort")) {
+		abort();
+	} else if (!strcmp(way, "fork")) {
+		/* The child goes on with the parent's endpoint, and has one of its own. */
+		CHECK_CALL(child = fork());
+		if (!child) {
+			struct sock own = open_one();
+			ask(&s, times);
+			ask(&own, times);
+			return 0;
+		}
+		join_child(child);
+	} else if (!strcmp(way, "daemon")) {
+		/* The parent ends first. */
+		CHECK_CALL(child = fork());
+		if (child)
+			_exit(0);
+		msleep(200);
+		ask(&s, times);
+		ready_and_hold();
+	} else if (!strcmp(way, "vfork")) {
+		CHECK_CALL(child = vfork());
+		if (!child) {
+			execl("/bin/true", "true", NULL);
+			_exit(1);
+		}
+		join_child(child);
+		ask(&s, times);
+	} else if (!strcmp(way, "exec")) {
+		execl("/proc/self/exe", argv[0], argc > 3 ? argv[3] : "return", argv[2], NULL);
+		FAIL("exec: %s", strerror(errno));
+	} else if (!strcmp(way, "spawn")) {
+		/* Killed while the parent lives. */
+		CHECK_CALL(child = fork());
+		if (!child) {
+			struct sock own = open_one();
+			ask(&own, times);
+			raise(SIGKILL);
+		}
+		CHECK_CALL(waitpid(child, NULL, 0));
+	} else if (!strcmp(way, "many")) {
+		for (int i = 0; i < times; i++) {
+			struct sock one = open_one();
+			ask(&one, 1);
+		}
+		ready_and_hold();
+	} else if (!strcmp(way, "lose")) {
+		/* More multicasts than ring and socket hold, to a group of its own. */
+		struct sock r = ring_open(NETLINK_USERSOCK, GEOM(4096, 8, 2048), NO_RING);
+		int group = 3, small = 32768, tx = plain_open(NETLINK_USERSOCK), sent = 0, err;
+		socklen_t len = sizeof err;
+		char buf[2048];
+		struct pollfd p = { r.fd, POLLIN, 0 };
+		CHECK_CALL(setsockopt(r.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small));
+		CHECK_CALL(setsockopt(r.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group));
+		for (int round = 0; round < 4; round++) {
+			for (int i = 0; i < 500; i++)
+				CHECK_CALL(multicast(tx, msg_user(buf, 1500, ++sent), 1500, group));
+			while (poll(&p, 1, 100) == 1) {
+				if (p.revents & POLLERR)
+					getsockopt(r.fd, SOL_SOCKET, SO_ERROR, &err, &len);
+				while (status_of(head(&r.rx)) == NL_MMAP_STATUS_VALID) {
+					set_status(head(&r.rx), NL_MMAP_STATUS_UNUSED);
+					advance(&r.rx);
+				}
+			}
+		}
+	} else {
+		FAIL("unknown way: %s", way);
+	}
+	return 0;
+}

@@ -1,0 +1,10 @@
+//! What is seen from outside of programs with rings: pages in the runtime directory, tables, summaries.
+
+mod support;
+
+#[path = "see/place.rs"]
+mod place;
+#[path = "see/stat.rs"]
+mod stat;
+#[path = "see/summary.rs"]
+mod summary;
