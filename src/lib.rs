@@ -54,6 +54,7 @@
 //!
 //! The package's feature `cli`, on by default, adds the command `nlmmap` and what it needs; the library is all of the rest.
 #![warn(missing_docs)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod ring_socket;
 

@@ -1,4 +1,5 @@
 //! The `nlmmap` command.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 
 mod cli;
 mod policy;

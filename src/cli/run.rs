@@ -130,7 +130,9 @@ impl Failure {
 /// Returns only when the program was not started, or has been summed up.
 pub fn main(arguments: Arguments) -> ExitCode {
     let node = arguments.device.as_deref().map(node::check).transpose();
-    let prepared = node.and_then(|node| Ok((node, prepare(&arguments.command[0])?)));
+    // The parser asks for at least one word.
+    let program = arguments.command.first().map_or(OsStr::new(""), OsString::as_os_str);
+    let prepared = node.and_then(|node| Ok((node, prepare(program)?)));
     let failure = match prepared {
         Ok((node, (library, program))) if arguments.check => return describe(node.as_ref(), &library, &program),
         Ok((node, (library, program))) => {

@@ -15,17 +15,19 @@ pub fn meant<'n>(wrong: &str, known: impl IntoIterator<Item = &'n str>) -> Strin
 
 /// Insertions, removals and replacements between two words (Levenshtein).
 fn distance(one: &str, other: &str) -> usize {
-    let other: Vec<char> = other.chars().collect();
-    let mut row: Vec<usize> = (0..=other.len()).collect();
-    for (i, a) in one.chars().enumerate() {
-        let mut corner = std::mem::replace(&mut row[0], i + 1);
-        for (j, b) in other.iter().enumerate() {
-            let replaced = corner + usize::from(a != *b);
-            corner = row[j + 1];
-            row[j + 1] = replaced.min(corner + 1).min(row[j] + 1);
+    // Of the words' beginnings: `first` between that of `one` and nothing, `row` between it and each longer one of `other`.
+    let mut row: Vec<(char, usize)> = other.chars().zip(1..).collect();
+    let mut first = 0;
+    for a in one.chars() {
+        let mut corner = first;
+        first += 1;
+        let mut left = first;
+        for (b, above) in &mut row {
+            left = (corner + usize::from(a != *b)).min(*above + 1).min(left + 1);
+            corner = std::mem::replace(above, left);
         }
     }
-    row[other.len()]
+    row.last().map_or(first, |(_, whole)| *whole)
 }
 
 #[cfg(test)]

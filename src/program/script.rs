@@ -21,17 +21,18 @@ pub struct Line {
 
 /// Parses the first line of a file that begins with `head`; `None` when it is no script, or a line that the kernel refuses.
 pub fn parse(head: &[u8]) -> Option<Line> {
-    let head = &head[..head.len().min(LINE_MAX)];
+    let head = head.get(..LINE_MAX).unwrap_or(head);
     let rest = head.strip_prefix(b"#!")?;
     let line = match rest.iter().position(|&b| b == b'\n' || b == 0) {
-        Some(end) => &rest[..end],
+        Some(end) => rest.split_at(end).0,
         // A line that was cut off may still hold the whole interpreter's name, when a blank follows it.
         None if head.len() == LINE_MAX && !trim(rest).iter().any(|&b| is_blank(b)) => return None,
         None => rest,
     };
     let line = trim(line);
     let end = line.iter().position(|&b| is_blank(b)).unwrap_or(line.len());
-    let (interpreter, argument) = (&line[..end], trim(&line[end..]));
+    let (interpreter, argument) = line.split_at(end);
+    let argument = trim(argument);
     if interpreter.is_empty() {
         return None;
     }

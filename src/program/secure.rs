@@ -104,7 +104,7 @@ fn gives_capabilities(attribute: &[u8]) -> bool {
     const REVISION: u32 = 0xff00_0000;
     const REVISION_3: u32 = 0x0300_0000;
     const EFFECTIVE: u32 = 1;
-    let word = |i: usize| attribute.get(i * 4..i * 4 + 4).map_or(0, |b| u32::from_le_bytes([b[0], b[1], b[2], b[3]]));
+    let word = |i: usize| attribute.as_chunks().0.get(i).map_or(0, |b| u32::from_le_bytes(*b));
     // The kernel shows revision 3 only for a root that is not ours; ours looks like revision 2.
     if attribute.is_empty() || word(0) & REVISION == REVISION_3 {
         return false;

@@ -22,15 +22,21 @@ const FEWEST: usize = 4;
 /// Room for `NETLINK_PKTINFO` and `SCM_CREDENTIALS`, in words of 8 bytes: two headers of 16 bytes, and 4 and 12 bytes of data.
 const CONTROL: usize = 8;
 
+/// What one message's header leads to.
+#[derive(Clone, Copy, Debug)]
+struct Slot {
+    iov: [IoVec; 2],
+    name: SockaddrNl,
+    control: [u64; CONTROL],
+    /// The frame and the spill area that the message was pointed at.
+    place: (u32, u32),
+}
+
 /// Headers of one batch, and how far it was handed out.
 #[derive(Debug)]
 struct Received {
     msgs: [MMsgHdr; VLEN],
-    iov: [[IoVec; 2]; VLEN],
-    names: [SockaddrNl; VLEN],
-    control: [[u64; CONTROL]; VLEN],
-    /// The frame and the spill area that each message was pointed at.
-    places: [(u32, u32); VLEN],
+    slots: [Slot; VLEN],
     next: usize,
     end: usize,
     window: usize,
@@ -50,12 +56,10 @@ pub(super) struct Receiver {
 impl Receiver {
     pub(super) fn new(ancillary: bool) -> Receiver {
         let nothing = IoVec { base: std::ptr::null_mut(), len: 0 };
+        let slot = Slot { iov: [nothing; 2], name: SockaddrNl::default(), control: [0; CONTROL], place: (0, 0) };
         let batch = Received {
             msgs: [MMsgHdr { hdr: MsgHdr::EMPTY, len: 0 }; VLEN],
-            iov: [[nothing; 2]; VLEN],
-            names: [SockaddrNl::default(); VLEN],
-            control: [[0; CONTROL]; VLEN],
-            places: [(0, 0); VLEN],
+            slots: [slot; VLEN],
             next: 0,
             end: 0,
             window: FEWEST,
@@ -83,7 +87,7 @@ impl Receiver {
         }
         let i = batch.next;
         batch.next += 1;
-        Some(batch.message(i, frames))
+        batch.message(i, frames)
     }
 
     /// Receives what there is into free places, once everything was handed out: how many messages. With `wait` it sleeps for
@@ -116,24 +120,27 @@ impl Received {
         let room = frames.room();
         let mut spills = frames.free_spills();
         let (mut armed, mut from) = (0, 0);
-        while armed < self.window && spills != 0 {
+        for (msg, slot) in self.msgs.iter_mut().zip(&mut self.slots).take(self.window) {
+            if spills == 0 {
+                break;
+            }
             let Some(pos) = frames.free_frame(from) else { break };
             let spill = spills.trailing_zeros();
             spills &= spills - 1;
             from = pos + 1;
             // Behind the room that it takes to bring a spilled message together.
             let front = room.min(LARGEST);
-            self.places[armed] = (pos, spill);
-            self.iov[armed] = [
+            slot.place = (pos, spill);
+            slot.iov = [
                 IoVec { base: frames.ring().payload(pos), len: room },
                 IoVec { base: frames.spill(spill).wrapping_add(front), len: LARGEST - front },
             ];
-            self.msgs[armed].hdr = MsgHdr {
-                name: (&raw mut self.names[armed]).cast(),
+            msg.hdr = MsgHdr {
+                name: (&raw mut slot.name).cast(),
                 namelen: size_of::<SockaddrNl>() as u32,
-                iov: self.iov[armed].as_mut_ptr(),
+                iov: slot.iov.as_mut_ptr(),
                 iovlen: 2,
-                control: if ancillary { self.control[armed].as_mut_ptr().cast() } else { std::ptr::null_mut() },
+                control: if ancillary { slot.control.as_mut_ptr().cast() } else { std::ptr::null_mut() },
                 controllen: if ancillary { CONTROL * 8 } else { 0 },
                 flags: 0,
             };
@@ -146,12 +153,12 @@ impl Received {
     }
 
     /// Hands out message `i`.
-    fn message<'a>(&self, i: usize, frames: &'a Frames) -> Result<Message<'a>> {
-        let msg = &self.msgs[i];
-        let (pos, spill) = self.places[i];
+    fn message<'a>(&self, i: usize, frames: &'a Frames) -> Option<Result<Message<'a>>> {
+        let (msg, slot) = (self.msgs.get(i)?, self.slots.get(i)?);
+        let (pos, spill) = slot.place;
         let (room, len) = (frames.room(), msg.len as usize);
         if len > frames.largest() {
-            return Err(Error::Truncated { len, room: frames.largest() });
+            return Some(Err(Error::Truncated { len, room: frames.largest() }));
         }
         let place = if len <= room {
             Place::Frame(pos)
@@ -160,17 +167,17 @@ impl Received {
             unsafe { frames.ring().read_payload(pos, frames.spill(spill), room) };
             Place::Spill(spill)
         };
-        let name = &self.names[i];
+        let name = &slot.name;
         let mut meta = Meta {
             portid: Some(name.portid),
             group: if name.groups == 0 { 0 } else { name.groups.trailing_zeros() + 1 },
             credentials: (name.portid == 0).then(Credentials::default),
         };
-        let words = msg.hdr.controllen.min(CONTROL * 8).div_ceil(8);
-        read_control(&self.control[i][..words], &mut meta);
+        let words = msg.hdr.controllen.div_ceil(8);
+        read_control(slot.control.get(..words).unwrap_or_default(), &mut meta);
         // SAFETY: the place was free when it was armed and has not been lent since: each message is handed out once, and the
         // batch is armed anew only when all are. The kernel has written `len` bytes there.
-        Ok(Message::new(unsafe { frames.lend(place, len) }, meta))
+        Some(Ok(Message::new(unsafe { frames.lend(place, len) }, meta)))
     }
 }
 
@@ -187,9 +194,10 @@ fn read_control(control: &[u64], meta: &mut Meta) {
         match (level, kind, data) {
             (libc::SOL_SOCKET, libc::SCM_CREDENTIALS, [ids, gid, ..]) => {
                 let [pid, uid] = halves(*ids);
-                meta.credentials = Some(Credentials { pid, uid, gid: halves(*gid)[0] });
+                let [gid, _] = halves(*gid);
+                meta.credentials = Some(Credentials { pid, uid, gid });
             }
-            (SOL_NETLINK, NETLINK_PKTINFO, [group, ..]) => meta.group = halves(*group)[0],
+            (SOL_NETLINK, NETLINK_PKTINFO, [group, ..]) => [meta.group, _] = halves(*group),
             _ => {}
         }
         let words = usize::try_from(*len).map_or(usize::MAX, |len| len.div_ceil(8)).max(2);

@@ -4,6 +4,8 @@
 //! Each function is a few ioctls; what is kept between them is in the kernel and the daemon, so they are free of locks and
 //! may be called from any thread. Failures are -1 with `errno`.
 
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
+
 mod ring;
 
 use std::ffi::{c_char, c_int, c_void};

@@ -62,6 +62,7 @@
 //! - A CUSE device has no `mmap`, `fsync`, `flush` or `lseek`: the kernel has no such calls for it.
 //! - Linux 5.4 or later.
 #![deny(clippy::multiple_unsafe_ops_per_block)]
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing))]
 #![allow(unexpected_cfgs, reason = "cargo-fuzz sets cfg(fuzzing)")]
 
 mod channel;

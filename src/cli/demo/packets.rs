@@ -149,8 +149,9 @@ fn payload(number: u32) -> Vec<u8> {
 
 fn receive(receiver: &UdpSocket, buffer: &mut [u8]) -> anyhow::Result<u32> {
     let len = receiver.recv(buffer)?;
-    let number = std::str::from_utf8(&buffer[..len])?.trim_end().parse()?;
-    ensure!(buffer[..len] == payload(number), "packet {number} arrived with other bytes than were sent");
+    let packet = buffer.get(..len).unwrap_or_default();
+    let number = std::str::from_utf8(packet)?.trim_end().parse()?;
+    ensure!(packet == payload(number), "packet {number} arrived with other bytes than were sent");
     Ok(number)
 }
 

@@ -30,7 +30,9 @@ pub fn families() -> Vec<Check> {
     };
     let mut checks: Vec<_> = FAMILIES.map(check).into();
     // Without the first of them there is no netlink at all.
-    checks[0].needed = true;
+    if let Some(first) = checks.first_mut() {
+        first.needed = true;
+    }
     checks
 }
 
