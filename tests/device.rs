@@ -20,6 +20,8 @@ mod library;
 mod lifecycle;
 #[path = "device/policy.rs"]
 mod policy;
+#[path = "device/receive.rs"]
+mod receive;
 #[path = "device/walkthrough.rs"]
 mod walkthrough;
 #[path = "device/workers.rs"]

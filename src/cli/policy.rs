@@ -35,6 +35,7 @@ A rule:
   send = [\"queue/*\"]             names of `nlmmap policy messages`, or the kernel's
   queues = [7, \"10-19\"]          which; log_groups for log/config
   join = [\"conntrack_new\"]       multicast groups
+  receive = [\"queue/packet\"]     of what arrives by this rule only these; everything, without
   rate = 10000                    messages a second, of each user
   [policy]
   unmatched = \"own\"              what no rule grants: with the client's own rights, or \"deny\"";
@@ -111,7 +112,7 @@ Examples:
   nlmmap policy suggest serve.log >policy.toml
   journalctl -u nlmmap -o cat | nlmmap policy suggest -";
 
-/// List the families, messages and groups that can be named in a rule.
+/// List the families, messages (to send and to receive) and groups that can be named in a rule.
 #[derive(Args)]
 struct Messages {
     /// Of this family alone
@@ -254,6 +255,9 @@ fn run_messages(only: Option<&str>) -> Result<ExitCode, String> {
         for message in family.messages {
             let never = message.never.map_or_else(String::new, |why| format!("   never granted: {why}"));
             text += &format!("  send {:30} {}{never}\n", message.name, message.uapi);
+        }
+        for message in family.received {
+            text += &format!("  receive {:27} {}\n", message.name, message.uapi);
         }
         for (_, group) in family.groups {
             text += &format!("  join {group}\n");

@@ -3,12 +3,14 @@
 mod diag;
 mod generic;
 mod netfilter;
+pub mod received;
 mod route;
 mod xfrm;
 
 use super::generic::GenericIds;
 use super::schema::Schema;
 use super::wire::{Flaw, Msg};
+use received::Received;
 
 /// What a grant of a message means.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -96,6 +98,8 @@ pub struct Family {
     pub name: &'static str,
     pub number: u32,
     pub messages: &'static [Message],
+    /// What the kernel sends.
+    pub received: &'static [Received],
     /// Multicast groups; those of `generic` are named by family and group.
     pub groups: &'static [(u32, &'static str)],
     identify: fn(&Msg<'_>, &GenericIds) -> Option<&'static Message>,
@@ -111,6 +115,11 @@ impl Family {
     pub fn message(&self, name: &str) -> Option<&'static Message> {
         self.messages.iter().find(|m| m.name.eq_ignore_ascii_case(name) || m.uapi.eq_ignore_ascii_case(name))
     }
+
+    /// A message of the kernel's by either of its names.
+    pub fn received(&self, name: &str) -> Option<&'static Received> {
+        self.received.iter().find(|m| m.name.eq_ignore_ascii_case(name) || m.uapi.eq_ignore_ascii_case(name))
+    }
 }
 
 /// The families, by name.
@@ -125,6 +134,7 @@ pub static FAMILIES: [Family; 6] = [
         name: "kobject_uevent",
         number: libc::NETLINK_KOBJECT_UEVENT as u32,
         messages: &[],
+        received: received::UEVENT,
         groups: &[(1, "kernel"), (2, "udev")],
         identify: |_, _| None,
     },

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::Deserialize;
 use toml::{Spanned, Value};
 
+use super::catalog::received::Received;
 use super::catalog::{self, FAMILIES, Family, Message, Number};
 use super::names::meant;
 use super::rate::Rates;
@@ -27,6 +28,7 @@ struct RawRule {
     family: Option<Spanned<String>>,
     send: Vec<Spanned<String>>,
     join: Vec<Spanned<String>>,
+    receive: Option<Vec<Spanned<String>>>,
     queues: Option<Vec<Spanned<Value>>>,
     log_groups: Option<Vec<Spanned<Value>>>,
     rate: Option<Spanned<i64>>,
@@ -92,6 +94,8 @@ pub struct Rule {
     pub family: &'static Family,
     pub send: Vec<&'static Message>,
     pub join: Vec<Group>,
+    /// Of what arrives by this rule, only these; everything, without.
+    pub receive: Option<Vec<&'static Received>>,
     pub queues: Numbers,
     pub log_groups: Numbers,
     /// Messages a second.
@@ -235,6 +239,24 @@ impl Reader<'_> {
         }
     }
 
+    /// The kernel's messages that a word stands for.
+    fn received(&self, word: &Spanned<String>, family: &'static Family) -> Result<Vec<&'static Received>, ConfigError> {
+        let name = word.get_ref();
+        let found: Vec<_> = match name.strip_suffix('*') {
+            Some(start) => {
+                let matches =
+                    |known: &str| known.get(..start.len()).is_some_and(|begin| begin.eq_ignore_ascii_case(start));
+                family.received.iter().filter(|m| matches(m.name) || matches(m.uapi)).collect()
+            }
+            None => family.received(name).into_iter().collect(),
+        };
+        if !found.is_empty() {
+            return Ok(found);
+        }
+        let hint = meant(name, family.received.iter().flat_map(|m| [m.name, m.uapi]));
+        self.wrong(word, format!("the family {} is sent no message {name:?} that is known here{hint}", family.name))
+    }
+
     fn group(&self, word: &Spanned<String>, family: &'static Family) -> Result<Vec<Group>, ConfigError> {
         let name = word.get_ref();
         if family.name == "generic" {
@@ -283,6 +305,11 @@ impl Reader<'_> {
         for word in &raw.join {
             join.extend(self.group(word, known)?);
         }
+        let receive = raw.receive.as_ref().map(|words| {
+            let found: Result<Vec<_>, _> = words.iter().map(|word| self.received(word, known)).collect();
+            found.map(|found| found.concat())
+        });
+        let receive = receive.transpose()?;
         if send.is_empty() && join.is_empty() {
             return self.wrong(spanned, "it grants nothing: send or join");
         }
@@ -312,6 +339,7 @@ impl Reader<'_> {
             log_groups: numbers(&raw.log_groups, Number::LogGroup, "log_groups", "log group")?,
             send,
             join,
+            receive,
             rate,
         })
     }

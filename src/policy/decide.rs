@@ -1,11 +1,13 @@
 //! Granted, or not and why.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 use std::time::Instant;
 
 use super::catalog::{self, BATCH_BEGIN, BATCH_END, Family, Message, Number};
 use super::config::{Group, Policy, Rule};
 use super::generic::GenericIds;
+use super::sieve::{self, About, Pattern};
 use super::subject::Subject;
 use super::wire::{FIRST_TYPE, Flaw, Msg, messages};
 
@@ -15,6 +17,8 @@ pub struct Granted {
     bytes: Vec<u8>,
     /// The rules that grant it.
     pub rules: Vec<String>,
+    /// What the socket's sieve has to know before it is sent.
+    pub notes: Vec<u8>,
 }
 
 impl Granted {
@@ -135,12 +139,37 @@ fn wanted(family: &'static Family, message: &'static Message, msg: &Msg<'_>) -> 
     Wanted { family: family.name, what: What::Send { message: message.name, queue, log_group } }
 }
 
+/// What arrives by a granted message: its answers, and the packets of what it binds.
+fn brings(wanted: &Wanted, msg: &Msg<'_>) -> impl Iterator<Item = (About, u32)> {
+    // rtnetlink and generic netlink take either bit of it for a dump.
+    const DUMP: u16 = 0x300;
+    let answers = if msg.flags & DUMP != 0 { About::Dump } else { About::Request };
+    let bound = match &wanted.what {
+        What::Send { message: "queue/config", queue, .. } => queue.map(|queue| (About::Queue, u32::from(queue))),
+        What::Send { message: "log/config", log_group, .. } => {
+            log_group.map(|group| (About::LogGroup, u32::from(group)))
+        }
+        _ => None,
+    };
+    [(answers, msg.seq)].into_iter().chain(bound)
+}
+
 impl Rule {
     /// Whether it is about this client.
     pub fn is_for(&self, subject: &Subject) -> bool {
         self.users.as_ref().is_none_or(|users| users.contains(&subject.uid))
             && self.groups.as_ref().is_none_or(|groups| groups.iter().any(|group| subject.gids.contains(group)))
             && self.cgroups.as_ref().is_none_or(|cgroups| cgroups.iter().any(|cgroup| subject.is_in(cgroup)))
+    }
+
+    /// What may arrive by it, for a sieve; everything, without.
+    fn patterns(&self, ids: &GenericIds) -> Option<Vec<Pattern>> {
+        self.receive.as_ref().map(|receive| receive.iter().filter_map(|message| message.pattern(ids)).collect())
+    }
+
+    /// What a sieve has to know of a group that it lets somebody join.
+    pub fn notes_of_group(&self, group: u32, ids: &GenericIds) -> Vec<u8> {
+        self.patterns(ids).map_or_else(Vec::new, |patterns| sieve::note(About::Group, group, &patterns))
     }
 
     pub fn is_for_all(&self, subjects: &[&Subject]) -> bool {
@@ -188,7 +217,7 @@ impl Policy {
         now: Instant,
     ) -> Result<Granted, NotGranted> {
         match self.rules_of(subjects, family, to_kernel, &bytes, ids, now) {
-            Ok(rules) => Ok(Granted { bytes, rules }),
+            Ok((rules, notes)) => Ok(Granted { bytes, rules, notes }),
             Err(why) => Err(NotGranted { bytes, why }),
         }
     }
@@ -201,16 +230,21 @@ impl Policy {
         bytes: &[u8],
         ids: &GenericIds,
         now: Instant,
-    ) -> Result<Vec<String>, Why> {
+    ) -> Result<(Vec<String>, Vec<u8>), Why> {
         let family = catalog::family_of(number).ok_or(Why::Family(number))?;
         if !to_kernel {
             return Err(Why::Destination);
         }
         let known = understand(family, bytes, ids)?;
-        let mut uses = vec![0usize; self.rules.len()];
+        let (mut uses, mut notes) = (vec![0usize; self.rules.len()], BTreeMap::<_, BTreeSet<u32>>::new());
         for (message, msg) in known {
             let wanted = wanted(family, message, &msg);
-            let (at, _) = self.rule_for(subjects, &wanted).ok_or(Why::NoRule(wanted))?;
+            let (at, rule) = self.rule_for(subjects, &wanted).ok_or_else(|| Why::NoRule(wanted.clone()))?;
+            if rule.receive.is_some() {
+                for (about, number) in brings(&wanted, &msg) {
+                    notes.entry((at, about)).or_default().insert(number);
+                }
+            }
             if let Some(count) = uses.get_mut(at) {
                 *count += 1;
             }
@@ -224,7 +258,11 @@ impl Policy {
             }
             names.push(rule.name.clone());
         }
-        Ok(names)
+        let notes = notes.into_iter().flat_map(|((at, about), numbers)| {
+            let patterns = self.rules.get(at).and_then(|rule| rule.patterns(ids)).unwrap_or_default();
+            sieve::notes(about, &numbers.into_iter().collect::<Vec<_>>(), &patterns)
+        });
+        Ok((names, notes.collect()))
     }
 
     /// The membership that a client wants, in a form that rules can be made of.

@@ -33,6 +33,12 @@ impl GenericIds {
         self.families.iter().find(|(known, _)| *known == number).map(|(_, name)| name.as_str())
     }
 
+    /// The number of a family.
+    pub fn number(&self, name: &str) -> Option<u16> {
+        let known = self.families.iter().find(|(_, known)| known == name).map(|(number, _)| *number);
+        known.or((name == "nlctrl").then_some(CONTROLLER))
+    }
+
     /// Family and name of a group.
     pub fn group(&self, number: u32) -> Option<(&str, &str)> {
         let found = self.groups.iter().find(|(known, ..)| *known == number);

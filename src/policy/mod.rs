@@ -7,6 +7,7 @@
 //! | [`catalog`] | the messages and groups that can be granted, by name |
 //! | [`config`] | rules from TOML; an error names file, line and rule |
 //! | [`decide`] | granted or not, by which rule or for which reason |
+//! | [`sieve`] | of what arrives by a grant, what its rule names |
 //! | [`rate`] | so many messages a second |
 //! | [`words`] | what a policy means, in sentences |
 //! | [`audit`] | what is not granted, as lines of the log, and rules made of such lines |
@@ -24,6 +25,7 @@ pub mod generic;
 pub mod names;
 pub mod rate;
 pub mod schema;
+pub mod sieve;
 pub mod subject;
 pub mod wire;
 pub mod words;

@@ -24,6 +24,7 @@ impl fmt::Display for Flaw {
 pub struct Msg<'a> {
     pub kind: u16,
     pub flags: u16,
+    pub seq: u32,
     pub payload: &'a [u8],
 }
 
@@ -68,7 +69,7 @@ pub fn messages(datagram: &[u8]) -> Result<Vec<Msg<'_>>, Flaw> {
                 rest.len()
             )));
         };
-        found.push(Msg { kind, flags, payload });
+        found.push(Msg { kind, flags, seq: u32_at(rest, 8).unwrap_or(0), payload });
         rest = behind(rest, len);
     }
     if found.is_empty() { Err(Flaw("it holds no message".into())) } else { Ok(found) }
@@ -127,8 +128,8 @@ mod tests {
     fn messages_are_read_whole_or_not_at_all() {
         let two = Builder::default().message(16, 1, &[1, 2, 3]).message(17, 5, &[]).0;
         let read = messages(&two).unwrap();
-        assert_eq!(read[0], Msg { kind: 16, flags: 1, payload: &[1, 2, 3] });
-        assert_eq!(read[1], Msg { kind: 17, flags: 5, payload: &[] });
+        assert_eq!(read[0], Msg { kind: 16, flags: 1, seq: 0, payload: &[1, 2, 3] });
+        assert_eq!(read[1], Msg { kind: 17, flags: 5, seq: 0, payload: &[] });
         for len in 1..two.len() {
             // Cut anywhere but behind a message, with or without its padding.
             assert_eq!(messages(&two[..len]).is_ok(), len == 19 || len == 20, "{len}");

@@ -70,6 +70,13 @@ fn rule_text(rule: &Rule, whom: &str) -> String {
         });
         let _ = writeln!(out, "  receive what is sent to: {}", list(names));
     }
+    if let Some(receive) = &rule.receive {
+        let names: BTreeSet<_> = receive.iter().map(|message| message.name).collect();
+        let _ = match names.is_empty() {
+            true => writeln!(out, "  and are told nothing of what that brings"),
+            false => writeln!(out, "  and of what that brings are told only: {}", list(names)),
+        };
+    }
     if let Some(rate) = rule.rate {
         let _ = writeln!(out, "  with at most {rate} messages a second for each user");
     }
@@ -159,6 +166,7 @@ family = "netfilter"
 send = ["queue/*", "conntrack/get"]
 queues = [7, "10-19"]
 join = ["conntrack_new"]
+receive = ["queue/packet"]
 rate = 5
 [[policy.rule]]
 name = "n"
@@ -187,6 +195,7 @@ rule \"q\": user filterd (1001) may, beyond their own rights, on netfilter socke
   read by: conntrack/get
   use queues 7, 10 to 19, by: queue/config, queue/verdict, queue/verdict_batch
   receive what is sent to: conntrack_new
+  and of what that brings are told only: queue/packet
   with at most 5 messages a second for each user
 rule \"n\": everybody who may open the node may, beyond their own rights, on netfilter sockets
   use log groups of any number, by: log/config

@@ -13,7 +13,7 @@ mod kick;
 
 use std::fs;
 use std::io;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -28,9 +28,10 @@ use super::worker::wire::{Head, op};
 use super::workers::{Lodging, Then, Workers, lock};
 use crate::policy::Policy;
 use crate::policy::audit::{self, Told};
-use crate::policy::config::Unmatched;
+use crate::policy::config::{Rule, Unmatched};
 use crate::policy::decide::{Granted, Wanted, Why};
 use crate::policy::generic::GenericIds;
+use crate::policy::sieve::{self, About};
 use crate::policy::subject::Subject;
 
 const CAP_NET_ADMIN: u64 = 1 << 12;
@@ -52,6 +53,8 @@ pub struct Grants {
     told: Told,
     ids: Mutex<Option<(Instant, Arc<GenericIds>)>>,
     grantor: Mutex<Option<Arc<Lodging>>>,
+    /// The number of the next sending, for sieves.
+    sendings: AtomicU32,
     workers: Arc<Workers>,
 }
 
@@ -108,6 +111,7 @@ impl Grants {
             told: Told::default(),
             ids: Mutex::default(),
             grantor: Mutex::default(),
+            sendings: AtomicU32::new(1),
             workers,
         }))
     }
@@ -173,9 +177,13 @@ impl Police {
 }
 
 impl Judge {
+    fn rule(&self, wanted: &Wanted) -> Option<&Rule> {
+        let opener = self.opener.as_ref()?;
+        self.policy.rule_for(&[opener, &self.caller], wanted).map(|(_, rule)| rule)
+    }
+
     fn grants(&self, wanted: &Wanted) -> bool {
-        let opener = self.opener.as_ref();
-        opener.is_some_and(|opener| self.policy.rule_for(&[opener, &self.caller], wanted).is_some())
+        self.rule(wanted).is_some()
     }
 
     /// Judges a message: what may be done with it.
@@ -271,15 +279,15 @@ impl File {
 
     /// The grantor gets a duplicate of the socket, if it has none, and then `bytes` with `head`.
     ///
-    /// `beginning` is for the worker, if it has not seen the message.
-    fn lend(self: &Arc<File>, beginning: Option<Vec<u8>>, head: Head, bytes: Vec<u8>, done: Done) {
+    /// `beginning` is for the worker, if it has not seen the message; `notes` are for its sieve.
+    fn lend(self: &Arc<File>, beginning: Option<Vec<u8>>, notes: &[u8], head: Head, bytes: Vec<u8>, done: Done) {
         let grantor = match self.police.grants.grantor() {
             Ok(grantor) => grantor,
             Err(errno) => return done(Err(errno)),
         };
         let (file, number) = (self.clone(), grantor.worker.number());
         let is_lent = self.police.lent.load(Ordering::Acquire) == number;
-        if is_lent && beginning.is_none() {
+        if is_lent && beginning.is_none() && notes.is_empty() {
             let then: Then = Box::new(move |answer| done(bytes_of(answer).map(drop)));
             if let Err((then, errno)) = grantor.worker.ask(self.workers(), head, bytes, Vec::new(), then) {
                 then(Err(errno));
@@ -307,20 +315,28 @@ impl File {
                 then(Err(errno));
             }
         });
-        self.ask(self.head(op::SHARE, u64::from(!is_lent), 0), beginning.unwrap_or_default(), then);
+        let mut told = beginning.unwrap_or_default();
+        let head = self.head(op::SHARE, u64::from(!is_lent), told.len() as u32);
+        told.extend_from_slice(notes);
+        self.ask(head, told, then);
     }
 
     fn send_granted(self: &Arc<File>, granted: Granted, origin: Origin, done: Done) {
         tracing::debug!(handle = self.handle, uid = self.client.uid, rules = ?granted.rules, "granted");
+        let mut notes = granted.notes.clone();
+        let sending = self.police.grants.sendings.fetch_add(1, Ordering::Relaxed);
+        if !notes.is_empty() {
+            notes.extend(sieve::note(About::Sending, sending, &[]));
+        }
         let bytes = granted.into_bytes();
         let beginning = (origin == Origin::Call).then(|| bytes.get(..BEGINNING).unwrap_or(&bytes).to_vec());
         let file = self.clone();
         let sent: Done = Box::new(move |result| {
             // What it has brought is in the ring when the call returns, whatever became of it.
             let then: Then = Box::new(move |_| done(result));
-            file.ask(file.head(op::SERVICE, 0, 0), Vec::new(), then);
+            file.ask(file.head(op::SERVICE, u64::from(sending), 0), Vec::new(), then);
         });
-        self.lend(beginning, self.head(op::GRANTED, 0, 0), bytes, sent);
+        self.lend(beginning, &notes, self.head(op::GRANTED, 0, 0), bytes, sent);
     }
 
     /// `write`, and `NLMMAP_SEND`.

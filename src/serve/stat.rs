@@ -58,6 +58,8 @@ pub struct Entry {
     pub rx_copies: u64,
     pub copies_waiting: u32,
     pub overruns: u64,
+    /// Messages that a rule does not name for receive.
+    pub policy_drops: u64,
     pub tx_frames: u64,
     pub system_calls: u64,
 }
@@ -94,6 +96,7 @@ fn entry(file: &File) -> Entry {
         rx_copies: count(|c| &c.rx_copies),
         copies_waiting: control.map_or(0, |control| control.copies.load(Ordering::Relaxed)),
         overruns: count(|c| &c.overruns),
+        policy_drops: count(|c| &c.policy_drops),
         tx_frames: count(|c| &c.tx_frames),
         system_calls: count(|c| &c.calls),
     }

@@ -66,6 +66,8 @@ pub struct Counters {
     pub tx_frames: AtomicU64,
     /// System calls made on the real socket.
     pub calls: AtomicU64,
+    /// Messages that a daemon's policy did not let through.
+    pub policy_drops: AtomicU64,
     /// Of the overruns, those by the kernel's `ENOBUFS`.
     pub lost_by_kernel: AtomicU64,
     /// Of the others, those beside a ring with room: what was kept for the client's `recv` has filled its store.

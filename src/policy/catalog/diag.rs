@@ -20,6 +20,7 @@ pub const FAMILY: Family = Family {
     name: "sock_diag",
     number: libc::NETLINK_SOCK_DIAG as u32,
     messages: MESSAGES,
+    received: super::received::DIAG,
     groups: &[(1, "inet_tcp_destroy"), (2, "inet_udp_destroy"), (3, "inet6_tcp_destroy"), (4, "inet6_udp_destroy")],
     identify: |msg, _| {
         let family = i32::from(*msg.payload.first()?);

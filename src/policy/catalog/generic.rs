@@ -54,6 +54,7 @@ pub const FAMILY: Family = Family {
     name: "generic",
     number: libc::NETLINK_GENERIC as u32,
     messages: MESSAGES,
+    received: super::received::GENERIC,
     groups: &[],
     identify: |msg, ids| {
         let (family, cmd) = (ids.family(msg.kind)?, *msg.payload.first()?);

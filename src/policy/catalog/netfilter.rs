@@ -307,6 +307,7 @@ pub const FAMILY: Family = Family {
     name: "netfilter",
     number: libc::NETLINK_NETFILTER as u32,
     messages: MESSAGES,
+    received: super::received::NETFILTER,
     groups: &[
         (1, "conntrack_new"),
         (2, "conntrack_update"),

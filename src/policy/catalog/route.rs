@@ -114,6 +114,7 @@ pub const FAMILY: Family = Family {
     name: "route",
     number: libc::NETLINK_ROUTE as u32,
     messages: MESSAGES,
+    received: super::received::ROUTE,
     groups: &[
         (1, "link"),
         (2, "notify"),

@@ -77,10 +77,62 @@ fn numbers_are_the_headers() {
             _ => (number, vec![0; 4]),
         };
         let ids = GenericIds::of(&[(0x30, message.split('/').next().unwrap())], &[]);
-        let msg = Msg { kind, flags: 0, payload: &payload };
+        let msg = Msg { kind, flags: 0, seq: 0, payload: &payload };
         let found = family(name).unwrap().identify(&msg, &ids).unwrap_or_else(|| panic!("{line}"));
         assert_eq!(found.name, message, "{line}");
         wanted.remove(&format!("{name} {message}"));
     }
     assert_eq!(wanted, BTreeSet::new());
+}
+
+/// The same for what the kernel sends.
+#[test]
+fn numbers_of_what_is_received_are_the_headers() {
+    use super::received::Is;
+    const HEADERS: [&str; 12] = [
+        "rtnetlink",
+        "xfrm",
+        "genetlink",
+        "ethtool_netlink",
+        "nl80211",
+        "wireguard",
+        "tcp_metrics",
+        "netfilter/nfnetlink",
+        "netfilter/nfnetlink_queue",
+        "netfilter/nfnetlink_log",
+        "netfilter/nfnetlink_conntrack",
+        "netfilter/nf_tables",
+    ];
+    let mut source: String = HEADERS.iter().map(|name| format!("#include <linux/{name}.h>\n")).collect();
+    source += "#include <linux/netfilter/nfnetlink_acct.h>\n#include <linux/sock_diag.h>\n";
+    let mut checked = 0;
+    for family in &FAMILIES {
+        let names: BTreeSet<_> = family.received.iter().flat_map(|message| [message.name, message.uapi]).collect();
+        assert_eq!(names.len(), 2 * family.received.len(), "{}", family.name);
+        for message in family.received {
+            let subsystem = match message.name.split_once('/') {
+                Some(("queue", _)) => "NFNL_SUBSYS_QUEUE << 8 | ",
+                Some(("log", _)) => "NFNL_SUBSYS_ULOG << 8 | ",
+                Some(("conntrack", _)) => "NFNL_SUBSYS_CTNETLINK << 8 | ",
+                Some(("expect", _)) => "NFNL_SUBSYS_CTNETLINK_EXP << 8 | ",
+                Some(("acct", _)) => "NFNL_SUBSYS_ACCT << 8 | ",
+                Some(("nftables", _)) => "NFNL_SUBSYS_NFTABLES << 8 | ",
+                _ => "",
+            };
+            let (value, number) = match message.is {
+                Is::Kind(kind) => (format!("({subsystem}{})", message.uapi), u32::from(kind)),
+                Is::Command(_, command) => (message.uapi.to_owned(), u32::from(command)),
+                Is::First(kind, _) => ("SOCK_DIAG_BY_FAMILY".to_owned(), u32::from(kind)),
+                Is::Word(_) => continue,
+            };
+            source += &format!("_Static_assert({value} == {number}, \"{}\");\n", message.name);
+            checked += 1;
+        }
+    }
+    assert!(checked > 120, "{checked}");
+    let directory = tempfile::tempdir().unwrap();
+    let file = directory.path().join("n.c");
+    std::fs::write(&file, source).unwrap();
+    let output = Command::new("cc").arg("-fsyntax-only").arg(&file).output().expect("a C compiler (apt install gcc)");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 }

@@ -40,6 +40,7 @@ pub const FAMILY: Family = Family {
     name: "xfrm",
     number: libc::NETLINK_XFRM as u32,
     messages: MESSAGES,
+    received: super::received::XFRM,
     groups: &[
         (1, "acquire"),
         (2, "expire"),

@@ -44,6 +44,7 @@ send = ["queue/*", "NFULNL_MSG_CONFIG"]
 queues = [7, "10-19"]
 log_groups = ["*"]
 join = ["conntrack_new"]
+receive = ["queue/packet", "IPCTNL_MSG_CT_*"]
 rate = 1000
 
 [[policy.rule]]
@@ -73,6 +74,12 @@ fn a_whole_policy() {
     );
     assert!(queue.log_groups.is_all());
     assert_eq!(queue.join, [Group::Known(1, "conntrack_new")]);
+    let received: Vec<_> = queue.receive.iter().flatten().map(|message| message.name).collect();
+    assert_eq!(
+        received,
+        ["queue/packet", "conntrack/new", "conntrack/delete", "conntrack/get_stats_cpu", "conntrack/get_stats"]
+    );
+    assert!(route.receive.is_none());
     assert_eq!((route.name.as_str(), &route.users), ("#2", &None));
     assert!(route.send.iter().all(|message| message.uapi.starts_with("RTM_GET")) && route.send.len() > 10);
     assert_eq!(route.join.len(), route.family.groups.len());
@@ -81,7 +88,7 @@ fn a_whole_policy() {
 }
 
 /// A line of a rule, and what is wrong with it.
-const BAD: [(&str, &str); 19] = [
+const BAD: [(&str, &str); 21] = [
     ("users = [\"filtered\"]", "3: rule \"x\": no user is called \"filtered\"; did you mean \"filterd\"?"),
     ("users = [-1]", "3: rule \"x\": -1 is no user"),
     ("users = [true]", "3: rule \"x\": true is no user: use a name, a number, or \"*\""),
@@ -114,6 +121,14 @@ const BAD: [(&str, &str); 19] = [
         "4: rule \"x\": \"9-3\" is no queue number: use 0 to 65535, \"FIRST-LAST\", or \"*\"",
     ),
     ("send = [\"conntrack/get\"]\nrate = 0", "4: rule \"x\": 0 is no rate: messages a second"),
+    (
+        "send = [\"conntrack/get\"]\nreceive = [\"conntrack/gone\"]",
+        "4: rule \"x\": the family netfilter is sent no message \"conntrack/gone\" that is known here; did you mean \"conntrack/new\"?",
+    ),
+    (
+        "send = [\"conntrack/get\"]\nreceive = [\"conntrack/get\"]",
+        "4: rule \"x\": the family netfilter is sent no message \"conntrack/get\" that is known here; did you mean \"conntrack/new\"?",
+    ),
     ("send = []", "1: rule \"x\": it grants nothing: send or join"),
     (
         "family = \"generic\"\njoin = [\"notify\"]",

@@ -39,10 +39,11 @@ impl File {
         };
         let (grants, family) = (&self.police.grants, self.family().unwrap_or(u32::MAX));
         let ids = if family == libc::NETLINK_GENERIC as u32 { grants.ids() } else { Arc::default() };
-        let mut granted = true;
+        let (mut granted, mut notes) = (true, Vec::new());
         for group in groups {
             let wanted = Policy::wants_to_join(family, group, &ids);
-            if wanted.as_ref().is_ok_and(|wanted| judge.grants(wanted)) {
+            if let Some(rule) = wanted.as_ref().ok().and_then(|wanted| judge.rule(wanted)) {
+                notes.extend(rule.notes_of_group(group, &ids));
                 continue;
             }
             granted = false;
@@ -67,7 +68,7 @@ impl File {
             Ok(()) => drop(reply.done(0, &[])),
             Err(errno) => reply.error(errno),
         });
-        self.lend(None, head, argument, done);
+        self.lend(None, &notes, head, argument, done);
         None
     }
 }

@@ -204,7 +204,11 @@ impl Open {
             }
             (SOL_NETLINK, NETLINK_PKTINFO) => {
                 control.set(flag::PKTINFO, word != 0);
-                if has_ring {
+                let sifter = self.sifter.as_ref().filter(|sifter| sifter.sieve.borrow().has_far_groups());
+                if let Some(sifter) = sifter {
+                    sifter.hides_groups.set(word == 0);
+                }
+                if has_ring || sifter.is_some() {
                     // Never refused.
                     let _ = sys::setsockopt(socket.raw(), SOL_NETLINK, NETLINK_PKTINFO, 1);
                 }
@@ -221,7 +225,8 @@ impl Open {
         };
         let on = |level, name| sys::getsockopt::<i32>(self.socket().raw(), level, name).is_ok_and(|value| value != 0);
         control.set(flag::PASSCRED, on(SOL_SOCKET, libc::SO_PASSCRED));
-        control.set(flag::PKTINFO, on(SOL_NETLINK, NETLINK_PKTINFO));
+        let hides = self.sifter.as_ref().is_some_and(|sifter| sifter.hides_groups.get());
+        control.set(flag::PKTINFO, on(SOL_NETLINK, NETLINK_PKTINFO) && !hides);
     }
 
     /// `NLMMAP_GETOPT`: `size` is that of the whole argument.
@@ -233,15 +238,15 @@ impl Open {
             return Err(Errno::new(libc::ENOPROTOOPT));
         }
         let mut value = vec![0u8; head.len as usize];
-        let ours = self.control().filter(|_| self.ring_state().rx.nm_block_nr != 0).and_then(|control| {
-            match (head.level, head.name) {
-                (SOL_SOCKET, libc::SO_PASSCRED) => Some(i32::from(control.has(flag::PASSCRED))),
-                (SOL_NETLINK, NETLINK_PKTINFO) => Some(i32::from(control.has(flag::PKTINFO))),
-                (SOL_SOCKET, libc::SO_ERROR) if control.error.load(Ordering::Relaxed) != 0 => {
-                    Some(control.take_error())
-                }
-                _ => None,
+        let hides = self.sifter.as_ref().is_some_and(|sifter| sifter.hides_groups.get());
+        let has_ring = self.ring_state().rx.nm_block_nr != 0;
+        let ours = self.control().filter(|_| has_ring || hides).and_then(|control| match (head.level, head.name) {
+            (SOL_SOCKET, libc::SO_PASSCRED) if has_ring => Some(i32::from(control.has(flag::PASSCRED))),
+            (SOL_NETLINK, NETLINK_PKTINFO) => Some(i32::from(control.has(flag::PKTINFO))),
+            (SOL_SOCKET, libc::SO_ERROR) if has_ring && control.error.load(Ordering::Relaxed) != 0 => {
+                Some(control.take_error())
             }
+            _ => None,
         });
         let len = match ours {
             None => self.socket().get_bytes(head.level, head.name, &mut value)?,

@@ -234,10 +234,10 @@ impl Engine {
             let wanted = abi::read(&packet.bytes).ok_or(Errno::EINVAL)?;
             Open::make(value != 0, &wanted, self.base, &next()?)?
         } else {
-            let (luggage, own) = abi::split(&packet.bytes).ok_or(Errno::EINVAL)?;
+            let (luggage, own): (super::open::Luggage, _) = abi::split(&packet.bytes).ok_or(Errno::EINVAL)?;
             let (socket, memory, state) = (next()?, next()?, next()?);
             let mut open = Open::adopt(&luggage, self.base, socket, &memory, &state)?;
-            open.unpack_own(own);
+            open.unpack(luggage.sieve, own)?;
             open
         };
         self.epoll.add(open.socket().fd(), EpollEvent::new(EDGES, handle)).map_err(|e| Errno::new(e as i32))?;
@@ -305,7 +305,11 @@ impl Engine {
                 self.room = room;
             }
             op::SHARE => {
-                open.note_request(&packet.bytes);
+                let (beginning, notes) = packet.bytes.split_at_checked(flags as usize).unwrap_or((&packet.bytes, &[]));
+                open.note_request(beginning);
+                if let Err(errno) = open.note_grant(notes) {
+                    return self.answer(id, Err(errno), 0, &[]);
+                }
                 match (value != 0).then(|| open.socket().fd().try_clone()).transpose() {
                     Ok(Some(fd)) => self.answer(id, Ok(&[]), 0, &[fd.as_fd()]),
                     Ok(None) => self.answer(id, Ok(&[]), 0, &[]),
@@ -313,6 +317,7 @@ impl Engine {
                 }
             }
             op::SERVICE => {
+                open.granted(value as u32);
                 open.service(Context::Send);
                 self.answer(id, Ok(&[]), 0, &[]);
             }
@@ -341,8 +346,7 @@ impl Engine {
             op::EVICT => {
                 // The socket lives on elsewhere, and would go on to be heard of here.
                 let _ = self.epoll.delete(open.socket().fd());
-                let mut bytes = abi::bytes(&open.luggage()).to_vec();
-                open.pack_own(&mut bytes);
+                let bytes = open.pack();
                 let head = Head { op: op::ANSWER, id, ..Head::default() };
                 match wire::send_waiting(&self.channel, &head, &bytes, &[open.socket().fd().as_fd()]) {
                     Ok(()) => {

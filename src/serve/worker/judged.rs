@@ -1,13 +1,17 @@
 //! Messages that the front judges before the kernel does: taken from the ring for it, and errors of those that it refuses.
 
 use cuse_rs::Errno;
+use nlmmap_ring::abi::SOL_NETLINK;
+use nlmmap_ring::control::flag;
 use nlmmap_ring::endpoint::LARGEST;
-use nlmmap_ring::socket::Fd;
-use nlmmap_ring::sys::{IoVec, MSG_PEEK, MSG_TRUNC, MsgHdr, SockaddrNl};
+use nlmmap_ring::sys::{self, IoVec, MSG_PEEK, MSG_TRUNC, MsgHdr, SockaddrNl};
 
-use super::open::{Open, os};
+use super::open::{Luggage, Open, os};
+use super::sifted::Sifter;
 use crate::policy::wire::{self, FIRST_TYPE};
+use crate::serve::abi;
 
+const NETLINK_PKTINFO: i32 = 3;
 const NLM_F_REQUEST: u16 = 1;
 const NLMSG_ERROR: u16 = 2;
 /// `NLM_F_CAPPED`: of the message, only its header comes back.
@@ -64,13 +68,46 @@ impl Open {
         }
     }
 
+    /// What policy lets through of what it is about to grant. Before that is sent or joined.
+    pub fn note_grant(&mut self, notes: &[u8]) -> Result<(), Errno> {
+        if notes.is_empty() {
+            return Ok(());
+        }
+        let family = self.socket().family;
+        self.sifter.get_or_insert_with(|| Box::new(Sifter::new(family))).sieve.get_mut().note(notes);
+        self.tell_groups()
+    }
+
+    /// A grant has been sent.
+    pub fn granted(&mut self, number: u32) {
+        if let Some(sifter) = &mut self.sifter {
+            sifter.sieve.get_mut().sent(number);
+        }
+    }
+
+    /// A sieve has to know the group of a message, and only those up to 32 are in its address.
+    fn tell_groups(&mut self) -> Result<(), Errno> {
+        let Some(sifter) = self.sifter.as_ref().filter(|sifter| !sifter.hides_groups.get()) else {
+            return Ok(());
+        };
+        if !sifter.sieve.borrow().has_far_groups() {
+            return Ok(());
+        }
+        if !self.receives() {
+            self.note_options();
+        }
+        sys::setsockopt(self.socket().raw(), SOL_NETLINK, NETLINK_PKTINFO, 1).map_err(os)?;
+        sifter.hides_groups.set(!self.control().is_some_and(|control| control.has(flag::PKTINFO)));
+        Ok(())
+    }
+
     /// A datagram is not sent: each request in it is answered with an error.
     pub fn refuse(&mut self, datagram: &[u8]) {
         let portid = self.socket().name().unwrap_or_default().portid;
         for message in refusals(datagram, portid) {
             if self.receives() {
                 // Without room it is lost, as an answer of the kernel's would be.
-                let _ = self.endpoint.put(&Fd(self.socket().raw()), self.pid, &message);
+                let _ = self.endpoint.put(&self.sifted(), self.pid, &message);
             } else {
                 self.keep_own(message);
             }
@@ -114,23 +151,28 @@ impl Open {
         Some(Ok(if flags & MSG_TRUNC != 0 { whole } else { copied }))
     }
 
-    /// Appends them to what an open file takes along.
-    pub fn pack_own(&self, bytes: &mut Vec<u8>) {
+    /// What an open file takes along: luggage, sieve, messages of our own.
+    pub fn pack(&self) -> Vec<u8> {
+        let sieve = self.sifter.as_ref().map(|sifter| sifter.sieve.borrow().pack()).unwrap_or_default();
+        let luggage = Luggage { sieve: sieve.len() as u32, ..self.luggage() };
+        let mut bytes = [abi::bytes(&luggage), &sieve].concat();
         for message in &self.own {
             bytes.extend((message.len() as u32).to_ne_bytes());
             bytes.extend(message);
         }
+        bytes
     }
 
     /// The other half.
-    pub fn unpack_own(&mut self, mut bytes: &[u8]) {
+    pub fn unpack(&mut self, sieve: u32, bytes: &[u8]) -> Result<(), Errno> {
+        let (notes, mut bytes) = bytes.split_at_checked(sieve as usize).ok_or(Errno::EINVAL)?;
+        self.note_grant(notes)?;
         while let Some((len, rest)) = bytes.split_first_chunk::<4>() {
-            let Some((message, rest)) = rest.split_at_checked(u32::from_ne_bytes(*len) as usize) else {
-                return;
-            };
+            let (message, rest) = rest.split_at_checked(u32::from_ne_bytes(*len) as usize).ok_or(Errno::EINVAL)?;
             self.keep_own(message.to_vec());
             bytes = rest;
         }
+        Ok(())
     }
 }
 

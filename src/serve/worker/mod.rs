@@ -9,6 +9,7 @@
 //! | [`open`] | one open file: socket, rings |
 //! | [`calls`] | what a socket call needs beside the rings |
 //! | [`judged`] | messages that go to the front before they go to the kernel, or come back from it |
+//! | [`sifted`] | of what arrives by a grant, what its rule names |
 //! | [`lent`] | in the grantor: sockets of clients, for what policy grants |
 
 mod calls;
@@ -18,6 +19,7 @@ mod judged;
 mod lent;
 pub mod open;
 mod seccomp;
+mod sifted;
 pub mod spawner;
 pub mod wire;
 

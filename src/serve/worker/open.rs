@@ -15,9 +15,10 @@ use nlmmap_ring::control::{Control, flag};
 use nlmmap_ring::endpoint::{Endpoint, Which};
 use nlmmap_ring::geometry::Geometry;
 use nlmmap_ring::rx::Context;
-use nlmmap_ring::socket::{Fd, Socket as _};
+use nlmmap_ring::socket::Socket as _;
 use nlmmap_ring::sys::{self, IoVec, MSG_DONTWAIT, MsgHdr};
 
+use super::sifted::{Sifted, Sifter};
 use super::wire::Packet;
 use crate::serve::abi::{self, Kick, Words};
 use crate::serve::socket::{Credentials, Socket};
@@ -57,7 +58,8 @@ pub struct Luggage {
     pub fixed: u32,
     pub active: u32,
     pub strict: u32,
-    pub pad: u32,
+    /// Bytes of the sieve behind this.
+    pub sieve: u32,
     pub watch: u64,
     pub received: u64,
     pub rings: RingState,
@@ -118,6 +120,8 @@ pub struct Open {
     waiting: VecDeque<Packet>,
     /// Errors of messages that were not sent, without a ring to put them in.
     pub own: VecDeque<Vec<u8>>,
+    /// What policy lets through of what it granted, if it says.
+    pub sifter: Option<Box<Sifter>>,
     /// The socket has something, or the last pump did not get to the end.
     pub pump: bool,
     /// The socket had an error when it said so.
@@ -155,6 +159,7 @@ impl Open {
             kick: None,
             waiting: VecDeque::new(),
             own: VecDeque::new(),
+            sifter: None,
             pump: false,
             error: false,
             queued: false,
@@ -205,7 +210,7 @@ impl Open {
             fixed: u32::from(self.rings.fixed),
             active: u32::from(self.rings.active),
             strict: u32::from(self.is_strict()),
-            pad: 0,
+            sieve: 0,
             watch: self.watch,
             received: self.received,
             rings: self.ring_state(),
@@ -322,7 +327,7 @@ impl Open {
         }
         let sent = self.socket.send(dest, data, sender.as_ref());
         if self.receives() {
-            self.endpoint.service(&Fd(self.socket.raw()), self.pid, Context::Send);
+            self.service(Context::Send);
         }
         sent
     }
@@ -342,7 +347,6 @@ impl Open {
     /// # Safety
     /// The header's pointers are valid for the lengths beside them.
     pub unsafe fn receive_into(&mut self, message: &mut MsgHdr, flags: u32) -> Result<usize, Errno> {
-        let fd = Fd(self.socket.raw());
         // SAFETY: the caller's duty.
         if let Some(got) = unsafe { self.receive_own(message, flags) } {
             return got;
@@ -350,18 +354,32 @@ impl Open {
         // SAFETY: the caller's duty.
         let got = unsafe {
             if self.receives() {
-                self.endpoint.receive(&fd, self.pid, message, flags)
+                self.endpoint.receive(&self.sifted(), self.pid, message, flags)
             } else {
-                fd.recv(message, flags | MSG_DONTWAIT)
+                self.sifted().recv(message, flags | MSG_DONTWAIT)
             }
         };
+        if self.is_tired() {
+            self.pump = true;
+            return got.map_err(|error| if error == nlmmap_ring::Errno::INTR { Errno::EAGAIN } else { os(error) });
+        }
         got.map_err(os)
+    }
+
+    /// The socket as the engine is to see it.
+    pub fn sifted(&self) -> Sifted<'_> {
+        Sifted::new(self.socket.raw(), self.sifter.as_deref(), self.endpoint.control(), self.receives())
+    }
+
+    fn is_tired(&self) -> bool {
+        self.sifter.as_ref().is_some_and(|sifter| sifter.is_tired())
     }
 
     /// `NLMMAP_GET_ERROR`
     fn take_error(&self) -> i32 {
         let ours = self.control().map_or(0, Control::take_error);
-        if ours != 0 { ours } else { self.socket.take_error() }
+        let seen = if ours == 0 { self.sifter.as_ref().map_or(0, |sifter| sifter.take_error()) } else { ours };
+        if seen != 0 { seen } else { self.socket.take_error() }
     }
 }
 

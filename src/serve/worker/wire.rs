@@ -37,9 +37,10 @@ pub mod op {
     pub const PING: u32 = 10;
     /// Takes the next TX frame. Answer: `value` 1 and its bytes, or 0 when there is none.
     pub const TAKE: u32 = 12;
-    /// Bytes are the beginning of a message that somebody else will send on this socket; `value` 1: the answer has the socket.
+    /// Bytes are the beginning of a message that somebody else will send on this socket, so many as `flags` says, and notes for
+    /// its sieve; `value` 1: the answer has the socket.
     pub const SHARE: u32 = 13;
-    /// Somebody else has sent on this socket: fills the rings.
+    /// Somebody else has sent on this socket, by the number `value`: fills the rings.
     pub const SERVICE: u32 = 14;
     /// Bytes are messages that are not sent: the client gets an error for each.
     pub const REFUSE: u32 = 15;

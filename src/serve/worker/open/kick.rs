@@ -3,12 +3,12 @@
 use std::time::{Duration, Instant};
 
 use cuse_rs::Errno;
-use nlmmap_ring::socket::Fd;
 use nlmmap_ring::sys::{MsgHdr, SockaddrNl};
 
 use super::{Open, Running, os};
 use crate::serve::abi::{self, Kick};
 use crate::serve::socket::Credentials;
+use crate::serve::worker::sifted::Sifted;
 
 /// So long a kick holds the worker before others have their turn.
 const SLICE: Duration = Duration::from_micros(100);
@@ -59,11 +59,12 @@ impl Open {
             sender.attach(&mut template);
         }
         let end = Instant::now() + SLICE;
-        let fd = Fd(self.socket.raw());
+        let control = self.endpoint.control();
+        let socket = Sifted::new(self.socket.raw(), self.sifter.as_deref(), control, self.rings.rx.is_some());
         let outcome = loop {
             let (left, flags) = (&mut running.left, libc::MSG_DONTWAIT as u32);
             // SAFETY: the template points to locals that outlive the call.
-            match unsafe { self.endpoint.kick_part(&fd, self.pid, &template, flags, left, 1) } {
+            match unsafe { self.endpoint.kick_part(&socket, self.pid, &template, flags, left, 1) } {
                 Ok(sent) => running.kick.sent += sent as u64,
                 Err(error) => break Err(os(error)),
             }

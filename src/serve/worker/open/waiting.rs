@@ -6,7 +6,6 @@ use std::time::{Duration, Instant};
 use nlmmap_ring::control::flag;
 use nlmmap_ring::readiness;
 use nlmmap_ring::rx::Context;
-use nlmmap_ring::socket::Fd;
 
 use super::{FIRST_NAP, MOST, Open, ready};
 
@@ -19,12 +18,19 @@ const READABLE: i16 = libc::POLLIN | libc::POLLRDNORM;
 impl Open {
     /// What `poll` answers.
     pub fn events(&self) -> u32 {
+        if !self.receives() {
+            // Nobody is told of what will not arrive.
+            self.sifted().clear_front();
+        }
         let (mask, message) = match self.control() {
             Some(control) if self.receives() => {
                 (readiness::mask(&self.endpoint, control), control.copies.load(Ordering::Relaxed) > 0)
             }
             _ => {
-                let mask = self.socket.events() | if self.own.is_empty() { 0 } else { READABLE };
+                let seen = self.sifter.as_ref().is_some_and(|sifter| sifter.has_error());
+                let mask = self.socket.events()
+                    | if self.own.is_empty() { 0 } else { READABLE }
+                    | if seen { READABLE | libc::POLLERR } else { 0 };
                 (mask, mask & readiness::IN != 0)
             }
         };
@@ -38,17 +44,24 @@ impl Open {
 
     /// Whether a `read` would get a message or an error: VALID frames are not its business.
     fn has_for_read(&self) -> bool {
+        if !self.receives() {
+            self.sifted().clear_front();
+        }
         match self.control() {
             Some(control) if self.receives() => {
                 control.copies.load(Ordering::Relaxed) > 0 || control.error.load(Ordering::Relaxed) != 0
             }
+            _ if self.sifter.as_ref().is_some_and(|sifter| sifter.has_error()) => true,
             _ => !self.own.is_empty() || self.socket.events() & (libc::POLLIN | libc::POLLERR) != 0,
         }
     }
 
     pub fn service(&mut self, context: Context) {
         if self.receives() {
-            self.endpoint.service(&Fd(self.socket.raw()), self.pid, context);
+            self.endpoint.service(&self.sifted(), self.pid, context);
+            self.pump |= self.is_tired();
+        } else {
+            self.sifted().clear_front();
         }
     }
 
@@ -64,7 +77,7 @@ impl Open {
         self.service(Context::Background);
         // It may have stopped only to let others have their turn.
         let moved = self.moved_so_far().wrapping_sub(before);
-        self.pump = moved >= u64::from(MOST);
+        self.pump = moved >= u64::from(MOST) || self.is_tired();
         if moved != 0 {
             // The client releases frames, though the ring may be full again.
             self.next_nap = FIRST_NAP;
