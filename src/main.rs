@@ -8,6 +8,7 @@ mod program;
 mod see;
 mod serve;
 mod sigpipe;
+mod supervisor;
 mod sys;
 
 use std::process::ExitCode;

@@ -12,6 +12,7 @@ use nix::errno::Errno;
 
 mod node;
 mod summary;
+mod via;
 
 use super::complain;
 use crate::preload::{self, Library};
@@ -24,8 +25,9 @@ use summary::{Form, Place};
 /// nlmmap puts libnlmmap_preload.so before the program (LD_PRELOAD) and becomes it: same process, same exit status,
 /// same signals. Sockets on which the program sets no ring, and programs that know no rings, behave as ever.
 ///
-/// Before that it looks whether the library can enter the program, and refuses when it cannot: the dynamic linker
-/// would leave the library out and the program would fail as before, or worse, take its other path.
+/// Before that it looks whether the library can enter the program. Where there is no dynamic linker that would load
+/// it, the program is put under a supervisor instead: a process beside it, to which the kernel hands its calls on
+/// netlink sockets (seccomp). Where the linker would leave the library out nlmmap refuses, and says why.
 #[derive(Args)]
 #[command(after_help = HELP)]
 pub struct Arguments {
@@ -59,6 +61,10 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE", requires = "summary")]
     summary_file: Option<PathBuf>,
 
+    /// How its calls are served: by the library inside it, or by a process beside it
+    #[arg(long, value_name = "WAY", default_value = "auto")]
+    via: Via,
+
     /// Only say whether the program can be entered
     #[arg(long)]
     check: bool,
@@ -66,6 +72,16 @@ pub struct Arguments {
     /// The program, and its arguments
     #[arg(required = true, trailing_var_arg = true, allow_hyphen_values = true, value_name = "CMD")]
     command: Vec<OsString>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Via {
+    /// The library where it can enter, else the supervisor
+    Auto,
+    /// The library (LD_PRELOAD)
+    Preload,
+    /// A supervisor: for static programs, go, and raw system calls. Needs Linux 5.9 and no rights
+    Supervisor,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -96,12 +112,15 @@ Examples:
   nlmmap run --check -- ./collector         can it be entered? which file is it in the end?
   nlmmap run --device /dev/nlmmap -- ./collector
                                             have its sockets from the daemon (nlmmap serve)
+  nlmmap run --via supervisor -- ./collector
+                                            serve it from beside, whatever it is
   sudo nlmmap run -- ./queue-tool           sudo outside: it would drop LD_PRELOAD inside
 
 What can be entered: dynamically linked programs (glibc or musl) of this machine's architecture, and scripts \
 whose interpreter is one. Programs that it starts inherit the library.
-What cannot: static programs, most go programs, other architectures, set-user-id programs and programs with \
-file capabilities when they would gain something.
+What cannot, and is supervised: static programs, most go programs.
+What is refused: other architectures, set-user-id programs and programs with file capabilities when they would \
+gain something.
 
 The library is taken from NLMMAP_PRELOAD, or from the directory of nlmmap, or from ../lib/nlmmap beside that.
 Libraries already in LD_PRELOAD are kept, and stay in front. A program built with -fsanitize=address wants its \
@@ -129,6 +148,9 @@ impl Failure {
 
 /// Returns only when the program was not started, or has been summed up.
 pub fn main(arguments: Arguments) -> ExitCode {
+    if let Some(why) = via::reason(&arguments) {
+        return via::supervise(&arguments, &why);
+    }
     let node = arguments.device.as_deref().map(node::check).transpose();
     // The parser asks for at least one word.
     let program = arguments.command.first().map_or(OsStr::new(""), OsString::as_os_str);
@@ -187,8 +209,13 @@ fn become_program(
     view: Option<&Path>,
 ) -> Failure {
     let environment = environment(arguments, node, &library.path, view);
-    let error = execute(program, &arguments.command, &environment);
-    let cause = format!("{}: cannot be started: {}", program.path.display(), io::Error::from(error));
+    start(&program.path, !program.scripts.is_empty(), &arguments.command, &environment)
+}
+
+/// Becomes the program: why not, when this comes back.
+fn start(path: &Path, is_script: bool, command: &[OsString], environment: &[(OsString, OsString)]) -> Failure {
+    let error = execute(path, is_script, command, environment);
+    let cause = format!("{}: cannot be started: {}", path.display(), io::Error::from(error));
     let cures = match error {
         Errno::E2BIG => vec!["pass fewer or shorter arguments".to_owned()],
         Errno::EACCES | Errno::EPERM => {
@@ -229,7 +256,7 @@ fn environment(
 }
 
 /// `execve`, and a shell for a script without a `#!` line, as `execvp` does it. Gives the error when it comes back.
-fn execute(program: &Program, command: &[OsString], environment: &[(OsString, OsString)]) -> Errno {
+fn execute(path: &Path, is_script: bool, command: &[OsString], environment: &[(OsString, OsString)]) -> Errno {
     let c_string = |bytes: &OsStr| CString::new(bytes.as_bytes()).map_err(|_| Errno::EINVAL);
     let all = || -> Result<_, Errno> {
         let words = command.iter().map(|word| c_string(word)).collect::<Result<Vec<_>, _>>()?;
@@ -239,7 +266,7 @@ fn execute(program: &Program, command: &[OsString], environment: &[(OsString, Os
             setting.extend_from_slice(value.as_bytes());
             CString::new(setting).map_err(|_| Errno::EINVAL)
         });
-        Ok((c_string(program.path.as_os_str())?, words, settings.collect::<Result<Vec<_>, _>>()?))
+        Ok((c_string(path.as_os_str())?, words, settings.collect::<Result<Vec<_>, _>>()?))
     };
     let (file, mut words, settings) = match all() {
         Ok(all) => all,
@@ -249,7 +276,7 @@ fn execute(program: &Program, command: &[OsString], environment: &[(OsString, Os
         Ok(never) => match never {},
         Err(error) => error,
     };
-    if error != Errno::ENOEXEC || program.scripts.is_empty() {
+    if error != Errno::ENOEXEC || !is_script {
         return error;
     }
     let Ok(shell) = c_string(script::default_shell().as_os_str()) else {

@@ -11,6 +11,8 @@ use super::secure::Reason;
 const DEVICE: &str = "or change the program to open a device node instead of a socket, which needs no preload: \
                       serve one with `sudo nlmmap serve`, and see include/nlmmap.h";
 
+const SUPERVISOR: &str = "serve it from beside: nlmmap run --via supervisor -- ...";
+
 /// A program that cannot be entered. Its text is the cause; [`Refusal::cures`] says what can be done.
 #[derive(Debug, thiserror::Error)]
 #[allow(missing_docs, reason = "the texts say it")]
@@ -60,8 +62,9 @@ impl Refusal {
                 format!("use a build of the program for {library}"),
                 "or set NLMMAP_PRELOAD to a preload library built for the program's machine".to_owned(),
             ],
-            Refusal::Static { .. } => own(&["link the program dynamically (without -static)", DEVICE]),
+            Refusal::Static { .. } => own(&[SUPERVISOR, "link the program dynamically (without -static)", DEVICE]),
             Refusal::StaticGo { .. } => own(&[
+                SUPERVISOR,
                 "build it with cgo (CGO_ENABLED=1) and make its netlink calls through C, \
                  since those of go's syscall package pass by every preload",
                 DEVICE,
@@ -96,6 +99,11 @@ impl Refusal {
                 Reason::Caller => own(&["start nlmmap with equal real and effective ids (not from a set-id program)"]),
             },
         }
+    }
+
+    /// Whether only the dynamic linker is missing, so that the program can be served from beside it.
+    pub fn is_static(&self) -> bool {
+        matches!(self, Refusal::Static { .. } | Refusal::StaticGo { .. })
     }
 
     /// The exit status that `env`, `nice` and the shell give: 127 not found, 126 found and not run.

@@ -23,7 +23,7 @@ mod file;
 mod limits;
 mod log;
 mod mappers;
-mod memory;
+pub mod memory;
 mod node;
 mod police;
 mod socket;

@@ -1,11 +1,12 @@
 //! The seccomp filter: which calls stop for the supervisor, judged by number and argument alone (docs/supervisor.md).
 
+use std::ops::Range;
+
 use libc::{c_long, sock_filter};
+use nlmmap_ring::abi::{NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK};
 
 /// `AUDIT_ARCH_X86_64`
 const ARCH: u32 = 0xc000_003e;
-const RX_RING: u32 = 6;
-const TX_RING: u32 = 7;
 
 const LOAD: u16 = 0x20;
 const EQUAL: u16 = 0x15;
@@ -13,8 +14,8 @@ const AT_LEAST: u16 = 0x35;
 const ABOVE: u16 = 0x25;
 const RETURN: u16 = 0x06;
 
-/// Calls that name a descriptor, and in which argument.
-const BY_NUMBER: [(c_long, u32); 24] = [
+/// Calls that stop on a supervised number, and in which argument it is. What is not here (`bind`, `close`, names) is the kernel's.
+const BY_NUMBER: [(c_long, u32); 17] = [
     (libc::SYS_read, 0),
     (libc::SYS_write, 0),
     (libc::SYS_readv, 0),
@@ -25,33 +26,34 @@ const BY_NUMBER: [(c_long, u32); 24] = [
     (libc::SYS_recvmsg, 0),
     (libc::SYS_sendmmsg, 0),
     (libc::SYS_recvmmsg, 0),
-    (libc::SYS_bind, 0),
-    (libc::SYS_connect, 0),
-    (libc::SYS_getsockname, 0),
-    (libc::SYS_getpeername, 0),
     (libc::SYS_getsockopt, 0),
-    (libc::SYS_close, 0),
-    (libc::SYS_ioctl, 0),
     (libc::SYS_dup, 0),
     (libc::SYS_dup2, 0),
     (libc::SYS_dup3, 0),
     (libc::SYS_fcntl, 0),
     (libc::SYS_epoll_ctl, 2),
     (libc::SYS_mmap, 4),
-    (libc::SYS_setsockopt, 0),
 ];
 
-/// What a group of calls is judged by.
-enum Rule {
-    /// A descriptor among the supervised numbers, in this argument.
-    Number(u32),
-    /// A ring option, or a supervised number.
-    Option,
-    /// `socket(AF_NETLINK)`
-    Netlink,
-    /// A `select` that reaches up to the supervised numbers.
-    Select,
-    Always,
+/// Calls after which a thread may have other rights than the supervisor.
+const RIGHTS: [c_long; 12] = [
+    libc::SYS_setuid,
+    libc::SYS_setgid,
+    libc::SYS_setreuid,
+    libc::SYS_setregid,
+    libc::SYS_setresuid,
+    libc::SYS_setresgid,
+    libc::SYS_setfsuid,
+    libc::SYS_setfsgid,
+    libc::SYS_setgroups,
+    libc::SYS_capset,
+    libc::SYS_unshare,
+    libc::SYS_setns,
+];
+
+/// Whether a stopped call is one after which its thread may have other rights.
+pub fn changes_rights(nr: i32) -> bool {
+    RIGHTS.contains(&c_long::from(nr))
 }
 
 const fn op(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
@@ -63,48 +65,52 @@ const fn argument(index: u32) -> sock_filter {
     op(LOAD, 16 + 8 * index, 0, 0)
 }
 
-/// The filter for descriptors from `base` on.
-pub fn build(base: u32) -> Vec<sock_filter> {
-    let allow = op(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0);
-    let notify = op(RETURN, libc::SECCOMP_RET_USER_NOTIF, 0, 0);
-    // Another architecture's numbers, and x32's, mean other calls.
-    let mut all = vec![op(LOAD, 4, 0, 0), op(EQUAL, ARCH, 1, 0), allow, op(LOAD, 0, 0, 0)];
-    let mut rules: Vec<(c_long, Rule)> = vec![
-        (libc::SYS_poll, Rule::Always),
-        (libc::SYS_ppoll, Rule::Always),
-        (libc::SYS_socket, Rule::Netlink),
-        (libc::SYS_select, Rule::Select),
-        (libc::SYS_pselect6, Rule::Select),
+const ALLOW: sock_filter = op(RETURN, libc::SECCOMP_RET_ALLOW, 0, 0);
+const NOTIFY: sock_filter = op(RETURN, libc::SECCOMP_RET_USER_NOTIF, 0, 0);
+
+/// Stops if the descriptor in this argument is among the supervised numbers.
+fn number(numbers: &Range<u32>, index: u32) -> Vec<sock_filter> {
+    vec![argument(index), op(AT_LEAST, numbers.start, 0, 2), op(AT_LEAST, numbers.end, 1, 0), NOTIFY, ALLOW]
+}
+
+/// Stops on a ring option of any number, and on every option of a supervised one.
+fn option(numbers: &Range<u32>) -> Vec<sock_filter> {
+    let mut body = vec![
+        argument(1),
+        op(EQUAL, SOL_NETLINK as u32, 0, 4),
+        argument(2),
+        op(EQUAL, NETLINK_RX_RING as u32, 1, 0),
+        op(EQUAL, NETLINK_TX_RING as u32, 0, 1),
+        NOTIFY,
     ];
-    rules.extend(BY_NUMBER.iter().map(|&(nr, index)| match nr {
-        libc::SYS_setsockopt => (nr, Rule::Option),
-        _ => (nr, Rule::Number(index)),
-    }));
-    for (nr, rule) in rules {
-        // A number is at least `base` and no negative int.
-        let number = |index| vec![argument(index), op(AT_LEAST, base, 0, 2), op(AT_LEAST, 1 << 31, 1, 0), notify, allow];
-        let body = match rule {
-            Rule::Always => vec![notify],
-            Rule::Number(index) => number(index),
-            Rule::Netlink => vec![argument(0), op(EQUAL, libc::AF_NETLINK as u32, 0, 1), notify, allow],
-            Rule::Select => vec![argument(0), op(ABOVE, base, 0, 2), op(AT_LEAST, 1 << 31, 1, 0), notify, allow],
-            Rule::Option => {
-                let mut body = vec![
-                    argument(1),
-                    op(EQUAL, nlmmap_ring::abi::SOL_NETLINK as u32, 0, 4),
-                    argument(2),
-                    op(EQUAL, RX_RING, 1, 0),
-                    op(EQUAL, TX_RING, 0, 1),
-                    notify,
-                ];
-                body.extend(number(0));
-                body
-            }
-        };
+    body.extend(number(numbers, 0));
+    body
+}
+
+/// The filter for these descriptors. `watch_rights`: the supervisor has rights that a client may give up.
+pub fn build(numbers: &Range<u32>, watch_rights: bool) -> Vec<sock_filter> {
+    let netlink = vec![argument(0), op(EQUAL, libc::AF_NETLINK as u32, 0, 1), NOTIFY, ALLOW];
+    // A `select` that reaches up to the supervised numbers; its first argument is the last number and one.
+    let select = vec![argument(0), op(ABOVE, numbers.start, 0, 2), op(AT_LEAST, 1 << 31, 1, 0), NOTIFY, ALLOW];
+    let mut rules: Vec<(c_long, Vec<sock_filter>)> = vec![
+        (libc::SYS_poll, vec![NOTIFY]),
+        (libc::SYS_ppoll, vec![NOTIFY]),
+        (libc::SYS_socket, netlink),
+        (libc::SYS_select, select.clone()),
+        (libc::SYS_pselect6, select),
+        (libc::SYS_setsockopt, option(numbers)),
+    ];
+    rules.extend(BY_NUMBER.map(|(nr, index)| (nr, number(numbers, index))));
+    if watch_rights {
+        rules.extend(RIGHTS.map(|nr| (nr, vec![NOTIFY])));
+    }
+    // Another architecture's numbers mean other calls; x32's are far above ours.
+    let mut all = vec![op(LOAD, 4, 0, 0), op(EQUAL, ARCH, 1, 0), ALLOW, op(LOAD, 0, 0, 0)];
+    for (nr, body) in rules {
         all.push(op(EQUAL, nr as u32, 0, body.len() as u8));
         all.extend(body);
     }
-    all.push(allow);
+    all.push(ALLOW);
     all
 }
 
@@ -112,11 +118,11 @@ pub fn build(base: u32) -> Vec<sock_filter> {
 mod tests {
     use super::*;
 
-    /// Runs a filter as the kernel does.
-    fn judge(filter: &[sock_filter], nr: c_long, args: [u64; 6]) -> bool {
+    /// Runs a filter as the kernel does: whether the call stops.
+    fn judge(filter: &[sock_filter], arch: u32, nr: c_long, args: [u64; 6]) -> bool {
         let mut data = Vec::new();
         data.extend((nr as u32).to_ne_bytes());
-        data.extend(ARCH.to_ne_bytes());
+        data.extend(arch.to_ne_bytes());
         data.extend(0u64.to_ne_bytes());
         args.iter().for_each(|arg| data.extend(arg.to_ne_bytes()));
         let (mut at, mut value) = (0, 0u32);
@@ -137,21 +143,32 @@ mod tests {
 
     #[test]
     fn only_supervised_numbers_stop() {
-        let filter = build(768);
-        let stops = |nr, args| judge(&filter, nr, args);
+        let filter = build(&(768..1024), false);
+        let stops = |nr, args| judge(&filter, ARCH, nr, args);
         for (nr, index) in BY_NUMBER {
             let with = |fd: u64| {
                 let mut args = [0; 6];
                 args[index as usize] = fd;
                 stops(nr, args)
             };
-            assert!(!with(3) && !with(767) && !with(0xffff_ffff) && !with(u64::MAX), "{nr}");
+            assert!(!with(3) && !with(767) && !with(1024) && !with(0xffff_ffff) && !with(u64::MAX), "{nr}");
             assert!(with(768) && with(1023), "{nr}");
         }
         assert!(stops(libc::SYS_setsockopt, [3, 270, 6, 0, 0, 0]) && stops(libc::SYS_setsockopt, [3, 270, 7, 0, 0, 0]));
         assert!(!stops(libc::SYS_setsockopt, [3, 270, 1, 0, 0, 0]) && !stops(libc::SYS_setsockopt, [3, 1, 6, 0, 0, 0]));
+        assert!(stops(libc::SYS_setsockopt, [800, 1, 16, 0, 0, 0]));
         assert!(stops(libc::SYS_socket, [16, 3, 0, 0, 0, 0]) && !stops(libc::SYS_socket, [2, 1, 0, 0, 0, 0]));
         assert!(stops(libc::SYS_select, [769, 0, 0, 0, 0, 0]) && !stops(libc::SYS_select, [768, 0, 0, 0, 0, 0]));
         assert!(stops(libc::SYS_poll, [0; 6]) && !stops(libc::SYS_openat, [900; 6]));
+        assert!(!stops(libc::SYS_close, [800; 6]) && !stops(libc::SYS_bind, [800; 6]));
+        assert!(!judge(&filter, 0x4000_0003, libc::SYS_poll, [0; 6]), "another architecture");
+    }
+
+    #[test]
+    fn changes_of_rights_stop_where_there_are_any() {
+        let (with, without) = (build(&(768..1024), true), build(&(768..1024), false));
+        for nr in RIGHTS {
+            assert!(judge(&with, ARCH, nr, [0; 6]) && !judge(&without, ARCH, nr, [0; 6]), "{nr}");
+        }
     }
 }

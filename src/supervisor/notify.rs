@@ -1,11 +1,11 @@
 //! The listener's own calls: taking notifications, answering them, putting descriptors into a client.
 
-use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
 
 /// `struct seccomp_notif`
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 #[repr(C)]
 pub struct Call {
     pub id: u64,
@@ -16,6 +16,18 @@ pub struct Call {
     arch: u32,
     ip: u64,
     pub args: [u64; 6],
+}
+
+impl Call {
+    /// An argument that is an int.
+    pub fn int(&self, index: usize) -> i32 {
+        self.args.get(index).copied().unwrap_or(0) as i32
+    }
+
+    /// Whether this is the other once more: by the same thread, from the same place, of the same things.
+    pub fn repeats(&self, other: &Call) -> bool {
+        Call { id: other.id, ..*self } == *other
+    }
 }
 
 /// `struct seccomp_notif_resp`
@@ -41,8 +53,13 @@ const RECV: u64 = 0xc050_2100;
 const SEND: u64 = 0xc018_2101;
 const ID_VALID: u64 = 0x4008_2102;
 const ADDFD: u64 = 0x4018_2103;
+const SET_FLAGS: u64 = 0x4008_2104;
 const CONTINUE: u32 = 1;
 const SETFD: u32 = 1;
+/// Linux 5.14: the descriptor is put and the call answered with its number, in one step.
+const ADD_AND_SEND: u32 = 2;
+/// Linux 6.6: who answers gives way to whom it answers, on the same processor.
+const SYNC_WAKE_UP: libc::c_ulong = 1;
 
 /// What a stopped call comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -53,9 +70,35 @@ pub enum Outcome {
     Native,
 }
 
-pub struct Listener(pub OwnedFd);
+impl From<Errno> for Outcome {
+    fn from(errno: Errno) -> Outcome {
+        Outcome::Error(errno as i32)
+    }
+}
+
+impl From<nlmmap_ring::Errno> for Outcome {
+    fn from(errno: nlmmap_ring::Errno) -> Outcome {
+        Outcome::Error(errno.0)
+    }
+}
+
+/// `SECCOMP_RET_USER_NOTIF`'s other end.
+pub struct Listener(OwnedFd);
+
+impl AsFd for Listener {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+}
 
 impl Listener {
+    pub fn new(fd: OwnedFd) -> Listener {
+        // Kernels before 6.6 do not know it, and are slower.
+        // SAFETY: the flags are the argument itself.
+        unsafe { libc::ioctl(fd.as_raw_fd(), SET_FLAGS as libc::Ioctl, SYNC_WAKE_UP) };
+        Listener(fd)
+    }
+
     fn ioctl<T>(&self, request: u64, argument: *mut T) -> Result<i32, Errno> {
         // SAFETY: the structure is the one whose size the request's number has.
         Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), request as libc::Ioctl, argument) })
@@ -85,11 +128,26 @@ impl Listener {
         self.ioctl(ID_VALID, &raw mut id).is_ok()
     }
 
-    /// Puts `fd` at number `to` of the caller's.
-    pub fn put(&self, id: u64, fd: i32, to: i32, cloexec: bool) -> Result<(), Errno> {
+    /// Puts `fd` at number `to` of the caller's, and answers the call with that number.
+    pub fn put_and_answer(&self, id: u64, fd: BorrowedFd<'_>, to: i32, cloexec: bool) -> Result<(), Errno> {
         let to_flags = if cloexec { libc::O_CLOEXEC as u32 } else { 0 };
-        let mut add = AddFd { id, flags: SETFD, from: fd as u32, to: to as u32, to_flags };
-        self.ioctl(ADDFD, &raw mut add).map(drop)
+        let from = fd.as_raw_fd() as u32;
+        let mut add = AddFd { id, flags: SETFD | ADD_AND_SEND, from, to: to as u32, to_flags };
+        match self.ioctl(ADDFD, &raw mut add) {
+            Err(Errno::EINVAL) => {
+                add.flags = SETFD;
+                self.ioctl(ADDFD, &raw mut add)?;
+                self.answer(id, Outcome::Value(to.into()))
+            }
+            result => result.map(drop),
+        }
+    }
+
+    /// Gives the caller a descriptor at the lowest number that is free there.
+    pub fn lend(&self, id: u64, fd: BorrowedFd<'_>) -> Result<i32, Errno> {
+        let from = fd.as_raw_fd() as u32;
+        let mut add = AddFd { id, flags: 0, from, to: 0, to_flags: libc::O_CLOEXEC as u32 };
+        self.ioctl(ADDFD, &raw mut add)
     }
 }
 

@@ -50,14 +50,22 @@ fn a_file_without_permission_hides_none_further_on_in_the_path() {
     assert_eq!(output.stdout, b"second\n");
 }
 
+/// Without the way that is left to it.
+fn by_preload(program: &str) -> std::process::Command {
+    let mut command = nlmmap();
+    command.args(["run", "--via", "preload", "--", program]);
+    command
+}
+
 #[test]
 fn static_programs() {
     let dir = directory();
     for (name, flags) in [("plain", &["-static"][..]), ("pie", &["-static-pie"])] {
         let program = text(&compile(&dir, name, MAIN, flags));
         let cause = format!("{program}: statically linked: no dynamic linker runs that would load the preload library");
-        refused(&mut run(&[&program]), 126, &cause, "link the program dynamically");
-        refused(nlmmap().args(["run", "--check", "--", &program]), 126, &cause, "nlmmap serve");
+        refused(&mut by_preload(&program), 126, &cause, "link the program dynamically");
+        refused(&mut by_preload(&program), 126, &cause, "--via supervisor");
+        refused(nlmmap().args(["run", "--via", "preload", "--check", "--", &program]), 126, &cause, "nlmmap serve");
     }
 }
 
@@ -68,7 +76,7 @@ fn static_go_programs_are_told_apart() {
                   int main(void) { return info[0] == 0; }\n";
     let program = text(&compile(&dir, "go", source, &["-static"]));
     let cause = format!("{program}: a statically linked go program: it calls the kernel without a C library");
-    refused(&mut run(&[&program]), 126, &cause, "cgo");
+    refused(&mut by_preload(&program), 126, &cause, "cgo");
 }
 
 #[test]
@@ -121,11 +129,11 @@ fn scripts_are_judged_by_the_program_that_runs_them() {
     let inner = text(&file(&dir, "inner", format!("#!{last} -x\n"), 0o755));
     let outer = text(&file(&dir, "outer", format!("#! {inner}\n"), 0o755));
     let cause = format!("{last}: statically linked: no dynamic linker runs that would load the preload library");
-    refused(&mut run(&[&outer]), 126, &cause, "dynamically");
+    refused(&mut by_preload(&outer), 126, &cause, "dynamically");
 
     let by_env = text(&file(&dir, "by_env", "#!/usr/bin/env last\n", 0o755));
     let path = format!("{}:/usr/bin:/bin", text(dir.path()));
-    refused(run(&[&by_env]).env("PATH", path), 126, &cause, "dynamically");
+    refused(by_preload(&by_env).env("PATH", path), 126, &cause, "dynamically");
 }
 
 #[test]

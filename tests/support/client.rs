@@ -31,6 +31,7 @@ pub struct Client {
     before_preload: Option<PathBuf>,
     after_preload: Option<PathBuf>,
     device: Option<PathBuf>,
+    supervised: bool,
     may_lack: bool,
     limit: Duration,
 }
@@ -68,6 +69,7 @@ impl Client {
             before_preload: None,
             after_preload: None,
             device: None,
+            supervised: false,
             may_lack: false,
             limit: Duration::from_secs(60),
         }
@@ -127,6 +129,11 @@ impl Client {
         self
     }
 
+    /// By `nlmmap run --via supervisor`, linked statically: `Static` or `StaticMusl`.
+    pub fn supervised(self, build: Build) -> Client {
+        Client { supervised: true, ..self.build(build) }
+    }
+
     /// Only one mode makes sense.
     pub fn only(mut self, mode: Mode) -> Client {
         self.modes = vec![mode];
@@ -159,6 +166,14 @@ impl Client {
         }
         if mode == Some(Mode::Strict) {
             client.push("NLMMAP_STRICT=1".to_string());
+        }
+        if self.supervised
+            && let Some(mode) = mode
+        {
+            client.extend([env!("CARGO_BIN_EXE_nlmmap"), "run", "--via", "supervisor"].map(str::to_string));
+            client.extend((mode == Mode::Strict).then(|| "--strict".to_string()));
+            client.push("--".to_string());
+            return self.in_namespace(client);
         }
         let mut libraries: Vec<String> = Vec::new();
         libraries.extend(self.before_preload.iter().map(|path| path.display().to_string()));

@@ -30,6 +30,8 @@ pub enum Build {
     Library,
     /// Linked statically: the preload cannot enter it.
     Static,
+    /// The same against musl.
+    StaticMusl,
 }
 
 impl Build {
@@ -45,11 +47,12 @@ impl Build {
             Build::StaticLsan => "static-lsan",
             Build::Library => "library",
             Build::Static => "static",
+            Build::StaticMusl => "static-musl",
         }
     }
 
     fn compiler(self) -> &'static str {
-        if self == Build::Musl { "musl-gcc" } else { "gcc" }
+        if matches!(self, Build::Musl | Build::StaticMusl) { "musl-gcc" } else { "gcc" }
     }
 
     fn flags(self) -> &'static [&'static str] {
@@ -65,6 +68,9 @@ impl Build {
             Build::StaticLsan => &["-O1", "-fsanitize=leak", "-static-liblsan"],
             Build::Library => &["-O1", "-shared", "-fPIC"],
             Build::Static => &["-O1", "-static"],
+            Build::StaticMusl => {
+                &["-O1", "-static", "-idirafter", "/usr/include", "-idirafter", "/usr/include/x86_64-linux-gnu"]
+            }
         }
     }
 }

@@ -1,0 +1,300 @@
+//! The supervisor's one thread: stopped calls, sockets and time, in turns.
+
+use std::collections::HashMap;
+use std::fs;
+use std::ops::Range;
+use std::os::fd::{AsFd, AsRawFd};
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use nix::errno::Errno;
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nlmmap_ring::rx::Context;
+
+use super::client::{self, Held, Process, Processes};
+use super::log::Log;
+use super::notify::{Call, Listener, Outcome};
+use super::ring::Ring;
+use super::wait::Waiting;
+
+/// Marks the events of processes; those of sockets have their cookie, which counts from 1 up.
+const PROCESS: u64 = 1 << 63;
+const EVENTS: usize = 32;
+
+/// All that a supervisor has.
+pub struct Supervisor {
+    pub(super) listener: Listener,
+    epoll: Epoll,
+    /// Sockets with rings, by their cookies.
+    pub(super) rings: HashMap<u64, Box<Ring>>,
+    pub(super) processes: Processes,
+    /// Calls that wait.
+    pub(super) waiting: Vec<Waiting>,
+    /// Calls that are over, and whose callers were interrupted before they could be told: they come again.
+    done: HashMap<u32, (Call, Outcome)>,
+    /// Waits that were interrupted. `poll` and `select` are not made again, whatever the handler's flags.
+    interrupted: HashMap<u32, Call>,
+    /// The supervised numbers.
+    pub(super) numbers: Range<i32>,
+    pub(super) strict: bool,
+    pub(super) log: Log,
+    /// What this process may.
+    rights: Option<Vec<String>>,
+    /// Some client may have other rights by now.
+    pub(super) rights_differ: bool,
+}
+
+impl Supervisor {
+    pub fn new(listener: Listener, numbers: Range<i32>, strict: bool, log: Log) -> Result<Supervisor, Errno> {
+        nlmmap_ring::lock::set_catches_signals(false);
+        Ok(Supervisor {
+            listener,
+            epoll: Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?,
+            rings: HashMap::new(),
+            processes: Processes::default(),
+            waiting: Vec::new(),
+            done: HashMap::new(),
+            interrupted: HashMap::new(),
+            numbers,
+            strict,
+            log,
+            rights: client::rights("self"),
+            rights_differ: false,
+        })
+    }
+
+    /// Works until no process has the filter any more.
+    pub fn run(mut self) {
+        loop {
+            let Some((calls, events)) = self.sleep() else { return };
+            // Sockets first: who asks, asks after everything that has come.
+            if events {
+                self.take_events();
+            }
+            self.look();
+            self.settle();
+            if calls && let Ok(call) = self.listener.take() {
+                self.serve(call);
+                self.settle();
+            }
+        }
+    }
+
+    /// Until something is to be done: whether calls have stopped, and whether sockets or processes have something. `None` at the
+    /// end.
+    fn sleep(&mut self) -> Option<(bool, bool)> {
+        let now = Instant::now();
+        let mut due: Option<Instant> = None;
+        let mut at = |time: Option<Instant>| due = [due, time].into_iter().flatten().min();
+        for ring in self.rings.values_mut() {
+            ring.keep_looking(now);
+            at(ring.look);
+            at(ring.again.then_some(now));
+        }
+        self.waiting.iter().for_each(|waiting| at(waiting.until));
+        let entry = |fd: i32, events: i16| libc::pollfd { fd, events, revents: 0 };
+        let mut entries =
+            vec![entry(self.listener.as_fd().as_raw_fd(), libc::POLLIN), entry(self.epoll.0.as_raw_fd(), libc::POLLIN)];
+        for waiting in &self.waiting {
+            entries.extend(waiting.files().map(|(fd, events)| entry(fd, events)));
+        }
+        let left = due.map(|due| due.saturating_duration_since(now));
+        let left = left.map(|left: Duration| libc::timespec {
+            tv_sec: left.as_secs().cast_signed(),
+            tv_nsec: left.subsec_nanos().into(),
+        });
+        let limit = left.as_ref().map_or(std::ptr::null(), std::ptr::from_ref);
+        // SAFETY: the entries, a time or none, no signal set.
+        unsafe { libc::ppoll(entries.as_mut_ptr(), entries.len() as u64, limit, std::ptr::null()) };
+        let has = |index: usize, what: i16| entries.get(index).is_some_and(|entry| entry.revents & what != 0);
+        if has(0, libc::POLLHUP | libc::POLLERR | libc::POLLNVAL) && !has(0, libc::POLLIN) {
+            return None;
+        }
+        Some((has(0, libc::POLLIN), has(1, libc::POLLIN)))
+    }
+
+    /// What sockets and processes have to say.
+    pub(super) fn take_events(&mut self) {
+        let mut events = [EpollEvent::empty(); EVENTS];
+        let count = self.epoll.wait(&mut events, EpollTimeout::ZERO).unwrap_or(0);
+        for event in events.iter().take(count) {
+            let data = event.data();
+            if data & PROCESS != 0 {
+                self.ended((data & !PROCESS) as u32);
+            } else {
+                self.pump(data);
+            }
+        }
+    }
+
+    /// A process has ended: its calls are over, and perhaps its sockets.
+    fn ended(&mut self, tgid: u32) {
+        self.processes.forget(tgid);
+        if self.processes.get(tgid).is_none() {
+            let listener = &self.listener;
+            self.waiting.retain(|waiting| waiting.tgid != tgid || listener.waits(waiting.call.id));
+            self.done.clear();
+            self.interrupted.clear();
+            self.sweep();
+        }
+    }
+
+    /// Drops the rings whose sockets nobody has any more: those that the epoll set no longer knows.
+    pub(super) fn sweep(&mut self) {
+        let Ok(info) = fs::read_to_string(format!("/proc/self/fdinfo/{}", self.epoll.0.as_raw_fd())) else { return };
+        let cookie = |line: &str| {
+            let mut words = line.split_ascii_whitespace();
+            words.find(|word| *word == "data:");
+            words.next().and_then(|word| u64::from_str_radix(word, 16).ok())
+        };
+        let live: Vec<u64> = info.lines().filter(|line| line.starts_with("tfd:")).filter_map(cookie).collect();
+        self.rings.retain(|cookie, _| live.contains(cookie));
+    }
+
+    /// From now on a socket's arrivals are heard of.
+    pub(super) fn watch(&self, held: &Held) -> Result<(), Errno> {
+        let edges = EpollFlags::EPOLLIN | EpollFlags::EPOLLERR | EpollFlags::EPOLLET;
+        match self.epoll.add(&held.fd, EpollEvent::new(edges, held.cookie)) {
+            Err(Errno::EEXIST) => Ok(()),
+            done => done,
+        }
+    }
+
+    /// Moves what a socket has into its ring.
+    fn pump(&mut self, cookie: u64) {
+        if !self.rings.contains_key(&cookie) {
+            return;
+        }
+        let Some(held) = self.find(cookie) else {
+            self.sweep();
+            return;
+        };
+        if let Some(ring) = self.rings.get_mut(&cookie) {
+            ring.service(&held.fd, Context::Background);
+        }
+    }
+
+    /// The socket, wherever it is.
+    fn find(&mut self, cookie: u64) -> Option<Held> {
+        let is = |process: &Process, number| process.hold(number).ok().filter(|held| held.cookie == cookie);
+        let ring = self.rings.get(&cookie)?;
+        let places = ring.places().to_vec();
+        for (tgid, number) in &places {
+            if let Some(process) = self.processes.get(*tgid)
+                && let Some(held) = is(process, *number)
+            {
+                return Some(held);
+            }
+        }
+        // Under another number, or in a process that has inherited it and not called since.
+        let numbers = self.numbers.clone();
+        let anywhere = |process: &Process| numbers.clone().find_map(|n| Some((process.tgid, n, is(process, n)?)));
+        let found = self.processes.all().find_map(anywhere).or_else(|| {
+            let names =
+                fs::read_dir("/proc").ok()?.flatten().filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+            let heirs = names.filter_map(|tgid: u32| Process::open(tgid).ok());
+            heirs.into_iter().find_map(|p| places.iter().find_map(|(_, n)| Some((p.tgid, *n, is(&p, *n)?))))
+        });
+        let (tgid, number, held) = found?;
+        if self.processes.get(tgid).is_none() {
+            self.meet(tgid).ok()?;
+        }
+        self.rings.get_mut(&cookie)?.seen_at(tgid, number);
+        Some(held)
+    }
+
+    /// The process of a thread that waits in a call; its end will be heard of.
+    pub(super) fn meet(&mut self, tid: u32) -> Result<&Process, Errno> {
+        let (process, new) = self.processes.of(tid)?;
+        if new {
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, PROCESS | u64::from(process.tgid));
+            self.epoll.add(process.pidfd(), event)?;
+        }
+        Ok(process)
+    }
+
+    /// Rings that nobody tells of.
+    fn look(&mut self) {
+        let now = Instant::now();
+        let due = |ring: &Ring| ring.again || ring.look.is_some_and(|look| look <= now);
+        let cookies: Vec<u64> = self.rings.iter().filter(|(_, ring)| due(ring)).map(|(cookie, _)| *cookie).collect();
+        for cookie in cookies {
+            self.pump(cookie);
+        }
+    }
+
+    /// One stopped call.
+    fn serve(&mut self, call: Call) {
+        // Of a thread that has stopped again, whatever it waited for before is over.
+        let mut old = None;
+        self.waiting.retain(|waiting| {
+            let same = waiting.call.tid == call.tid;
+            if same {
+                old = Some(waiting.call);
+            }
+            !same
+        });
+        let interrupted = self.interrupted.remove(&call.tid).or(old);
+        if let Some((before, outcome)) = self.done.remove(&call.tid)
+            && call.repeats(&before)
+        {
+            self.answer(&call, outcome);
+            return;
+        }
+        let outcome = if interrupted.is_some_and(|before| call.repeats(&before) && !is_restarted(call.nr)) {
+            Some(Outcome::from(Errno::EINTR))
+        } else {
+            self.dispatch(&call)
+        };
+        if let Some(outcome) = outcome {
+            self.log.call(&call, outcome);
+            self.answer(&call, outcome);
+        }
+    }
+
+    /// Answers; if its caller was interrupted meanwhile, when it comes again.
+    pub(super) fn answer(&mut self, call: &Call, outcome: Outcome) {
+        if self.listener.answer(call.id, outcome).is_err() && outcome != Outcome::Native {
+            self.done.insert(call.tid, (*call, outcome));
+        }
+    }
+
+    /// Answers the waits that are over.
+    fn settle(&mut self) {
+        let mut index = 0;
+        while index < self.waiting.len() {
+            match self.outcome_of(index) {
+                None if self.waiting.get(index).is_some_and(|waiting| waiting.over) => {
+                    drop(self.waiting.swap_remove(index))
+                }
+                None => index += 1,
+                Some(outcome) => {
+                    let waiting = self.waiting.swap_remove(index);
+                    if self.listener.answer(waiting.call.id, outcome).is_ok() {
+                        self.log.call(&waiting.call, outcome);
+                    } else {
+                        self.interrupted.insert(waiting.call.tid, waiting.call);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Whether a thread may do no less than this process, in whose name its messages would go.
+    pub(super) fn may_send(&self, tid: u32) -> bool {
+        !self.rights_differ || client::rights(&tid.to_string()) == self.rights
+    }
+
+    /// Whoever uses epoll sees the socket only: it is kept readable as long as the ring is.
+    pub(super) fn ring_the_bell_for(&mut self, held: &Held) {
+        if let Some(ring) = self.rings.get_mut(&held.cookie) {
+            ring.endpoint.unseen.store(true, Ordering::Relaxed);
+            ring.service(&held.fd, Context::Wait);
+        }
+    }
+}
+
+/// Whether the kernel makes such a call again after a signal whose handler says so (`signal(7)`).
+fn is_restarted(nr: i32) -> bool {
+    !matches!(libc::c_long::from(nr), libc::SYS_poll | libc::SYS_ppoll | libc::SYS_select | libc::SYS_pselect6)
+}

@@ -1,0 +1,191 @@
+//! Mapping the rings into a client: its own `mmap`, made with other descriptors.
+//!
+//! A mapping is made by the process that is to have it, and the number in its call leads to a socket. So the thread, which waits in
+//! that call, is traced for some tens of microseconds: the wait is interrupted, the memory is mapped from numbers that are lent for
+//! that, and the thread goes on behind its call with the address. The number keeps its socket all the time.
+
+use std::os::fd::AsFd;
+
+use nix::errno::Errno;
+
+use super::notify::{Call, Listener};
+
+type Regs = libc::user_regs_struct;
+
+/// `PTRACE_GETSIGMASK`, `PTRACE_SETSIGMASK`
+const GET_MASK: libc::c_uint = 0x420a;
+const SET_MASK: libc::c_uint = 0x420b;
+const EVENT_STOP: i32 = 128;
+const ERESTARTSYS: u64 = 512;
+const PLACE: u64 = (libc::MAP_FIXED | libc::MAP_FIXED_NOREPLACE) as u64;
+
+/// What became of it.
+pub enum Mapped {
+    /// The thread has gone on: with an address, or with the kernel's error.
+    Gone(Result<u64, Errno>),
+    /// It waits in its call still, and cannot be traced.
+    Refused(Errno),
+}
+
+/// A traced thread; let go when this is dropped.
+struct Traced {
+    tid: i32,
+    mask: Option<u64>,
+    /// What it goes on with.
+    regs: Option<Regs>,
+    /// A signal that it was stopped for.
+    signal: i32,
+}
+
+fn ptrace(request: libc::c_uint, tid: i32, address: usize, data: usize) -> Result<(), Errno> {
+    // SAFETY: each caller's request reads or writes only what its data points to.
+    Errno::result(unsafe { libc::ptrace(request, tid, address, data) }).map(drop)
+}
+
+impl Traced {
+    fn seize(tid: u32) -> Result<Traced, Errno> {
+        let tid = tid.cast_signed();
+        ptrace(libc::PTRACE_SEIZE, tid, 0, libc::PTRACE_O_TRACESYSGOOD as usize)?;
+        Ok(Traced { tid, mask: None, regs: None, signal: 0 })
+    }
+
+    /// Waits for its next stop: signal and event.
+    fn stopped(&self) -> Result<(i32, i32), Errno> {
+        let mut status = 0;
+        loop {
+            // SAFETY: the status is a local.
+            match Errno::result(unsafe { libc::waitpid(self.tid, &raw mut status, libc::__WALL) }) {
+                Err(Errno::EINTR) => {}
+                Err(error) => return Err(error),
+                Ok(_) if libc::WIFSTOPPED(status) => return Ok((libc::WSTOPSIG(status), status >> 16)),
+                Ok(_) => return Err(Errno::ESRCH),
+            }
+        }
+    }
+
+    fn registers(&self) -> Result<Regs, Errno> {
+        // SAFETY: all zeroes are registers.
+        let mut regs: Regs = unsafe { std::mem::zeroed() };
+        ptrace(libc::PTRACE_GETREGS, self.tid, 0, (&raw mut regs).addr())?;
+        Ok(regs)
+    }
+
+    fn set_registers(&self, regs: &Regs) -> Result<(), Errno> {
+        ptrace(libc::PTRACE_SETREGS, self.tid, 0, std::ptr::from_ref(regs).addr())
+    }
+
+    /// Interrupts the call that it waits in: its registers behind that.
+    fn interrupt(&mut self) -> Result<Regs, Errno> {
+        ptrace(libc::PTRACE_INTERRUPT, self.tid, 0, 0)?;
+        let (signal, event) = self.stopped()?;
+        if event != EVENT_STOP {
+            // A signal of its own came first: it goes its way, and the call comes again.
+            self.signal = signal;
+            return Err(Errno::EINTR);
+        }
+        let regs = self.registers()?;
+        let is_interrupted = regs.orig_rax == libc::SYS_mmap as u64 && regs.rax == ERESTARTSYS.wrapping_neg();
+        if !is_interrupted {
+            return Err(Errno::EINTR);
+        }
+        let mut mask = 0u64;
+        ptrace(GET_MASK, self.tid, size_of::<u64>(), (&raw mut mask).addr())?;
+        let all = u64::MAX;
+        ptrace(SET_MASK, self.tid, size_of::<u64>(), (&raw const all).addr())?;
+        self.mask = Some(mask);
+        Ok(regs)
+    }
+
+    /// Lets it make a call, from where it has made its own.
+    fn call(&self, regs: &Regs, nr: libc::c_long, args: [u64; 6]) -> Result<u64, Errno> {
+        let mut regs = *regs;
+        // Back to the instruction, of two bytes; and no call is to be made again.
+        regs.rip = regs.rip.wrapping_sub(2);
+        regs.orig_rax = u64::MAX;
+        regs.rax = nr as u64;
+        [regs.rdi, regs.rsi, regs.rdx, regs.r10, regs.r8, regs.r9] = args;
+        self.set_registers(&regs)?;
+        // To its entry, and to its end.
+        for _ in 0..2 {
+            ptrace(libc::PTRACE_SYSCALL, self.tid, 0, 0)?;
+            while self.stopped()?.0 != libc::SIGTRAP | 0x80 {
+                ptrace(libc::PTRACE_SYSCALL, self.tid, 0, 0)?;
+            }
+        }
+        let result = self.registers()?.rax.cast_signed();
+        if (-4095..0).contains(&result) { Err(Errno::from_raw(-result as i32)) } else { Ok(result.cast_unsigned()) }
+    }
+}
+
+impl Drop for Traced {
+    fn drop(&mut self) {
+        if let Some(regs) = &self.regs {
+            let _ = self.set_registers(regs);
+        }
+        if let Some(mask) = self.mask {
+            let _ = ptrace(SET_MASK, self.tid, size_of::<u64>(), (&raw const mask).addr());
+        }
+        let _ = ptrace(libc::PTRACE_DETACH, self.tid, 0, self.signal as usize);
+    }
+}
+
+/// Answers a stopped `mmap` with a mapping of these files, one behind the other. `lowest`: supervised numbers begin there.
+pub fn map<F: AsFd>(listener: &Listener, call: &Call, files: &[(F, usize)], lowest: i32) -> Mapped {
+    let mut traced = match Traced::seize(call.tid) {
+        Ok(traced) => traced,
+        Err(error) => return Mapped::Refused(error),
+    };
+    let mut numbers = Vec::new();
+    for (file, _) in files {
+        match listener.lend(call.id, file.as_fd()) {
+            Ok(number) => numbers.push(number),
+            Err(error) => return Mapped::Refused(error),
+        }
+    }
+    if numbers.iter().any(|number| *number >= lowest) {
+        return Mapped::Refused(Errno::EMFILE);
+    }
+    let regs = match traced.interrupt() {
+        Ok(regs) => regs,
+        Err(error) => return Mapped::Gone(Err(error)),
+    };
+    let mapped = map_all(&traced, &regs, &call.args, files, &numbers);
+    for number in &numbers {
+        let _ = traced.call(&regs, libc::SYS_close, [number.cast_unsigned().into(), 0, 0, 0, 0, 0]);
+    }
+    let rax = match mapped {
+        Ok(at) => at,
+        Err(error) => i64::from(-(error as i32)).cast_unsigned(),
+    };
+    traced.regs = Some(Regs { rax, orig_rax: u64::MAX, ..regs });
+    Mapped::Gone(mapped)
+}
+
+fn map_all<F>(
+    traced: &Traced,
+    regs: &Regs,
+    args: &[u64; 6],
+    files: &[(F, usize)],
+    numbers: &[i32],
+) -> Result<u64, Errno> {
+    let [at, whole, prot, flags, ..] = *args;
+    let nothing = -1i64 as u64;
+    let shared = flags & !(libc::MAP_TYPE as u64) | libc::MAP_SHARED as u64;
+    if let ([number], [_]) = (numbers, files) {
+        return traced.call(regs, libc::SYS_mmap, [at, whole, prot, shared, number.cast_unsigned().into(), 0]);
+    }
+    // First a place for both.
+    let place = flags & PLACE | (libc::MAP_PRIVATE | libc::MAP_ANONYMOUS | libc::MAP_NORESERVE) as u64;
+    let at = traced.call(regs, libc::SYS_mmap, [at, whole, libc::PROT_NONE as u64, place, nothing, 0])?;
+    let mut to = at;
+    for (number, (_, len)) in numbers.iter().zip(files) {
+        let fixed = shared & !PLACE | libc::MAP_FIXED as u64;
+        let args = [to, *len as u64, prot, fixed, number.cast_unsigned().into(), 0];
+        if let Err(error) = traced.call(regs, libc::SYS_mmap, args) {
+            let _ = traced.call(regs, libc::SYS_munmap, [at, whole, 0, 0, 0, 0]);
+            return Err(error);
+        }
+        to += *len as u64;
+    }
+    Ok(at)
+}

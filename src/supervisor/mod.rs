@@ -1,0 +1,247 @@
+//! Rings for programs that no preload can enter: their system calls on sockets with rings stop, and a process beside them answers
+//! (docs/supervisor.md).
+//!
+//! | module | promise |
+//! | --- | --- |
+//! | [`filter`] | which calls stop |
+//! | [`notify`] | stopped calls, and their answers |
+//! | [`client`] | a client's memory and descriptors, from outside |
+//! | [`engine`] | the supervisor's loop |
+//! | [`calls`], [`send`], [`receive`], [`wait`] | what each call comes to |
+//! | [`ring`] | a socket with rings |
+//! | [`inject`] | mapping the rings into a client |
+//! | [`log`] | what it says |
+
+mod calls;
+mod client;
+mod engine;
+mod filter;
+mod inject;
+mod log;
+mod notify;
+mod receive;
+mod ring;
+mod send;
+mod wait;
+
+use std::fs::File;
+use std::io::{IoSlice, IoSliceMut};
+use std::ops::Range;
+use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+
+use nix::cmsg_space;
+use nix::errno::Errno;
+use nix::sys::resource::{Resource, getrlimit};
+use nix::sys::socket::{
+    AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType, recvmsg, sendmsg, socketpair,
+};
+use nix::unistd::{ForkResult, fork, read, setsid, write};
+
+use engine::Supervisor;
+pub use log::Level;
+use log::Log;
+use notify::Listener;
+
+/// `FD_SETSIZE`: a number from here on cannot be waited for with `select`.
+const MOST: u64 = 1024;
+/// With fewer descriptors than this a program keeps them all.
+const FEWEST: u64 = 64;
+
+/// Why there is no supervisor.
+#[derive(Debug, thiserror::Error)]
+pub enum Refusal {
+    #[error("the kernel has no SECCOMP_RET_USER_NOTIF with descriptors (Linux 5.9)")]
+    OldKernel,
+    #[error("this process is supervised already, and the kernel allows one supervisor")]
+    Nested,
+    #[error("a seccomp filter cannot be set: {0}")]
+    Denied(Errno),
+    #[error("the limit of open files ({0}) leaves no numbers for sockets with rings")]
+    FewDescriptors(u64),
+    #[error("the supervisor did not start: {0}")]
+    NotStarted(Errno),
+}
+
+impl Refusal {
+    pub fn cures(&self) -> Vec<String> {
+        let cures: &[&str] = match self {
+            Refusal::OldKernel => &["run it on Linux 5.9 or later"],
+            Refusal::Nested => &["start the inner program as it is: the outer supervisor serves it"],
+            Refusal::Denied(_) => &[
+                "look for a sandbox that forbids seccomp(2), as some containers do",
+                "or link the program dynamically, and use the preload",
+            ],
+            Refusal::FewDescriptors(_) => &["ulimit -n 1024"],
+            Refusal::NotStarted(_) => &["look at the limits of processes, memory and open files"],
+        };
+        cures.iter().map(|&cure| cure.to_owned()).collect()
+    }
+}
+
+/// The numbers of sockets that may have rings: the last quarter of those that `select` knows.
+fn numbers() -> Result<Range<u32>, Refusal> {
+    let (limit, _) = getrlimit(Resource::RLIMIT_NOFILE).map_err(Refusal::NotStarted)?;
+    let end = limit.min(MOST);
+    if end < FEWEST { Err(Refusal::FewDescriptors(limit)) } else { Ok((end - end / 4) as u32..end as u32) }
+}
+
+/// Whether a supervisor could be started here; tried in a child, so that this process stays as it is.
+pub fn try_out() -> Result<(), Refusal> {
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.map_err(Refusal::NotStarted)? {
+        ForkResult::Child => {
+            let code = match numbers().and_then(|numbers| install(&numbers, false)) {
+                Ok(_) => 0,
+                Err(Refusal::OldKernel) => 1,
+                Err(Refusal::Nested) => 2,
+                Err(Refusal::FewDescriptors(_)) => 3,
+                Err(Refusal::Denied(error) | Refusal::NotStarted(error)) => error as i32 + 8,
+            };
+            // SAFETY: ends the child at once.
+            unsafe { libc::_exit(code) }
+        }
+        ForkResult::Parent { child } => {
+            let limit = || getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(limit, _)| limit);
+            match nix::sys::wait::waitpid(child, None) {
+                Ok(nix::sys::wait::WaitStatus::Exited(_, code)) => match code {
+                    0 => Ok(()),
+                    1 => Err(Refusal::OldKernel),
+                    2 => Err(Refusal::Nested),
+                    3 => Err(Refusal::FewDescriptors(limit())),
+                    error => Err(Refusal::Denied(Errno::from_raw(error - 8))),
+                },
+                _ => Err(Refusal::NotStarted(Errno::ECHILD)),
+            }
+        }
+    }
+}
+
+/// Puts this process under a supervisor, which it starts: a grandchild in a session of its own. From here on the process, and
+/// whatever it starts, has the filter, and gains no rights by executing files (`no_new_privs`).
+///
+/// This process must have one thread.
+pub fn start(strict: bool, level: Level) -> Result<(), Refusal> {
+    let failed = Refusal::NotStarted;
+    let numbers = numbers()?;
+    let flags = SockFlag::SOCK_CLOEXEC;
+    let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(failed)?;
+    // SAFETY: this process has one thread.
+    match unsafe { fork() }.map_err(failed)? {
+        ForkResult::Child => {
+            drop(ours);
+            // Not this process's child: nobody waits for it, and no `wait` of the program's finds it.
+            // SAFETY: as above.
+            if let Ok(ForkResult::Child) = unsafe { fork() } {
+                supervise(theirs, numbers, strict, Log(level));
+            }
+            // SAFETY: ends the child without running what belongs to its parent.
+            unsafe { libc::_exit(0) }
+        }
+        ForkResult::Parent { child } => {
+            drop(theirs);
+            nix::sys::wait::waitpid(child, None).map_err(failed)?;
+        }
+    }
+    // The supervisor says who it is, is given the listener, and says that it listens.
+    let mut pid = [0u8; 4];
+    if read(&ours, &mut pid).map_err(failed)? != pid.len() {
+        return Err(failed(Errno::ECHILD));
+    }
+    // Where yama restricts tracing; elsewhere it is not known.
+    // SAFETY: numbers only.
+    unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::from(u32::from_ne_bytes(pid)), 0, 0, 0) };
+    let listener = install(&numbers, has_rights())?;
+    let sent = [ControlMessage::ScmRights(&[listener.as_raw_fd()])];
+    sendmsg::<()>(ours.as_raw_fd(), &[IoSlice::new(&[0])], &sent, MsgFlags::MSG_NOSIGNAL, None).map_err(failed)?;
+    drop(listener);
+    if read(&ours, &mut pid[..1]).map_err(failed)? != 1 {
+        return Err(failed(Errno::ECHILD));
+    }
+    Ok(())
+}
+
+/// Whether this process may do anything that a program could give up again.
+fn has_rights() -> bool {
+    let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let none = |name: &str| {
+        let set = status.lines().find_map(|line| line.strip_prefix(name));
+        set.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()) == Some(0)
+    };
+    !none("CapEff:") || !none("CapPrm:")
+}
+
+/// Installs the filter.
+fn install(numbers: &Range<u32>, watch_rights: bool) -> Result<OwnedFd, Refusal> {
+    let mut filter = filter::build(numbers, watch_rights);
+    let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
+    // SAFETY: numbers only.
+    Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map_err(Refusal::Denied)?;
+    // SAFETY: the program leads to the filter, which the kernel copies.
+    let fd = unsafe {
+        libc::syscall(
+            libc::SYS_seccomp,
+            libc::SECCOMP_SET_MODE_FILTER,
+            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            &raw const program,
+        )
+    };
+    match Errno::result(fd) {
+        // SAFETY: the kernel has just made it.
+        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+        Err(Errno::EBUSY) => Err(Refusal::Nested),
+        Err(Errno::EINVAL) => Err(Refusal::OldKernel),
+        Err(error) => Err(Refusal::Denied(error)),
+    }
+}
+
+/// The supervisor's life.
+fn supervise(channel: OwnedFd, numbers: Range<u32>, strict: bool, log: Log) {
+    let _ = setsid();
+    let _ = std::env::set_current_dir("/");
+    for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE, libc::SIGTSTP] {
+        // A terminal's and a service manager's words are for the program; this ends with it.
+        // SAFETY: no handler is set.
+        unsafe { libc::signal(signal, libc::SIG_IGN) };
+    }
+    keep_only(channel.as_raw_fd(), log.0 != Level::Nothing);
+    let _ = write(&channel, &std::process::id().to_ne_bytes());
+    let Some(listener) = take_listener(&channel) else { return };
+    let numbers = numbers.start.cast_signed()..numbers.end.cast_signed();
+    if let Ok(supervisor) = Supervisor::new(Listener::new(listener), numbers, strict, log)
+        && write(&channel, &[0]) == Ok(1)
+    {
+        drop(channel);
+        supervisor.run();
+    }
+}
+
+fn take_listener(channel: &OwnedFd) -> Option<OwnedFd> {
+    let mut byte = [0u8];
+    let mut room = cmsg_space!([i32; 1]);
+    let mut vectors = [IoSliceMut::new(&mut byte)];
+    let flags = MsgFlags::MSG_CMSG_CLOEXEC;
+    let message = recvmsg::<()>(channel.as_raw_fd(), &mut vectors, Some(&mut room), flags).ok()?;
+    message.cmsgs().ok()?.find_map(|message| match message {
+        // SAFETY: the kernel has just made it.
+        ControlMessageOwned::ScmRights(fds) => fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }),
+        _ => None,
+    })
+}
+
+/// Closes all descriptors but the channel, and standard error if it is used: who reads the program's output waits for its end, not
+/// for ours.
+fn keep_only(channel: i32, with_stderr: bool) {
+    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
+        let numbers = if with_stderr { 0..2 } else { 0..3 };
+        // SAFETY: numbers only.
+        numbers.for_each(|number| unsafe {
+            libc::dup2(null.as_raw_fd(), number);
+        });
+    }
+    for (from, to) in [(3, channel - 1), (channel + 1, i32::MAX)] {
+        if from <= to {
+            // SAFETY: no value of this process owns another descriptor that it uses again.
+            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
+        }
+    }
+}

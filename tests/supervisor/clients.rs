@@ -1,0 +1,87 @@
+//! The clients of the socket interface, by theme. Which of `tests/clients` are not here, and why (docs/supervisor.md):
+//!
+//! | client | |
+//! | --- | --- |
+//! | `inherited`, `rights`, `dups` | about sockets at numbers that are not supervised: they have no rings |
+//! | `threads kick` | a kick answers `EAGAIN` where a socket would wait |
+//! | `creds`, `kick_refused` | the supervisor sends: `nm_pid` is its; a call that is refused whole is the kernel's word |
+//! | `reuse` | a number is not the lowest |
+//! | `early`, `plugin`, `loader`, `leak` | about how the library gets into programs, and its own memory |
+
+use crate::support::{Build, Mode, client};
+
+/// `NAME ARGUMENT...` of each line, statically linked with glibc.
+fn hold_in(lines: &[&str], mode: Option<Mode>) {
+    for line in lines {
+        let mut words = line.split_whitespace();
+        let name = words.next().expect("a client's name");
+        let mut client = words.fold(client(name).supervised(Build::Static), |client, word| client.arg(word));
+        if let Some(mode) = mode {
+            client = client.only(mode);
+        }
+        client.served();
+    }
+}
+
+fn hold(lines: &[&str]) {
+    hold_in(lines, None);
+}
+
+fn hold_in_default_mode(lines: &[&str]) {
+    hold_in(lines, Some(Mode::Default));
+}
+
+#[test]
+fn a_small_client_lives_its_whole_life() {
+    hold(&["basic", "reply_at_once kick", "reply_at_once send", "kick", "copy recv", "copy recvmsg", "tiny", "beside"]);
+    client("basic").supervised(Build::StaticMusl).served();
+    client("wait").arg("poll").supervised(Build::StaticMusl).served();
+    // Whatever a preload could enter, too.
+    client("basic").supervised(Build::Plain).served();
+}
+
+#[test]
+fn waits_are_answered_from_memory() {
+    hold(&["wait poll", "wait ppoll", "wait select", "wait pselect", "several poll", "several select", "select_loop"]);
+    hold(&["recv_beside", "recv_lost", "cancel", "skip", "skip_head"]);
+    hold_in_default_mode(&["idle poll", "idle sleep", "idle holding"]);
+}
+
+#[test]
+fn programs_that_never_call_are_served() {
+    hold(&["spin messages", "spin dump", "spin long-dump", "several raw-epoll"]);
+}
+
+#[test]
+fn descriptors_and_processes() {
+    hold(&["fork share", "fork plugin", "fork child-alone", "fork parent-alone", "fork killed", "fork grandchild"]);
+    hold(&[
+        "spawn vfork",
+        "spawn posix_spawn",
+        "spawn system",
+        "spawn popen",
+        "fork_new_ring fork",
+        "fork_new_ring raw",
+    ]);
+    hold(&["teardown close-mapped", "teardown halves", "threads receive", "threads wait", "stranger"]);
+}
+
+#[test]
+fn messages_and_options() {
+    hold(&["ancillary", "options", "plain_send", "fanout", "families route", "families generic", "families diag"]);
+    hold(&["errno", "groups", "nft_batch", "nsid", "overrun", "overrun no-enobufs", "conntrack events"]);
+    hold(&["routes 5000 8 16384 16384", "routes 3000 4 4096 512", "routes 5000 1 4096 4096"]);
+}
+
+#[test]
+fn hostile_memory_harms_nobody() {
+    hold(&["hostile headers", "hostile lengths", "toctou"]);
+}
+
+#[test]
+fn packets_are_judged() {
+    const QUEUE: &str = "ip link set lo up; iptables-legacy -A OUTPUT -p udp --dport 9999 -j NFQUEUE --queue-num 5";
+    for mode in ["accept", "batch"] {
+        client("nfqueue").arg(mode).setup(QUEUE).supervised(Build::Static).served();
+    }
+}
