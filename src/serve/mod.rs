@@ -125,7 +125,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let InForce { level, limits, policy, warnings } = InForce::read(settings)?;
     crate::sigpipe::ignore();
     must_be_root()?;
-    node::take_short_turns();
+    worker::processor::ask_for(worker::processor::SHORT);
     // Before any thread is started: its children may then use everything.
     let spawner = Spawner::start().map_err(|error| Failure::new(1, format!("cannot start the spawner: {error}")))?;
     let log = log::start(level);

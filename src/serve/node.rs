@@ -111,16 +111,3 @@ pub fn allow_many_descriptors() {
         tracing::warn!(%error, "cannot raise the limit of open descriptors from {soft}");
     }
 }
-
-/// Asks the scheduler for short turns, soon: requests wait for the threads of the daemon and of its workers, which inherit it,
-/// and clients who keep the processors busy have long ones. It is no priority: the share of the processor stays as it is.
-pub fn take_short_turns() {
-    /// The shortest that there is.
-    const TURN: u64 = 100_000;
-    // SAFETY: numbers only. An error (-1) is also a possible answer, and then as good as any.
-    let nice = unsafe { libc::getpriority(libc::PRIO_PROCESS, 0) };
-    // `struct sched_attr`, first version: size, policy; flags; nice, priority; runtime, deadline, period.
-    let attributes: [u64; 6] = [48, 0, u64::from(nice.cast_unsigned()), TURN, 0, 0];
-    // SAFETY: the structure has the size that it says. Kernels before 6.12 take no notice of the runtime of ordinary threads.
-    unsafe { libc::syscall(libc::SYS_sched_setattr, 0, attributes.as_ptr(), 0) };
-}

@@ -5,6 +5,7 @@
 //! pinged, and killed when it does not answer: it may be stopped, or in its client's hands.
 
 mod one;
+mod turns;
 
 use std::collections::HashMap;
 use std::io;
@@ -41,9 +42,11 @@ const PACKETS: usize = 64;
 const STOP: u64 = 0;
 const TIME: u64 = 1;
 const SPAWNER: u64 = 2;
+const TURNS: u64 = 3;
 const FIRST: u64 = 16;
 
 pub use one::Worker;
+use turns::Turns;
 
 /// What happens with an answer.
 pub type Then = Box<dyn FnOnce(Result<Packet, Errno>) + Send>;
@@ -85,6 +88,9 @@ pub struct Workers {
     stop: EventFd,
     timer: TimerFd,
     ticking: AtomicBool,
+    turns: Mutex<Turns>,
+    /// Fires when a turn is overdue.
+    turns_timer: TimerFd,
     table: Mutex<Table>,
     files: RwLock<HashMap<u64, Arc<File>>>,
     next: AtomicU64,
@@ -107,9 +113,11 @@ impl Workers {
     pub fn new(spawner: Spawner) -> io::Result<Arc<Workers>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
-        let timer = TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK)?;
+        let timer = || TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK);
+        let (timer, turns_timer) = (timer()?, timer()?);
         epoll.add(&stop, EpollEvent::new(EpollFlags::EPOLLIN, STOP))?;
         epoll.add(&timer, EpollEvent::new(EpollFlags::EPOLLIN, TIME))?;
+        epoll.add(&turns_timer, EpollEvent::new(EpollFlags::EPOLLIN, TURNS))?;
         epoll.add(spawner.channel(), EpollEvent::new(EpollFlags::EPOLLIN, SPAWNER))?;
         Ok(Arc::new(Workers {
             spawner,
@@ -117,6 +125,8 @@ impl Workers {
             stop,
             timer,
             ticking: AtomicBool::new(false),
+            turns: Mutex::new(Turns::new(thread::available_parallelism().map_or(1, usize::from))),
+            turns_timer,
             table: Mutex::default(),
             files: RwLock::default(),
             next: AtomicU64::new(FIRST),
@@ -266,6 +276,10 @@ impl Workers {
                 match event.data() {
                     STOP => return,
                     TIME => self.tick(),
+                    TURNS => {
+                        let _ = self.turns_timer.wait();
+                        self.next_turns(|_| {});
+                    }
                     SPAWNER => {
                         let _ = self.epoll.delete(self.spawner.channel());
                         self.spawner_ended.store(true, Ordering::Relaxed);
@@ -307,6 +321,10 @@ impl Workers {
                                 file.woken(worker.number, packet.head.value);
                             }
                         }
+                        op::TURN => self.next_turns(|turns| match packet.head.value {
+                            0 => turns.forget(worker.number),
+                            _ => turns.ask(worker.number, worker.place.who.uids[1]),
+                        }),
                         op::HELLO => worker.introduce(packet.pid),
                         op::FAILED if worker.process.get().is_none() => {
                             let words = String::from_utf8_lossy(&packet.bytes).into_owned();
@@ -327,9 +345,30 @@ impl Workers {
         }
     }
 
+    /// After a change: whoever may go on now is told.
+    fn next_turns(&self, change: impl FnOnce(&mut Turns)) {
+        let mut turns = lock(&self.turns);
+        change(&mut turns);
+        let now = Instant::now();
+        while let Some(number) = turns.next(now) {
+            let worker = lock(&self.table).by_number.get(&number).cloned();
+            match worker {
+                Some(worker) => worker.say(self, Head { op: op::GO_ON, ..Head::default() }),
+                None => turns.forget(number),
+            }
+        }
+        if let Some(due) = turns.due() {
+            // Not zero, which would turn it off.
+            let left = due.saturating_duration_since(now).max(Duration::from_micros(1));
+            let _ =
+                self.turns_timer.set(Expiration::OneShot(TimeSpec::from_duration(left)), TimerSetTimeFlags::empty());
+        }
+    }
+
     /// A worker is no more.
     fn buried(&self, worker: &Worker, errno: Errno) {
         lock(&self.table).forget(worker);
+        self.next_turns(|turns| turns.forget(worker.number));
         self.dismiss(worker);
         let asked = {
             let mut asked = lock(&worker.asked);

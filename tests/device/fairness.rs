@@ -17,6 +17,55 @@ fn small_requests_do_not_wait_for_large_kicks() {
     daemon.stop();
 }
 
+/// The effective user id of a process.
+fn uid(pid: i32) -> u32 {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("its ids");
+    ids.split_ascii_whitespace().nth(1).expect("the effective one").parse().expect("a number")
+}
+
+/// How long a thread asks to be let run at a time, in nanoseconds: 0 where the kernel does not know.
+fn turn(pid: i32) -> u64 {
+    let mut attributes = [0u64; 6];
+    // SAFETY: the kernel writes `struct sched_attr` of the size that it is told.
+    let done = unsafe { libc::syscall(libc::SYS_sched_getattr, pid, attributes.as_mut_ptr(), 48, 0) };
+    assert_eq!(done, 0, "sched_getattr");
+    attributes[3]
+}
+
+/// Users who kick without end go on one after the other, one that is stopped in its turn holds nobody, and whoever only asks
+/// goes first at the processor.
+#[test]
+fn long_kicks_of_many_users_have_turns() {
+    const FIRST: u32 = 60_000;
+    let place = Place::new();
+    let daemon = place.start();
+    let mut command = client("device_kickers");
+    command.arg(place.node()).args(["6", "4", "others", "2"]).stdout(Stdio::piped());
+    let mut kickers = command.spawn().expect("a client");
+    let mut lines = BufReader::new(kickers.stdout.take().expect("a pipe")).lines();
+    assert_eq!(lines.next().expect("a line").expect("text"), "ready");
+    let all = workers(&daemon);
+    let of = |user: u32| *all.iter().find(|pid| uid(**pid) == user).expect("its worker");
+    let (stopped, asking) = (of(FIRST), of(0));
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(stopped), nix::sys::signal::Signal::SIGSTOP).expect("stopped");
+    let mut long = 0;
+    for _ in 0..400 {
+        long = long.max((FIRST + 1..FIRST + 4).map(|user| turn(of(user))).max().unwrap_or(0));
+        assert!(turn(asking) <= 100_000, "the worker of who only asks");
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    // Kernels before 6.12 tell of no turns.
+    assert!(long == 10_000_000 || turn(asking) == 0, "nobody's turns are long: {long}");
+    let counts = lines.map(|line| line.expect("text")).find_map(|line| Some(line.strip_prefix("kicks")?.to_owned()));
+    let counts: Vec<u64> = counts.expect("counts").split_whitespace().map(|n| n.parse().expect("a number")).collect();
+    assert!(counts.len() == 4 && counts.iter().skip(1).all(|kicks| *kicks > 0), "{counts:?}\n{}", daemon.tail());
+    assert!(kickers.wait().expect("it ends").success());
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(stopped), nix::sys::signal::Signal::SIGCONT).expect("it goes on");
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
 /// How often a process has given the processor away.
 fn switches(pid: i32) -> u64 {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");

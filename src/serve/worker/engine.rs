@@ -16,6 +16,8 @@ use nlmmap_ring::rx::Context;
 
 use super::lent::Lent;
 use super::open::{Open, ready};
+use super::pass::{Next, Passes};
+use super::processor;
 use super::wire::{self, Head, Packet, Receiver, flag, op};
 use crate::serve::abi;
 use crate::serve::socket::Credentials;
@@ -47,6 +49,7 @@ pub struct Engine {
     receiver: Receiver,
     room: Vec<u8>,
     front_gone: bool,
+    passes: Passes,
     /// User and group of a client that may name the process that sends (`scm_check_creds`).
     ids: Option<(u32, u32)>,
 }
@@ -84,6 +87,7 @@ impl Engine {
             receiver: Receiver::new(),
             room: Vec::new(),
             front_gone: false,
+            passes: Passes::new(),
             ids: None,
         })
     }
@@ -105,24 +109,40 @@ impl Engine {
             if let Some(handle) = self.next() {
                 self.turn(handle);
             }
+            if self.line.is_empty() && self.fresh.is_empty() && self.passes.done() {
+                processor::ask_for(processor::SHORT);
+                self.tell(&Head { op: op::TURN, ..Head::default() }, &[], &[]);
+            }
         }
     }
 
     /// Whose turn it is.
     fn next(&mut self) -> Option<u64> {
         let from_line = self.fresh.is_empty() || self.favours >= FAVOURS;
-        if from_line && let Some(handle) = self.line.pop_front() {
+        if from_line && !self.line.is_empty() && self.may_go_on() {
             self.favours = 0;
-            return Some(handle);
+            return self.line.pop_front();
         }
         self.favours += 1;
         self.fresh.pop_front()
     }
 
+    /// Whether the line may have a slice, which is work that lasts.
+    fn may_go_on(&mut self) -> bool {
+        let next = self.passes.next(Instant::now());
+        if next == Next::Ask {
+            // While it waits it answers.
+            processor::ask_for(processor::SHORT);
+            self.tell(&Head { op: op::TURN, value: 1, ..Head::default() }, &[], &[]);
+        }
+        next == Next::GoOn
+    }
+
     /// Sleeps until there is something to do, and takes it in.
     fn wait(&mut self) {
         let mut limit = EpollTimeout::NONE;
-        if !(self.line.is_empty() && self.fresh.is_empty()) {
+        let line = !self.line.is_empty() && !self.passes.waits();
+        if line || !self.fresh.is_empty() {
             limit = EpollTimeout::ZERO;
         } else if let Some(Reverse((due, _))) = self.times.peek() {
             let left = due.saturating_duration_since(Instant::now());
@@ -205,6 +225,11 @@ impl Engine {
                 self.after(handle, false);
             }
             op::PING => self.answer(id, Ok(&[]), 0, &[]),
+            op::GO_ON => {
+                if self.passes.granted(Instant::now()) {
+                    processor::ask_for(processor::LONG);
+                }
+            }
             op::BORROW | op::RETURN | op::GRANTED | op::JOIN => {
                 let done = self.lent.request(packet);
                 self.answer(id, done.map(|()| &[][..]), 0, &[]);

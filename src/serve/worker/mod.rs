@@ -7,6 +7,8 @@
 //! | [`enter`], [`seccomp`] | a worker is its client, with less |
 //! | [`engine`] | one thread, many open files, no request before another for long |
 //! | [`open`] | one open file: socket, rings |
+//! | [`pass`] | work that lasts waits for its turn among all workers, ... |
+//! | [`processor`] | ... and lets others go first at the processor |
 //! | [`calls`] | what a socket call needs beside the rings |
 //! | [`judged`] | messages that go to the front before they go to the kernel, or come back from it |
 //! | [`sifted`] | of what arrives by a grant, what its rule names |
@@ -18,6 +20,8 @@ pub mod enter;
 mod judged;
 mod lent;
 pub mod open;
+pub mod pass;
+pub mod processor;
 mod seccomp;
 mod sifted;
 pub mod spawner;

@@ -82,6 +82,7 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_rt_sigreturn,
     libc::SYS_tgkill,
     libc::SYS_sched_yield,
+    libc::SYS_getpriority,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];
@@ -102,14 +103,17 @@ fn program(machine: u32) -> Vec<libc::sock_filter> {
         program.push(step(JEQ, 0, 1, number as u32));
         program.push(step(RET, 0, 0, ALLOW));
     }
-    program.extend([
-        step(JEQ, 1, 0, libc::SYS_socket as u32),
-        step(RET, 0, 0, REFUSE),
-        step(LD_WORD, 0, 0, FIRST),
-        step(JEQ, 0, 1, libc::AF_NETLINK as u32),
-        step(RET, 0, 0, ALLOW),
-        step(RET, 0, 0, REFUSE),
-    ]);
+    // Those whose first argument has to be this.
+    for (number, first) in [(libc::SYS_socket, libc::AF_NETLINK), (libc::SYS_sched_setattr, 0)] {
+        program.extend([
+            step(JEQ, 0, 4, number as u32),
+            step(LD_WORD, 0, 0, FIRST),
+            step(JEQ, 0, 1, first as u32),
+            step(RET, 0, 0, ALLOW),
+            step(RET, 0, 0, REFUSE),
+        ]);
+    }
+    program.push(step(RET, 0, 0, REFUSE));
     program
 }
 

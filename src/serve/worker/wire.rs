@@ -55,6 +55,8 @@ pub mod op {
     pub const JOIN: u32 = 19;
     /// To the spawner. Bytes: `enter::Order`; descriptors: the channel, then namespaces.
     pub const SPAWN: u32 = 11;
+    /// What [`TURN`] asked for.
+    pub const GO_ON: u32 = 20;
     /// The first packet of a worker.
     pub const HELLO: u32 = 100;
     /// Instead of it: why there is none. Bytes are words.
@@ -62,6 +64,8 @@ pub mod op {
     pub const ANSWER: u32 = 102;
     /// Something can be read, or an error is pending, on `handle`.
     pub const READY: u32 = 103;
+    /// It has worked for long, and waits for [`GO_ON`] before it goes on; `value` 0: it need not go on any more.
+    pub const TURN: u32 = 104;
 }
 
 /// Bits of [`Head::flags`].
