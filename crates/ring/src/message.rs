@@ -70,37 +70,37 @@ pub fn origin(first: Option<NlMsg>, from: u32, group: u32, family: u32) -> Origi
     Origin::Other
 }
 
-/// Whether `bytes` is a chain of whole dump messages, and so may be cut at their borders.
-fn is_dump_chain(bytes: &[u8]) -> bool {
-    let mut at = 0;
-    while at < bytes.len() {
-        match header(bytes, at) {
-            Some(m)
-                if m.flags & abi::NLM_F_MULTI != 0
-                    && m.len as usize >= NLMSG_HDRLEN
-                    && m.len as usize <= bytes.len() - at =>
-            {
-                at = at.saturating_add(nlmsg_align(m.len as usize));
-            }
-            _ => return false,
-        }
-    }
-    true
+/// What one walk over a datagram's messages shows.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Survey {
+    /// It is a chain of whole dump messages, and so may be cut at their borders.
+    pub is_dump_chain: bool,
+    /// A dump's end (`NLMSG_DONE`, or the error that took its place) is among the messages.
+    pub ends_dump: bool,
 }
 
-/// Whether a dump's end (`NLMSG_DONE`, or the error that took its place) is among the messages.
-pub fn ends_dump(bytes: &[u8]) -> bool {
-    let mut at = 0;
-    while let Some(m) = header(bytes, at) {
-        if m.kind == abi::NLMSG_DONE || m.kind == abi::NLMSG_ERROR {
-            return true;
-        }
-        if (m.len as usize) < NLMSG_HDRLEN {
+/// Walks over a datagram's messages.
+pub fn survey(bytes: &[u8]) -> Survey {
+    let (mut at, mut is_dump_chain, mut ends_dump) = (0, true, false);
+    while at < bytes.len() {
+        let Some(m) = header(bytes, at) else {
+            is_dump_chain = false;
+            break;
+        };
+        let len = m.len as usize;
+        ends_dump |= m.kind == abi::NLMSG_DONE || m.kind == abi::NLMSG_ERROR;
+        is_dump_chain &= m.flags & abi::NLM_F_MULTI != 0 && len >= NLMSG_HDRLEN && len <= bytes.len() - at;
+        if len < NLMSG_HDRLEN {
             break;
         }
-        at = at.saturating_add(nlmsg_align(m.len as usize));
+        at = at.saturating_add(nlmsg_align(len));
     }
-    false
+    Survey { is_dump_chain, ends_dump }
+}
+
+/// See [`Survey::ends_dump`].
+pub fn ends_dump(bytes: &[u8]) -> bool {
+    survey(bytes).ends_dump
 }
 
 /// How many bytes of a dump part 4.5 would have sent as one: up to its `NLMSG_DONE`, which came alone as the next part, and, where
@@ -139,8 +139,13 @@ pub struct Pieces<'a> {
 impl<'a> Pieces<'a> {
     /// Pieces of `bytes`; only what the kernel sent to us alone (`from_kernel`) is ever cut.
     pub fn new(bytes: &'a [u8], room: usize, from_kernel: bool) -> Pieces<'a> {
-        let cut = bytes.len() > room && from_kernel && is_dump_chain(bytes);
+        let cut = bytes.len() > room && from_kernel && survey(bytes).is_dump_chain;
         Pieces { bytes, room, cut }
+    }
+
+    /// The same of bytes that were walked over before.
+    pub fn of(bytes: &'a [u8], room: usize, from_kernel: bool, seen: Survey) -> Pieces<'a> {
+        Pieces { bytes, room, cut: from_kernel && seen.is_dump_chain }
     }
 }
 

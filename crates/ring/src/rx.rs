@@ -23,7 +23,7 @@ use crate::control::{Control, flag};
 use crate::endpoint::Endpoint;
 use crate::errno::Errno;
 use crate::memory::{Frames, RingMemory};
-use crate::message::{self, NLMSG_GOODSIZE, Pieces};
+use crate::message::{self, NLMSG_GOODSIZE, Pieces, Survey};
 use crate::readiness;
 use crate::ring;
 use crate::socket::Socket;
@@ -31,6 +31,7 @@ use crate::store::Meta;
 use crate::sys::{SOL_SOCKET, SockaddrNl};
 use crate::trouble::{self, Trouble};
 use core::cell::Cell;
+use core::iter::Peekable;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 /// From where a pump is run: decides how far a dump goes on.
@@ -329,11 +330,7 @@ impl<'a, S: Socket> Pump<'a, S> {
                 }
                 break;
             }
-            self.went_on.set(true);
-            // An acknowledgement that waits among the parts is an `NLMSG_ERROR` too, and ends nothing.
-            if dump && is_dump_part(&meta, bytes) && message::ends_dump(bytes) {
-                self.control.set(flag::DUMPING, false);
-            }
+            self.goes_on(dump, &meta, bytes);
             if bytes.len() <= room as usize && !is_copied(&meta, bytes.len(), strict, room) {
                 self.fill(pos, &meta, bytes);
                 store.placed(false);
@@ -358,20 +355,46 @@ impl<'a, S: Socket> Pump<'a, S> {
         }
     }
 
-    /// Takes in a datagram that lies in private memory: into frames as far as they go, the rest into the store.
-    fn ingest(&self, meta: &Meta, bytes: &[u8]) {
-        let room = self.ring.geometry().room() as usize;
-        let pos = self.ahead();
-        let store = self.endpoint.store(self.control);
-        if bytes.len() <= room
-            && !is_copied(meta, bytes.len(), false, room as u32)
-            && store.unplaced() == 0
-            && self.ring.status(pos) == status::UNUSED
-        {
-            self.fill(pos, meta, bytes);
-        } else {
-            self.stash(meta, bytes);
+    /// Takes in a datagram that lies in private memory, in the pieces its frames will have: into frames as far as they go, the rest
+    /// into the store.
+    fn ingest(&self, meta: &Meta, bytes: &[u8], seen: Survey) {
+        let mut pieces = self.pieces(meta, bytes, Some(seen));
+        if self.endpoint.store(self.control).unplaced() == 0 {
+            while let Some(piece) = pieces.peek()
+                && self.place_one(meta, piece, seen.ends_dump)
+            {
+                pieces.next();
+            }
+        }
+        if pieces.peek().is_some() {
+            self.stash_all(meta, pieces);
             self.place_backlog();
+        }
+    }
+
+    /// Puts a piece into the next frame, if it may and can have one. `may_end`: a dump's end may be in it.
+    fn place_one(&self, meta: &Meta, bytes: &[u8], may_end: bool) -> bool {
+        let room = self.ring.geometry().room();
+        let pos = self.ahead();
+        let dump = self.control.has(flag::DUMPING);
+        if dump && !self.may_resume_dump()
+            || self.ring.status(pos) != status::UNUSED
+            || bytes.len() > room as usize
+            || is_copied(meta, bytes.len(), false, room)
+        {
+            return false;
+        }
+        self.goes_on(dump && may_end, meta, bytes);
+        self.fill(pos, meta, bytes);
+        true
+    }
+
+    /// A message is about to have a frame; `may_end`: a dump is under way, whose end it may hold.
+    fn goes_on(&self, may_end: bool, meta: &Meta, bytes: &[u8]) {
+        self.went_on.set(true);
+        // An acknowledgement that waits among the parts is an `NLMSG_ERROR` too, and ends nothing.
+        if may_end && is_dump_part(meta, bytes) && message::ends_dump(bytes) {
+            self.control.set(flag::DUMPING, false);
         }
     }
 
@@ -382,21 +405,35 @@ impl<'a, S: Socket> Pump<'a, S> {
         self.publish(pos, &FrameHdr { len: bytes.len() as u32, ..meta.hdr }, status::VALID);
     }
 
-    /// Puts a datagram, in the pieces its frames will have, behind everything else that waits for a frame.
+    /// Puts a datagram behind everything else that waits for a frame.
     fn stash(&self, meta: &Meta, bytes: &[u8]) {
+        self.stash_all(meta, self.pieces(meta, bytes, None));
+    }
+
+    fn stash_all<'b>(&self, meta: &Meta, pieces: impl Iterator<Item = &'b [u8]>) {
         let store = self.endpoint.store(self.control);
-        let room = self.ring.geometry().room() as usize;
-        let from_kernel = meta.portid == 0 && meta.hdr.group == 0;
-        let mut pieces = Pieces::new(bytes, room, from_kernel);
-        // An empty datagram has no pieces but is a message all the same.
-        let mut piece = if bytes.is_empty() { Some(bytes) } else { pieces.next() };
-        while let Some(bytes) = piece {
+        for bytes in pieces {
             // SAFETY: a slice is readable, and not in the store.
             if !unsafe { store.push(meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)]) } {
                 self.overrun(false);
             }
-            piece = pieces.next();
         }
+    }
+
+    /// The pieces of a datagram. An empty one has none, but is a message all the same.
+    fn pieces<'b>(
+        &self,
+        meta: &Meta,
+        bytes: &'b [u8],
+        seen: Option<Survey>,
+    ) -> Peekable<impl Iterator<Item = &'b [u8]> + use<'b, S>> {
+        let room = self.ring.geometry().room() as usize;
+        let from_kernel = meta.portid == 0 && meta.hdr.group == 0;
+        let pieces = match seen {
+            Some(seen) => Pieces::of(bytes, room, from_kernel, seen),
+            None => Pieces::new(bytes, room, from_kernel),
+        };
+        bytes.is_empty().then_some(bytes).into_iter().chain(pieces).peekable()
     }
 
     /// Whether the client would be told to read.

@@ -10,7 +10,7 @@ use crate::control::flag;
 use crate::endpoint::{CONTROL_LEN, LARGEST, VLEN};
 use crate::errno::Errno;
 use crate::memory::Frames;
-use crate::message;
+use crate::message::{self, Survey};
 use crate::ring;
 use crate::rx::Context;
 use crate::socket::Socket;
@@ -205,19 +205,18 @@ impl<S: Socket> Pump<'_, S> {
             self.pass_by(&meta, bytes);
             return Step::Moved;
         }
-        let ended = message::ends_dump(bytes);
-        if ended {
+        let seen = message::survey(bytes);
+        if seen.ends_dump {
             self.control.set(flag::DUMP, false);
         }
         if !dumping {
             // The first part: the kernel has made it in the client's own send.
-            self.ingest(&meta, bytes);
+            self.ingest(&meta, bytes, seen);
             let placed = self.endpoint.store(self.control).unplaced() == 0;
-            self.control.set(flag::DUMPING, !(ended && placed));
+            self.control.set(flag::DUMPING, !(seen.ends_dump && placed));
             return if self.context == Context::Send { Step::Stop } else { Step::Moved };
         }
-        self.stash(&meta, bytes);
-        self.place_backlog();
+        self.ingest(&meta, bytes, seen);
         if !may_go_on {
             // What the client's sends have queued behind it must not wait for it.
             self.set_aside.set(self.set_aside.get() + 1);
@@ -245,7 +244,7 @@ impl<S: Socket> Pump<'_, S> {
         } else if waiting {
             self.stash(meta, bytes);
         } else {
-            self.ingest(meta, bytes);
+            self.ingest(meta, bytes, Survey::default());
         }
     }
 }
