@@ -71,10 +71,20 @@ pub fn is_still(fd: i32, local: &Local) -> bool {
 
 /// Whether a number that leads to `local`, which the caller uses, is still its socket. If not, it leads nowhere from now on. (A
 /// vfork child has descriptors of its own, but its parent's table: it changes nothing.)
-#[inline]
+#[inline(always)]
 pub fn confirm(fd: i32, local: &Local) -> bool {
     let now = sys::ticks();
-    if local.is_certain(now) || is_still(fd, local) {
+    if local.is_certain(now) {
+        local.note_enter(now);
+        return true;
+    }
+    ask(fd, local, now)
+}
+
+/// [`confirm`], by asking the number.
+#[inline(never)]
+fn ask(fd: i32, local: &Local, now: u64) -> bool {
+    if is_still(fd, local) {
         local.note_enter(now);
         return true;
     }

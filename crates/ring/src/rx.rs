@@ -273,6 +273,7 @@ impl<'a, S: Socket> Pump<'a, S> {
     }
 
     /// Makes the frame at `pos`, which is the head or ahead of it, `status` with this header.
+    #[inline(always)]
     fn publish(&self, pos: u32, hdr: &FrameHdr, status: u32) {
         let frame = self.ring.frame(pos);
         frame.write_header(hdr);

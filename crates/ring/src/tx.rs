@@ -261,7 +261,7 @@ enum Wants {
 impl<'a, S: Socket> Kick<'a, S> {
     /// # Safety
     /// The pointers of the template are valid for the lengths beside them.
-    #[inline]
+    #[inline(always)]
     unsafe fn one(&self, frame: Taken<'a>) -> Round<'a> {
         let wants = self.note(frame);
         let t = self.template;

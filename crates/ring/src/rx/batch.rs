@@ -29,8 +29,8 @@ impl<S: Socket> Pump<'_, S> {
     pub(super) fn batch(&self) -> Step {
         let store = self.endpoint.store(self.control);
         let dumping = self.control.has(flag::DUMPING);
-        let asking = matches!(self.context, Context::Send | Context::Recv);
-        if store.used() >= SOFT_LIMIT || store.unplaced() > 0 && !(dumping && asking) {
+        let asking = || matches!(self.context, Context::Send | Context::Recv);
+        if store.used() >= SOFT_LIMIT || store.unplaced() > 0 && !(dumping && asking()) {
             return self.blocked(false);
         }
         let room = self.ring.geometry().room() as usize;
