@@ -100,6 +100,7 @@ fn epoll_nested_in_other_waits() {
 #[test]
 fn epoll_registered_before_the_rings_were_set() {
     client("epoll_modes").arg("before-rings").passes();
+    client("epoll_modes").arg("dup-before-rings").passes();
 }
 
 #[test]

@@ -153,6 +153,8 @@ int main(int argc, char **argv)
 	sender = plain_open(NETLINK_USERSOCK);
 	if (!strcmp(mode, "before-rings"))
 		add(fd, EPOLLIN);
+	if (!strcmp(mode, "dup-before-rings"))
+		add(fcntl(fd, F_DUPFD_CLOEXEC, 100), EPOLLIN);
 	s = ring_attach(fd, g, NO_RING);
 	s.port = port_of(fd);
 	if (!strcmp(mode, "level"))
@@ -167,7 +169,7 @@ int main(int argc, char **argv)
 		nested();
 	else if (!strcmp(mode, "dup"))
 		dup_registered();
-	else if (!strcmp(mode, "before-rings")) {
+	else if (!strcmp(mode, "before-rings") || !strcmp(mode, "dup-before-rings")) {
 		int i;
 		for (i = 0; i < 50; i++) {
 			feed(i);

@@ -190,7 +190,7 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
             fdtable::insert(other, local);
         }
     });
-    super::epoll::find_watches(local, fd);
+    super::epoll::find_watches(local);
     debug!(
         "fd {fd}: adopted, family {family}, {which:?} ring of {} frames of {} bytes",
         geometry.frame_nr(),
