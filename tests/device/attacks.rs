@@ -10,6 +10,7 @@ use nix::sys::signal::Signal;
 
 use crate::cage::{MemoryCage, limit_descriptors};
 use crate::daemon::{Daemon, Place, client, passes};
+use crate::support::patient;
 
 /// What a request of a witness may take at most. Generous: the machine may be busy; an attack that works makes it minutes.
 const PATIENCE_US: f64 = 10e6;
@@ -147,7 +148,7 @@ fn nobody_waits_for_a_log_that_nobody_reads() {
     drop(held);
     let before = Instant::now();
     daemon.stop();
-    assert!(before.elapsed() < Duration::from_secs(30));
+    assert!(before.elapsed() < patient(30));
     drop(reader);
 }
 
@@ -164,7 +165,7 @@ fn what_a_log_could_not_hold_is_told_once_it_is_read() {
     // Another user's refusal is not lost in the flood.
     let mut other = greedy(&place, NOBODY - 1, &["opens"]);
     assert!(other.line().ends_with("then EMFILE\n"));
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + patient(20);
     while !daemon.log().contains("further refusals were not logged") {
         assert!(Instant::now() < until, "{}", daemon.tail());
         std::thread::sleep(Duration::from_millis(20));

@@ -15,11 +15,11 @@ use nix::unistd::Pid;
 use serde_json::Value;
 use tempfile::TempDir;
 
-use crate::support::{compile_file, need_root, repository};
+use crate::support::{compile_file, need_root, patient, repository};
 
 pub const NLMMAP: &str = env!("CARGO_BIN_EXE_nlmmap");
 /// Far more than anything here takes.
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: u64 = 60;
 
 pub fn uses_cuse() -> bool {
     env::var_os("NLMMAP_NODE").is_some_and(|node| node == "cuse")
@@ -77,7 +77,7 @@ impl Place {
         let notify = self.path("notify");
         let _ = fs::remove_file(&notify);
         let socket = UnixDatagram::bind(&notify).expect("a notify socket");
-        socket.set_read_timeout(Some(LIMIT)).expect("a time-out");
+        socket.set_read_timeout(Some(patient(LIMIT))).expect("a time-out");
         let log = fs::File::options().create(true).append(true).open(self.path("log")).expect("a log file");
         let mut command = self.serve();
         command.env("NOTIFY_SOCKET", &notify).stderr(log);
@@ -105,7 +105,7 @@ impl Daemon<'_> {
     /// Waits until the log says this: it is written by a thread that nobody waits for.
     #[track_caller]
     pub fn says(&self, text: &str) {
-        let until = Instant::now() + LIMIT;
+        let until = Instant::now() + patient(LIMIT);
         while !self.log().contains(text) {
             assert!(Instant::now() < until, "the log does not say {text:?}:\n{}", self.log());
             std::thread::sleep(Duration::from_millis(10));
@@ -152,7 +152,7 @@ impl Daemon<'_> {
 
     /// Waits until so many files are open: a ring file's `close` returns before the daemon hears of it.
     pub fn wait_for_opens(&self, opens: u64) -> Value {
-        let until = Instant::now() + LIMIT;
+        let until = Instant::now() + patient(LIMIT);
         loop {
             let stat = self.stat();
             if stat["opens"] == opens || Instant::now() > until {
@@ -193,14 +193,14 @@ impl Drop for Place {
 }
 
 fn wait(child: &mut Child, what: &str) -> ExitStatus {
-    let until = Instant::now() + LIMIT;
+    let until = Instant::now() + patient(LIMIT);
     loop {
         if let Some(status) = child.try_wait().expect("a child of ours") {
             return status;
         }
         if Instant::now() > until {
             let _ = child.kill();
-            panic!("{what}: still running after {LIMIT:?}");
+            panic!("{what}: still running after {:?}", patient(LIMIT));
         }
         std::thread::sleep(Duration::from_millis(5));
     }

@@ -6,8 +6,11 @@ use std::process::Command;
 use crate::daemon::{Place, passes};
 use crate::support::repository;
 
-/// Builds the library, and gives the directory it is in.
+/// Builds the library, and gives the directory it is in. `NLMMAP_LIBRARY` names one built before, for machines without cargo.
 pub fn library() -> PathBuf {
+    if let Some(built) = std::env::var_os("NLMMAP_LIBRARY") {
+        return PathBuf::from(built);
+    }
     let target = Path::new(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target directory");
     let mut command = Command::new(env!("CARGO"));
     command.args(["build", "--quiet", "--package", "nlmmap-c", "--target-dir"]).arg(target);

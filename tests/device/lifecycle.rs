@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::daemon::{NLMMAP, Place, client, output, passes, uses_cuse};
+use crate::support::patient;
 
 nix::ioctl_write_ptr!(make_socket, 0xDA, 1, [u32; 2]);
 nix::ioctl_write_ptr!(bind, 0xDA, 2, [u32; 3]);
@@ -253,7 +254,7 @@ nix::ioctl_write_ptr!(set_tx_ring, 0xDA, 10, [u32; 4]);
 
 #[track_caller]
 pub fn wait_for(mut done: impl FnMut() -> bool, log: impl Fn() -> String) {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + patient(20);
     while !done() {
         assert!(Instant::now() < until, "{}", log());
         std::thread::sleep(Duration::from_millis(10));

@@ -12,13 +12,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::daemon::{Daemon, Place, client, passes};
+use crate::support::patient;
 
 nix::ioctl_write_ptr!(make_socket, 0xDA, 1, [u32; 2]);
 nix::ioctl_write_ptr!(bind, 0xDA, 2, [u32; 3]);
 nix::ioctl_read!(name, 0xDA, 4, [u32; 3]);
 
 const NOBODY: u32 = 65534;
-const LIMIT: Duration = Duration::from_secs(60);
+const LIMIT: u64 = 60;
 
 /// Name and parent of a process that lives.
 fn process(pid: i32) -> Option<(String, i32)> {
@@ -55,9 +56,9 @@ pub fn workers(daemon: &Daemon<'_>) -> Vec<i32> {
 
 #[track_caller]
 fn until(what: &str, mut done: impl FnMut() -> bool) {
-    let end = Instant::now() + LIMIT;
+    let end = Instant::now() + patient(LIMIT);
     while !done() {
-        assert!(Instant::now() < end, "{what}: not within {LIMIT:?}");
+        assert!(Instant::now() < end, "{what}: not within {:?}", patient(LIMIT));
         std::thread::sleep(Duration::from_millis(20));
     }
 }

@@ -1,7 +1,7 @@
 //! A client program and the ways in which it must run: refused by the bare kernel, served with the preload.
 
 use super::compile::{Build, compile};
-use super::outcome::{Outcome, run, say};
+use super::outcome::{Outcome, patient, run, say};
 use super::paths::{preload, repository};
 use std::path::PathBuf;
 use std::process::Command;
@@ -71,7 +71,7 @@ impl Client {
             device: None,
             supervised: false,
             may_lack: false,
-            limit: Duration::from_secs(60),
+            limit: patient(60),
         }
     }
 
@@ -148,7 +148,7 @@ impl Client {
 
     /// A limit other than a minute.
     pub fn seconds(mut self, seconds: u64) -> Client {
-        self.limit = Duration::from_secs(seconds);
+        self.limit = patient(seconds);
         self
     }
 

@@ -10,6 +10,12 @@ use std::process::{Command, Stdio};
 use std::thread::sleep;
 use std::time::{Duration, Instant};
 
+/// Far more than what is waited for takes, in seconds here; on a slower machine (`NLMMAP_PATIENCE`) so many times as long.
+pub fn patient(seconds: u64) -> Duration {
+    let times = std::env::var("NLMMAP_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
+    Duration::from_secs(seconds * times)
+}
+
 /// How a command ended.
 #[derive(Debug)]
 pub struct Outcome {

@@ -7,13 +7,12 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 
 use crate::daemon::{NLMMAP, Place};
 use crate::differences::List;
 use crate::kernel::Kernel;
 use crate::lines::Lines;
-use crate::support::{Mode, compile_file, need_root, preload, repository, run, say};
+use crate::support::{Mode, compile_file, need_root, patient, preload, repository, run, say};
 
 /// Two probes would disturb each other's timing.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
@@ -28,7 +27,7 @@ fn answers(mode: Mode) -> Lines {
     // As without a device (tests/conformance/main.rs).
     command.env("PROBE_SETTLE_MS", "20").env("NLMMAP_PRELOAD", preload());
     command.env_remove("NLMMAP_LOG").env_remove("NLMMAP_STRICT");
-    let outcome = run(&mut command, Duration::from_secs(300));
+    let outcome = run(&mut command, patient(300));
     assert!(outcome.success(), "the probe {}", outcome.describe());
     let opens = daemon.log().lines().filter(|line| line.contains("DEBUG open ")).count();
     assert!(opens > 100, "the probe has opened the node {opens} times");

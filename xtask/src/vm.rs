@@ -1,5 +1,7 @@
 //! `cargo xtask vm`: real Debian kernels under qemu, and the tests that need them.
 
+mod device;
+
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
 use std::fs;
@@ -13,6 +15,8 @@ Real Debian kernels under qemu, without network; apt fetches what is missing.
 usage: cargo xtask vm fetch [SUITE...]       download kernels (default: bookworm trixie)
        cargo xtask vm run [OPTION...] -- CMD run a shell command as root in a guest
        cargo xtask vm cuse                   the tests of crates/cuse-rs in guests 6.1 and 6.12
+       cargo xtask vm device [WORD...]       the device's tests, the conformance probe and the udev
+                                             rule there, all or those whose name has a WORD (an hour)
 
 options of run:
   --suite SUITE    the kernel of this Debian suite (default: trixie); SUITE/full has all modules
@@ -20,6 +24,9 @@ options of run:
   --share DIR      copied into the guest; the command starts in it
   --out DIR        gets what the command leaves in /mnt/out
   --modules LIST   kernel modules loaded before the command (default: \"fuse cuse\")
+  --root DIR       the guest has this machine's files under a layer of memory, with those of DIR
+                   (or -, for none) among them; for SUITE/full kernels, which have 9p
+  --memory MIB     the guest's memory (default: 512; with --root some 2048)
   --timeout S      seconds until the guest is ended (default: 120)
   --verbose        show the console too
 
@@ -39,6 +46,7 @@ pub fn main(args: &[String]) -> ExitCode {
         ["fetch", suites @ ..] => fetch_named(suites),
         ["run", rest @ ..] => run(rest),
         ["cuse"] => cuse(),
+        ["device", words @ ..] => device::main(words),
         [] | ["help" | "--help" | "-h", ..] => {
             print!("{USAGE}");
             Ok(0)
@@ -211,6 +219,8 @@ fn run(args: &[&str]) -> Result<u8> {
             "--share" => guest.share = Some(value.into()),
             "--out" => guest.settings.push(("VM_OUT", value.into())),
             "--modules" => guest.settings.push(("VM_MODULES", value.into())),
+            "--root" => guest.settings.push(("VM_ROOT", value.into())),
+            "--memory" => guest.settings.push(("VM_MEM", value.into())),
             "--timeout" => guest.settings.push(("VM_TIMEOUT", value.into())),
             other => return Err(format!("unknown option {other}: see cargo xtask vm --help")),
         }

@@ -7,7 +7,10 @@
 #   COMMAND     run as root by busybox sh, in /mnt/share; files in /mnt/out come back to $VM_OUT
 # Exit status: the command's; 124 when time ran out; 125 when the guest did not come up.
 # Environment: VM_ACCEL=tcg VM_CPU VM_TIMEOUT=120 VM_SMP=1 VM_MEM=512 VM_MODULES="fuse cuse"
-#   VM_OUT VM_QEMU=qemu-system-x86_64 VM_APPEND VM_QEMU_EXTRA VM_VERBOSE
+#   VM_ROOT VM_OUT VM_QEMU=qemu-system-x86_64 VM_APPEND VM_QEMU_EXTRA VM_VERBOSE
+# With VM_ROOT, a folder or '-', the command has this machine's files, read-only under a layer of
+# memory, with the files of the folder among them: its programs and compilers, by bash, in $PWD. The
+# kernel loads its modules itself then. It needs a SUITE/full kernel, which has 9p.
 set -u
 [ $# -ge 3 ] || { sed -n 2,11p "$0" >&2; exit 2; }
 kernel=$1 share=$2
@@ -18,6 +21,7 @@ accel=${VM_ACCEL:-tcg}
 # Without cx16: qemu 7.2 emulates cmpxchg16b wrongly now and then, and the guest crashes.
 case $accel in kvm*) cpu=${VM_CPU:-host} ;; *) cpu=${VM_CPU:-max,-cx16} ;; esac
 modules=${VM_MODULES-fuse cuse}
+[ -z "${VM_ROOT:-}" ] || modules="virtio_pci 9p 9pnet_virtio overlay $modules"
 work=$(mktemp -d "${TMPDIR:-/tmp}/vm.XXXXXX") || exit 125
 trap 'rm -rf "$work"' EXIT
 fail() { echo "vm: $*" >&2; exit 125; }
@@ -59,6 +63,16 @@ done < "$work/modules"
 
 [ "$share" = - ] || cp -a "$share"/. "$root/mnt/share/" || fail "cannot copy $share"
 printf '%s\n' "$command" > "$root/command"
+machine=()
+if [ -n "${VM_ROOT:-}" ]; then
+    printf '%s\n' "$PWD" > "$root/whole"
+    share_of() { # TAG FOLDER
+        machine+=(-virtfs "local,path=$2,mount_tag=$1,security_model=none,readonly=on,multidevs=remap")
+    }
+    share_of machine /
+    share_of modules "$(realpath "$base/..")"
+    [ "$VM_ROOT" = - ] || share_of extra "$VM_ROOT"
+fi
 cat > "$root/init" <<'INIT'
 #!/bin/busybox sh
 /bin/busybox --install -s /bin
@@ -77,12 +91,42 @@ for module in /mod/*.ko; do
     [ -e "$module" ] && { insmod "$module" || echo "insmod $module failed" > /dev/ttyS0; }
 done
 ip link set lo up
+[ -e /whole ] && {
+    # The files of the machine, under a layer of memory, become the root: for the kernel's own
+    # helpers (modprobe) as well, and not by chroot, in which nobody may make a user namespace.
+    at() { mkdir -p "/lower/$1" && mount -t 9p -o trans=virtio,ro,cache=loose,msize=262144 "$1" "/lower/$1"; }
+    at machine && at modules || echo "no files of the machine" > /dev/ttyS0
+    lower=/lower/machine
+    at extra 2> /dev/null && lower=/lower/extra:$lower
+    mkdir -p /layer /new
+    mount -t tmpfs -o size=60% layer /layer
+    mkdir -p /layer/up /layer/work
+    mount -t overlay -o "lowerdir=$lower,upperdir=/layer/up,workdir=/layer/work" root /new
+    for folder in dev proc sys; do mount --move /$folder /new/$folder; done
+    for folder in tmp run; do mount -t tmpfs -o mode=1777 $folder /new/$folder; done
+    mkdir -p /new/lib/modules /new/mnt/out
+    mount --bind /lower/modules /new/lib/modules
+    mount -t cgroup2 cgroup /new/sys/fs/cgroup
+    echo "+memory +pids" > /new/sys/fs/cgroup/cgroup.subtree_control
+    cp /command /whole /new/run
+    sed '1,/^# The command/d' /init > /new/run/rest
+    # Nothing of the machine's own surroundings is in force here.
+    exec env -i PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin HOME=/root \
+        switch_root /new /bin/bash /run/rest
+}
+# The command, and how it ended.
 exec > /dev/ttyS1 2>&1
 stty -F /dev/ttyS1 raw -echo
 read -r up _ < /proc/uptime
 echo "__UP__ $up"
-cd /mnt/share
-sh /command < /dev/null
+if [ -e /run/whole ]; then
+    # As a machine with systemd has them.
+    ulimit -Hn 524288 && ulimit -Sn 1024
+    cd "$(cat /run/whole)" && bash /run/command < /dev/null
+else
+    cd /mnt/share
+    sh /command < /dev/null
+fi
 status=$?
 if [ -n "$(ls -A /mnt/out)" ]; then
     stty -F /dev/ttyS2 raw
@@ -91,7 +135,9 @@ fi
 echo "__STATUS__ $status"
 sync
 sleep 0.2
-poweroff -f
+# Whatever is left of the command's processes ends with the machine.
+echo o > /proc/sysrq-trigger
+sleep 60
 INIT
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) > "$work/initrd" || fail "cannot pack the guest"
@@ -108,7 +154,7 @@ timeout --kill-after=5 "${VM_TIMEOUT:-120}" ${VM_QEMU:-qemu-system-x86_64} \
     -kernel "$image" -initrd "$work/initrd" \
     -append "console=ttyS0 quiet panic=-1 reboot=t mitigations=off nokaslr random.trust_cpu=on \
 no_timer_check rcupdate.rcu_expedited=1 8250.nr_uarts=4 ${VM_APPEND:-}" \
-    ${VM_QEMU_EXTRA:-} > "$work/qemu" 2>&1 < /dev/null
+ "${machine[@]}" ${VM_QEMU_EXTRA:-} > "$work/qemu" 2>&1 < /dev/null
 qemu=$?
 wall=$((($(date +%s%N) - start) / 100000000))
 
