@@ -181,7 +181,8 @@ struct nlmmap_state {
 #define NLMMAP_RX_RING _IOW(NLMMAP_MAGIC, 0x09, struct nl_mmap_req)
 #define NLMMAP_TX_RING _IOW(NLMMAP_MAGIC, 0x0a, struct nl_mmap_req)
 #define NLMMAP_MAP_INFO _IOR(NLMMAP_MAGIC, 0x0b, struct nlmmap_map_info)
-/* CUSE nodes: the number of a memfd, sealed with F_SEAL_SHRINK and not against writing. */
+/* CUSE nodes: the number of a memfd, sealed with F_SEAL_SHRINK and not against writing. What has come since the rings were
+ * set comes along. EBUSY: the rings lie in a client's memory already. */
 #define NLMMAP_MEMORY _IOW(NLMMAP_MAGIC, 0x0c, __s32)
 #define NLMMAP_KICK _IOWR(NLMMAP_MAGIC, 0x0d, struct nlmmap_kick)
 /* As getsockopt(SO_ERROR): takes the pending error. */

@@ -67,6 +67,10 @@ struct State {
     home: Home,
     waiting: VecDeque<Job>,
     memory: Arc<OwnedFd>,
+    /// Whether that is the client's: rings that change go to one of the daemon's again.
+    theirs: bool,
+    /// Whether the client's is being taken at this moment.
+    giving: bool,
     /// The rings, as the worker last told.
     rings: [Option<nl_mmap_req>; 2],
     /// Whether the client has asked how to map them: then they stay as they are.
@@ -150,6 +154,8 @@ impl File {
                 home: Home::None,
                 waiting: VecDeque::new(),
                 memory,
+                theirs: false,
+                giving: false,
                 rings: [None; 2],
                 fixed: false,
                 ticket,

@@ -28,6 +28,12 @@ impl Mappers {
         Ok(())
     }
 
+    /// Whether any process but the caller's has them.
+    pub fn has_others(&mut self, caller: &Caller) -> bool {
+        let own = memory::leader(caller.tid).ok();
+        self.any() && self.0.iter().any(|(pid, _)| Some(*pid) != own)
+    }
+
     /// Whether any of them lives.
     pub fn any(&mut self) -> bool {
         self.0.retain(|(_, process)| {

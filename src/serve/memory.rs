@@ -2,6 +2,7 @@
 
 use std::ffi::CString;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
+use std::os::unix::fs::FileExt;
 
 use cuse_rs::Errno;
 use memmap2::{MmapOptions, MmapRaw};
@@ -45,6 +46,20 @@ pub fn reserve(memory: &OwnedFd, len: usize) -> Result<(), Os> {
         Err(Os::ENOSPC) => Err(Os::ENOMEM),
         done => done,
     }
+}
+
+/// Copies the first `len` bytes.
+pub fn copy(from: &OwnedFd, to: &OwnedFd, len: usize) -> Result<(), Errno> {
+    let (from, to) = (std::fs::File::from(from.try_clone()?), std::fs::File::from(to.try_clone()?));
+    let mut piece = vec![0; 64 * PAGE];
+    let mut at = 0;
+    while at < len {
+        let part = piece.get_mut(..(len - at).min(64 * PAGE)).unwrap_or_default();
+        from.read_exact_at(part, at as u64)?;
+        to.write_all_at(part, at as u64)?;
+        at += part.len();
+    }
+    Ok(())
 }
 
 /// From now on the file keeps its size.

@@ -39,18 +39,24 @@ impl File {
             }
             state.asked += asked;
         }
-        let memory = match state.memory.try_clone() {
+        let ours =
+            if state.theirs { memory::new().map_err(memory::errno).map(Arc::new) } else { Ok(state.memory.clone()) };
+        let ours = ours.and_then(|ours| Ok((ours.try_clone()?, ours)));
+        drop(state);
+        let (memory, ours) = match ours {
             Ok(memory) => memory,
-            Err(error) => {
-                drop(state);
+            Err(errno) => {
                 self.keep_books(asked, None);
-                return reply.error(error.into());
+                return reply.error(errno);
             }
         };
-        drop(state);
         let file = self.clone();
         let then: Then = Box::new(move |answer| {
             let rings = answer.as_ref().ok().and_then(|packet| abi::read::<RingState>(&packet.bytes));
+            if answer.as_ref().is_ok_and(|packet| packet.head.value != 0) {
+                let mut state = file.state();
+                (state.memory, state.theirs) = (ours, false);
+            }
             file.keep_books(asked, rings);
             match bytes_of(answer) {
                 Ok(_) => drop(reply.done(0, &[])),
@@ -102,25 +108,42 @@ impl File {
             return reply.error(Errno::EOPNOTSUPP);
         }
         let mut state = self.state();
-        let (fixed, len) = (state.fixed || state.mappers.any(), both(&state.rings) as usize);
-        drop(state);
-        if !fixed || caller.tid == 0 {
+        let (len, before) = (both(&state.rings) as usize, state.memory.clone());
+        if !state.fixed && !state.mappers.any() || caller.tid == 0 {
             return reply.error(Errno::EINVAL);
         }
-        let taken = memory::take(caller.tid, number, len).and_then(|taken| Ok((taken.try_clone()?, taken)));
-        let (theirs, ours) = match taken {
-            Ok(taken) => taken,
-            Err(errno) => return reply.error(errno),
+        // Who has been given the rings would not see where they go. A process that has them no more has said so, or has ended.
+        if state.theirs && (state.fixed || state.mappers.has_others(caller)) || state.giving {
+            return reply.error(Errno::EBUSY);
+        }
+        state.giving = true;
+        drop(state);
+        let prepared = memory::take(caller.tid, number, len).and_then(|taken| {
+            let shared = self.shared.get().ok_or(NO_SOCKET)?;
+            Ok((vec![taken.try_clone()?, before.try_clone()?, shared.memory().try_clone()?], taken))
+        });
+        let (fds, theirs) = match prepared {
+            Ok(prepared) => prepared,
+            Err(errno) => {
+                self.state().giving = false;
+                return reply.error(errno);
+            }
         };
         let file = self.clone();
-        let then: Then = Box::new(move |answer| match bytes_of(answer) {
-            Ok(_) => {
-                file.state().memory = Arc::new(ours);
-                let _ = reply.done(0, &[]);
+        let then: Then = Box::new(move |answer| {
+            let done = bytes_of(answer);
+            let mut state = file.state();
+            state.giving = false;
+            if done.is_ok() {
+                (state.memory, state.theirs) = (Arc::new(theirs), true);
             }
-            Err(errno) => reply.error(errno),
+            drop(state);
+            match done {
+                Ok(_) => drop(reply.done(0, &[])),
+                Err(errno) => reply.error(errno),
+            }
         });
-        self.act(caller, self.head(op::IOCTL, u64::from(abi::MEMORY), 0), Vec::new(), vec![theirs], then);
+        self.act(caller, self.head(op::IOCTL, u64::from(abi::MEMORY), 0), Vec::new(), fds, then);
     }
 
     /// `NLMMAP_MAPPED`

@@ -355,12 +355,14 @@ impl Engine {
                 Err(errno) => self.answer(id, Err(errno), 0, &[]),
             },
             op::IOCTL => {
+                let laid = open.laid();
                 let mut answer = open.ioctl(handle, cmd, &packet.bytes, &packet.fds);
                 if matches!(cmd, abi::RX_RING | abi::TX_RING) {
                     // Told whatever became of it: the front keeps the books.
                     let state = open.ring_state();
                     let error = answer.err().map_or(0, |errno| errno.number());
-                    let head = Head { op: op::ANSWER, error, id, ..Head::default() };
+                    let value = u64::from(open.laid() != laid);
+                    let head = Head { op: op::ANSWER, error, id, value, ..Head::default() };
                     answer = Ok(Vec::new());
                     self.tell(&head, abi::bytes(&state), &[]);
                 } else {

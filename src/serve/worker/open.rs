@@ -56,10 +56,10 @@ pub struct Luggage {
     pub family: u32,
     pub cuse: u32,
     pub fixed: u32,
-    pub active: u32,
     pub strict: u32,
     /// Bytes of the sieve behind this.
     pub sieve: u32,
+    pub pad: u32,
     pub watch: u64,
     pub received: u64,
     pub rings: RingState,
@@ -73,8 +73,8 @@ struct Rings {
     tx: Option<Geometry>,
     /// Whether the client has asked how to map them: then they stay as they are.
     fixed: bool,
-    /// Whether frames move. A character device's rings do once the client has given memory for them.
-    active: bool,
+    /// How often they were laid into a memory, or tried to be: another one, maybe.
+    laid: u64,
 }
 
 impl Rings {
@@ -140,14 +140,20 @@ fn request(ring: Option<Geometry>) -> nl_mmap_req {
     ring.map(|ring| ring.request()).unwrap_or_default()
 }
 
+/// An endpoint without rings over shared state, new or not.
+fn endpoint_over(family: u32, strict: bool, state: &OwnedFd) -> Result<Endpoint, Errno> {
+    let endpoint = Endpoint::empty();
+    endpoint.open_at(family, strict, state.as_raw_fd()).map_err(os)?;
+    // Nobody waits for the real socket but this worker: no doorbells.
+    endpoint.unseen.store(false, Ordering::Relaxed);
+    endpoint.most.store(MOST, Ordering::Relaxed);
+    Ok(endpoint)
+}
+
 impl Open {
     fn over(cuse: bool, strict: bool, socket: Socket, state: &OwnedFd) -> Result<Open, Errno> {
-        let endpoint = Endpoint::empty();
-        endpoint.open_at(socket.family, strict, state.as_raw_fd()).map_err(os)?;
-        // Nobody waits for the real socket but this worker: no doorbells.
-        endpoint.unseen.store(false, Ordering::Relaxed);
-        endpoint.most.store(MOST, Ordering::Relaxed);
-        let rings = Rings { rx: None, tx: None, fixed: false, active: false };
+        let endpoint = endpoint_over(socket.family, strict, state)?;
+        let rings = Rings { rx: None, tx: None, fixed: false, laid: 0 };
         Ok(Open {
             cuse,
             socket,
@@ -194,9 +200,7 @@ impl Open {
         open.rings.fixed = luggage.fixed != 0;
         open.watch = luggage.watch;
         open.received = luggage.received;
-        if luggage.active != 0 {
-            open.add_rings(memory, false)?;
-        }
+        open.add_rings(memory, false)?;
         // Whatever came while nobody looked.
         open.pump = true;
         Ok(open)
@@ -208,9 +212,9 @@ impl Open {
             family: self.socket.family,
             cuse: u32::from(self.cuse),
             fixed: u32::from(self.rings.fixed),
-            active: u32::from(self.rings.active),
             strict: u32::from(self.is_strict()),
             sieve: 0,
+            pad: 0,
             watch: self.watch,
             received: self.received,
             rings: self.ring_state(),
@@ -221,9 +225,9 @@ impl Open {
         &self.socket
     }
 
-    /// Whether there is a transmit ring at work.
+    /// Whether there is a transmit ring.
     pub fn transmits(&self) -> bool {
-        self.rings.tx.is_some() && self.rings.active
+        self.rings.tx.is_some()
     }
 
     fn is_strict(&self) -> bool {
@@ -235,7 +239,7 @@ impl Open {
     }
 
     pub fn receives(&self) -> bool {
-        self.rings.rx.is_some() && self.rings.active
+        self.rings.rx.is_some()
     }
 
     /// Puts a request behind the kick that runs.
@@ -279,7 +283,7 @@ impl Open {
             abi::RX_RING => nothing(self.set_ring(Which::Rx, &input(argument)?, fds.first())),
             abi::TX_RING => nothing(self.set_ring(Which::Tx, &input(argument)?, fds.first())),
             abi::MAP_INFO => Ok(abi::bytes(&self.map_info()?).to_vec()),
-            abi::MEMORY => nothing(self.use_memory(fds.first())),
+            abi::MEMORY => nothing(self.use_memory(fds)),
             abi::GET_ERROR => Ok(abi::bytes(&self.take_error()).to_vec()),
             abi::GETPEERNAME => Ok(abi::bytes(&self.socket.peer()?).to_vec()),
             abi::STATE => Ok(abi::bytes(&self.state(handle)).to_vec()),

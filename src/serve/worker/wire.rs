@@ -18,7 +18,8 @@ use crate::serve::abi::{self, Words};
 pub mod op {
     /// A new open file: makes its socket. Bytes: `abi::Socket`; `value` 1 for a character device; descriptor: shared state.
     pub const SOCKET: u32 = 1;
-    /// `value` is the ioctl's number; bytes are its argument; for rings and `MEMORY` the descriptor of their memory.
+    /// `value` is the ioctl's number; bytes are its argument; for rings the descriptor of their memory, and the answer's
+    /// `value` is 1 when they lie there now; for `MEMORY` that of the client's, that of the old one, and shared state.
     pub const IOCTL: u32 = 2;
     /// Bytes are an `abi::Send` and the message.
     pub const WRITE: u32 = 3;

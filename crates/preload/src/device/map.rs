@@ -16,6 +16,9 @@ use nlmmap_ring::sys;
 const MAP_SHARED: c_int = 1;
 const MAP_TYPE: c_int = 0xf;
 const MAP_FIXED: c_int = 0x10;
+/// [`Dev::memory`] while there is none, and while a thread makes it.
+const NO_MEMORY: c_int = -1;
+const MAKING: c_int = -2;
 const FAILED: Ptr = usize::MAX as Ptr;
 
 /// The rings at an address of the client's choice or the kernel's.
@@ -77,10 +80,24 @@ unsafe fn map_as(
 
 /// The memfd that a character device's rings lie in.
 fn memory(dev: &Dev, fd: c_int, len: usize) -> Result<c_int> {
-    let known = dev.memory.load(Ordering::Relaxed);
-    if known >= 0 {
-        return Ok(known);
+    let mut patience = 10_000;
+    loop {
+        match dev.memory.compare_exchange(NO_MEMORY, MAKING, Ordering::Relaxed, Ordering::Relaxed) {
+            Ok(_) => break,
+            // Another thread maps the rings as well, or one did when the process was forked, which is in no hurry here.
+            Err(MAKING) if patience > 0 => sys::nap(100_000),
+            Err(MAKING) => break,
+            Err(known) => return Ok(known),
+        }
+        patience -= 1;
     }
+    let made = give(fd, len);
+    dev.memory.store(*made.as_ref().unwrap_or(&NO_MEMORY), Ordering::Relaxed);
+    made
+}
+
+/// Makes it and has the daemon take it: what the rings hold by then comes along.
+fn give(fd: c_int, len: usize) -> Result<c_int> {
     let file = sys::memfd(len)?;
     let mut number = file;
     if let Err(e) = request::with(fd, abi::MEMORY, &mut number) {
@@ -88,9 +105,7 @@ fn memory(dev: &Dev, fd: c_int, len: usize) -> Result<c_int> {
         sys::close(file);
         return Err(e);
     }
-    let file = fdtable::adopt_private(file);
-    dev.memory.store(file, Ordering::Relaxed);
-    Ok(file)
+    Ok(fdtable::adopt_private(file))
 }
 
 /// `mmap` of a descriptor that is no ring socket of this process.

@@ -39,7 +39,7 @@ pub struct Dev {
     pub bound: AtomicBool,
     /// Keeps the endpoint while its rings are mapped and its descriptors closed, or -1.
     orphan: AtomicI32,
-    /// Of a character device: the memory that the rings lie in, or -1.
+    /// Of a character device: the memory that the rings lie in, or less than 0.
     pub memory: AtomicI32,
     ranges: [Range; RANGES],
 }

@@ -31,7 +31,7 @@ impl Open {
         if kick.dest_len != 0 && kick.dest_len as usize != size_of::<SockaddrNl>() {
             return Err(Errno::EINVAL);
         }
-        if self.rings.tx.is_none() || !self.rings.active {
+        if self.rings.tx.is_none() {
             return Err(Errno::EINVAL);
         }
         let kick = Kick { sent: 0, ..kick };

@@ -8,7 +8,7 @@ use nlmmap_ring::endpoint::Which;
 use nlmmap_ring::geometry::Geometry;
 use nlmmap_ring::sys;
 
-use super::{Open, os};
+use super::{Open, endpoint_over, os};
 use crate::serve::abi::{self, MapInfo};
 use crate::serve::memory;
 
@@ -35,25 +35,15 @@ impl Open {
             None
         };
         *self.rings.slot(which) = wanted;
-        if self.cuse {
-            // They move again when there is memory for the new ones.
-            self.rings.active = false;
-            // SAFETY: this process has one thread.
-            unsafe {
-                self.endpoint.drop_ring(Which::Tx);
-                self.endpoint.drop_ring(Which::Rx);
+        let memory = memory.ok_or(Errno::EBADF)?;
+        let placed = self.place(memory, which == Which::Rx);
+        if placed.is_err() {
+            *self.rings.slot(which) = None;
+            if self.place(memory, which == Which::Rx).is_err() {
+                (self.rings.rx, self.rings.tx) = (None, None);
             }
-        } else {
-            let memory = memory.ok_or(Errno::EBADF)?;
-            let placed = self.place(memory, which == Which::Rx);
-            if placed.is_err() {
-                *self.rings.slot(which) = None;
-                if self.place(memory, which == Which::Rx).is_err() {
-                    (self.rings.rx, self.rings.tx) = (None, None);
-                }
-            }
-            placed?;
         }
+        placed?;
         if which == Which::Rx {
             self.own.clear();
             match wanted {
@@ -72,6 +62,7 @@ impl Open {
     /// Sets the engine's rings to what `rings` says; the receive ring is made anew when it or its size changes.
     fn place(&mut self, memory: &OwnedFd, anew: bool) -> Result<(), Errno> {
         let (rx_len, tx_len) = (self.rings.len(Which::Rx), self.rings.len(Which::Tx));
+        self.rings.laid += 1;
         // SAFETY: this process has one thread.
         unsafe {
             self.endpoint.drop_ring(Which::Tx);
@@ -98,8 +89,12 @@ impl Open {
                 }
             }
         }
-        self.rings.active = true;
         Ok(())
+    }
+
+    /// Changes whenever the rings may have come to lie in the memory that was sent with a request.
+    pub fn laid(&self) -> u64 {
+        self.rings.laid
     }
 
     /// `NLMMAP_MAP_INFO`: from now on the rings stay as they are. The front seals their memory.
@@ -112,13 +107,25 @@ impl Open {
         Ok(MapInfo { how: if self.cuse { abi::MAP_MEMORY } else { abi::MAP_NODE }, pad: 0, rx_len, tx_len })
     }
 
-    /// `NLMMAP_MEMORY`: the rings shall lie in the client's own memfd, which the front has judged.
-    pub(super) fn use_memory(&mut self, memory: Option<&OwnedFd>) -> Result<(), Errno> {
-        if self.rings.active {
-            return Err(Errno::EBUSY);
+    /// `NLMMAP_MEMORY`: from now on the rings lie in the client's own memfd, which the front has judged, with all that is in
+    /// them. Descriptors: that one, the memory they lie in, and the shared state.
+    pub(super) fn use_memory(&mut self, fds: &[OwnedFd]) -> Result<(), Errno> {
+        let [to, from, state] = fds else {
+            return Err(Errno::EBADF);
+        };
+        if !self.cuse {
+            return Err(Errno::EBADF);
         }
-        let memory = memory.filter(|_| self.cuse).ok_or(Errno::EBADF)?;
-        memory::reserve(memory, self.rings.len(Which::Rx) + self.rings.len(Which::Tx)).map_err(memory::errno)?;
-        self.add_rings(memory, true)
+        let len = self.rings.len(Which::Rx) + self.rings.len(Which::Tx);
+        memory::reserve(to, len).map_err(memory::errno)?;
+        memory::copy(from, to, len)?;
+        let endpoint = endpoint_over(self.socket.family, self.is_strict(), state)?;
+        let before = std::mem::replace(&mut self.endpoint, endpoint);
+        let added = self.add_rings(to, false);
+        // Where they are not, what was built of them goes, and all is as it was.
+        let unused = if added.is_ok() { before } else { std::mem::replace(&mut self.endpoint, before) };
+        // SAFETY: the owner is the only user of its endpoints.
+        unsafe { unused.reset() };
+        added
     }
 }
