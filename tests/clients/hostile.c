@@ -80,14 +80,14 @@ int main(int argc, char **argv)
 	s = ring_open(NETLINK_USERSOCK, GEOM(4096, 4, 1024), GEOM(4096, 2, 2048));
 	bystander = ring_open(NETLINK_USERSOCK, GEOM(4096, 4, 1024), NO_RING);
 	CHECK(pthread_create(&t, NULL, scribble, NULL) == 0, "pthread_create");
-	for (i = 0; now_ms() < end; i++) {
+	/* On a busy machine longer, for as many rounds: each of them is bounded. */
+	for (i = 0; now_ms() < end || i <= 200; i++) {
 		long start = now_ms();
 		one_round(tx, btx, &bystander, i);
 		CHECK(now_ms() - start < 3000, "round %u took %ld ms", i, now_ms() - start);
 	}
 	stop = 1;
 	pthread_join(t, NULL);
-	CHECK(i > 200, "only %u rounds in three seconds", i);
 	CHECK_CALL(close(s.fd));
 	CHECK_CALL(munmap(s.map, s.len));
 	s = ring_open(NETLINK_USERSOCK, GEOM(4096, 4, 1024), NO_RING);
