@@ -72,13 +72,16 @@ struct nlmmap_map_info {
 	__u64 tx_len;
 };
 
-/* As sendto(fd, NULL, 0, ...): sends every VALID frame of the TX ring. Never sleeps: EAGAIN when the receiver has no
- * room, and the frame is gone, as with MSG_DONTWAIT. */
+/* As sendto(fd, NULL, 0, ...): sends every VALID frame of the TX ring. When a receiver in user space has no room it waits
+ * until there is some, for SO_SNDTIMEO at most (EAGAIN, and the frame is gone), or until a signal comes (EINTR, if nothing
+ * has been sent: the frame stays VALID, and the next kick begins with it). O_NONBLOCK says nothing here. */
 struct nlmmap_kick {
 	struct sockaddr_nl dest;
-	__u32 dest_len; /* 0 (the connected peer, or the kernel), or sizeof(struct sockaddr_nl) */
+	__u32 dest_len; /* 0 (the connected peer, or the kernel), or sizeof(struct sockaddr_nl); | NLMMAP_KICK_DONTWAIT */
 	__u64 sent;     /* out: the sum of the lengths sent */
 };
+/* As MSG_DONTWAIT: no waiting, but EAGAIN, and the frame is gone. */
+#define NLMMAP_KICK_DONTWAIT 0x80000000U
 
 /*
  * What a socket call tells or takes that read() and write() do not: NLMMAP_F_SOCKET_CALLS. Nothing here sleeps; EAGAIN

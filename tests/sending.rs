@@ -53,6 +53,13 @@ fn reply_is_in_the_ring_when_a_kick_by_write_returns() {
 }
 
 #[test]
+fn a_kick_waits_for_a_receiver_without_room() {
+    for how in ["slow", "restart", "nonblock", "limit", "signal"] {
+        client("kick_full").arg(how).passes();
+    }
+}
+
+#[test]
 fn kicks_that_are_refused_leave_their_frame() {
     client("kick_refused").passes();
 }

@@ -54,6 +54,8 @@ const RX_RING: u32 = number::<nl_mmap_req>(WRITE, 0x09);
 const TX_RING: u32 = number::<nl_mmap_req>(WRITE, 0x0a);
 const MAP_INFO: u32 = number::<[u64; 3]>(READ, 0x0b);
 const MEMORY: u32 = number::<i32>(WRITE, 0x0c);
+/// Beside a kick's length of address: no waiting for a receiver.
+const KICK_DONTWAIT: u32 = 1 << 31;
 const KICK: u32 = number::<Kick>(READ | WRITE, 0x0d);
 const GET_ERROR: u32 = number::<i32>(READ, 0x0e);
 
@@ -339,7 +341,7 @@ impl MappedNode {
         if !self.writer.has_filled() {
             return Ok(0);
         }
-        let mut kick = Kick { dest: address(to), dest_len: size_of::<SockaddrNl>() as u32, sent: 0 };
+        let mut kick = Kick { dest: address(to), dest_len: size_of::<SockaddrNl>() as u32 | KICK_DONTWAIT, sent: 0 };
         let kicked = self.node.ioctl("send", KICK, &mut kick);
         // After an error later frames may wait still.
         self.writer.set_filled(kicked.is_err());

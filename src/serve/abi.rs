@@ -50,6 +50,7 @@ mod tests {
         for (name, value) in [
             ("SOCKET_STRICT", u64::from(SOCKET_STRICT)),
             ("SEND_NEXT", u64::from(SEND_NEXT)),
+            ("KICK_DONTWAIT", u64::from(KICK_DONTWAIT)),
             ("MESSAGE_STAYS", u64::from(MESSAGE_STAYS)),
             ("MESSAGE_ROOM", MESSAGE_ROOM as u64),
             ("CONTROL_ROOM", CONTROL_ROOM as u64),

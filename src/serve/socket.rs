@@ -1,6 +1,7 @@
 //! The real netlink socket of an open file, in the worker that is where the client is.
 
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use cuse_rs::Errno;
 use nix::errno::Errno as Os;
@@ -160,6 +161,13 @@ impl Socket {
             return Err(Errno::new(libc::ENOPROTOOPT));
         }
         sys::getsockopt(self.raw(), level, name).map_err(os)
+    }
+
+    /// How long a send may wait (`SO_SNDTIMEO`); none for ever.
+    pub fn send_time_limit(&self) -> Option<Duration> {
+        let [seconds, micros] = sys::getsockopt(self.raw(), libc::SOL_SOCKET, libc::SO_SNDTIMEO).unwrap_or([0u64; 2]);
+        let limit = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
+        (!limit.is_zero()).then_some(limit)
     }
 
     /// Takes the kernel's pending error of the socket.

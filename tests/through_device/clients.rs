@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | `exec` | a ring that is set stays set after `exec`, as on 4.5; without a device it is gone |
 //! | `creds`, `stranger`, `rights send` | the worker sends: `nm_pid` is its (docs/device.md) |
-//! | `threads kick`, `limits threads` | a kick answers `EAGAIN` where a socket would wait; no thread is started |
+//! | `limits threads` | no thread is started |
 //! | `kick_refused` | a `writev` of more bytes than there can be is told by the size of its vectors, not by `EINVAL` |
 //! | `signals`, `toctou`, `overrun` | tens of thousands of calls that the daemon answers one by one; their subject is the engine's |
 //! | `early`, `plugin`, `loader`, `basic` as built otherwise | about how the library gets into programs |
@@ -68,6 +68,12 @@ fn messages_and_options() {
     hold(&["ancillary", "options", "plain_send", "fanout", "families route", "families generic"]);
     hold_in_default_mode(&["skip", "skip_head", "hostile headers", "hostile lengths", "errno", "recv_same"]);
     hold_in_default_mode(&["routes 5000 8 16384 16384", "routes 3000 4 4096 512"]);
+}
+
+#[test]
+fn kicks_wait_for_receivers_as_on_a_socket() {
+    hold_in_default_mode(&["kick_full slow", "kick_full restart", "kick_full nonblock", "kick_full limit"]);
+    hold_in_default_mode(&["kick_full signal", "threads kick"]);
 }
 
 #[test]

@@ -19,6 +19,8 @@ pub const F_SOCKET_CALLS: u64 = 4;
 pub const SOCKET_STRICT: u32 = 1 << 31;
 /// In the flags of a send: this is no message, but says where this thread's next `write` goes.
 pub const SEND_NEXT: u32 = 1 << 31;
+/// Beside a kick's length of address: at a receiver without room it answers `EAGAIN`, and the frame is gone.
+pub const KICK_DONTWAIT: u32 = 1 << 31;
 /// In the flags of a received message: it is longer than any argument, and stays; its parts come by [`PART`].
 pub const MESSAGE_STAYS: u32 = 1 << 31;
 /// Bytes of a message that one argument carries at most.
@@ -53,6 +55,7 @@ words! {
     struct Socket { kind: u32, protocol: u32 }
     struct SockOpt { level: i32, name: i32, value: i32 }
     struct MapInfo { how: u32, pad: u32, rx_len: u64, tx_len: u64 }
+    /// The length has [`KICK_DONTWAIT`] beside it.
     struct Kick { dest: SockaddrNl, dest_len: u32, sent: u64 }
     struct KickAs { kick: Kick, flags: u32, pid: u32, uid: u32, gid: u32 }
     /// The message follows.

@@ -71,6 +71,18 @@ pub struct Endpoint {
     pub unseen: AtomicBool,
     /// A pump fills no more frames in one go.
     pub most: AtomicU32,
+    /// What a kick that must not sleep does with a frame whose receiver has no room: see [`full`].
+    pub on_full: AtomicU32,
+}
+
+/// Values of [`Endpoint::on_full`].
+pub mod full {
+    /// It is gone, and the kick answers `EAGAIN`.
+    pub const GOES: u32 = 0;
+    /// It stays `VALID`, and so does the head: for whoever will try again.
+    pub const STAYS: u32 = 1;
+    /// The last part of a kick has ended at such a frame, and left it.
+    pub const STAYED: u32 = 2;
 }
 
 /// More frames than this are not filled in one go, so that a flood cannot keep the lock.
@@ -90,6 +102,7 @@ impl Endpoint {
             sending: AtomicU32::new(0),
             unseen: AtomicBool::new(true),
             most: AtomicU32::new(MOST),
+            on_full: AtomicU32::new(full::GOES),
         }
     }
 
@@ -127,6 +140,7 @@ impl Endpoint {
         self.quiet_at.store(0, Ordering::Relaxed);
         self.sending.store(0, Ordering::Relaxed);
         self.most.store(MOST, Ordering::Relaxed);
+        self.on_full.store(full::GOES, Ordering::Relaxed);
         self.scratch.store(private, Ordering::Relaxed);
         self.control.store(shared.cast(), Ordering::Release);
         Ok(())

@@ -19,8 +19,9 @@ const LONG: Duration = Duration::from_millis(250);
 impl File {
     /// `NLMMAP_KICK`: frame by frame, each copied, judged and sent before the next.
     pub fn kick_judged(self: &Arc<File>, judge: Judge, caller: &Caller, argument: &[u8], reply: IoctlReply) {
-        let kick: Kick = match abi::read(argument) {
-            Some(kick) => kick,
+        let kick: Kick = match abi::read::<Kick>(argument) {
+            // Nothing waits here: policy grants messages to the kernel, which always has room.
+            Some(kick) => Kick { dest_len: kick.dest_len & !abi::KICK_DONTWAIT, ..kick },
             None => return reply.error(Errno::EINVAL),
         };
         if kick.dest_len != 0 && kick.dest_len as usize != size_of::<SockaddrNl>() {

@@ -242,9 +242,9 @@ impl Engine {
                 self.answer(id, Ok(&[]), 0, &[]);
             }
             op::CANCEL => {
-                let kick = self.opens.get_mut(&handle).and_then(|open| open.kick.as_mut());
-                if let Some(kick) = kick.filter(|kick| kick.id == value) {
-                    kick.cancelled = true;
+                if let Some(open) = self.opens.get_mut(&handle) {
+                    open.cancel_kick(value);
+                    self.after(handle, true);
                 }
             }
             _ => self.on_open(packet),
@@ -408,7 +408,13 @@ impl Engine {
         if open.pump {
             open.moved();
         }
+        let slept = open.kick.as_ref().and_then(|kick| kick.nap_until);
         let over = open.go_on();
+        if let Some(due) = open.kick.as_ref().and_then(|kick| kick.nap_until)
+            && slept != Some(due)
+        {
+            self.times.push(Reverse((due, handle)));
+        }
         if let Some((id, result)) = over {
             self.answer(id, result.as_deref().map_err(|errno| *errno), 0, &[]);
             while let Some(packet) = self.opens.get_mut(&handle).and_then(Open::next_waiting) {
@@ -424,7 +430,7 @@ impl Engine {
             return;
         };
         let who = if quietly { 0 } else { open.tell() };
-        let again = open.pump || open.kick.is_some();
+        let again = open.pump || open.kicks();
         if let Some(due) = open.keep_looking(self.start) {
             self.times.push(Reverse((due, handle)));
         }
@@ -443,13 +449,18 @@ impl Engine {
             && due <= now
         {
             self.times.pop();
-            if let Some(open) = self.opens.get_mut(&handle)
-                && open.nap_until == Some(due)
-            {
+            let Some(open) = self.opens.get_mut(&handle) else {
+                continue;
+            };
+            let kick = open.kick.as_mut().filter(|kick| kick.nap_until == Some(due));
+            let wakes = kick.map(|kick| kick.nap_until = None).is_some();
+            if open.nap_until == Some(due) {
                 open.nap_until = None;
                 open.pump = true;
-                self.enqueue(handle, true);
+            } else if !wakes {
+                continue;
             }
+            self.enqueue(handle, true);
         }
     }
 }

@@ -102,6 +102,13 @@ pub struct Running {
     sender: Option<Credentials>,
     since: Instant,
     pub cancelled: bool,
+    /// What it does at a receiver without room.
+    waits: bool,
+    /// Asleep at one: how long this time, and when it ends.
+    nap: Duration,
+    pub nap_until: Option<Instant>,
+    /// The end of its patience (`SO_SNDTIMEO`), once it has slept; none for ever.
+    limit: Option<Option<Instant>>,
 }
 
 /// An open file.

@@ -109,7 +109,7 @@ fn wait(fd: c_int, until: Option<u64>) -> Result<()> {
 
 /// Whether every signal handler of this process has `SA_RESTART`: then the one that has just run had it. Where they differ
 /// nobody can tell which it was, and the interruption is shown.
-fn handlers_restart() -> bool {
+pub(super) fn handlers_restart() -> bool {
     const SA_RESTART: u64 = 0x1000_0000;
     (1..=64).all(|number| {
         // The kernel's sigaction: handler, flags, restorer, mask.

@@ -4,7 +4,7 @@ use super::chain::beyond;
 use super::device_or_next;
 use super::names::{bind_for_send, netlink_address};
 use super::options::time_limit;
-use super::receive::{Vectors, is_nonblocking};
+use super::receive::{Vectors, handlers_restart, is_nonblocking};
 use super::request::{self, Buffer};
 use super::table::Dev;
 use crate::next;
@@ -107,18 +107,7 @@ unsafe fn send_message(fd: c_int, dev: &Dev, msg: &MsgHdr, flags: u32) -> Result
         // SAFETY: as above.
         let only = unsafe { msg.iov.read_unaligned() };
         if only.base.is_null() {
-            let (dest, dest_len) = dest.parts();
-            let mut kick = Kick { dest, dest_len, sent: 0 };
-            match named {
-                None => request::with(fd, abi::KICK, &mut kick)?,
-                Some(Named { pid, uid, gid }) => {
-                    let mut named = KickAs { kick, flags: 0, pid, uid, gid };
-                    let done = request::with(fd, abi::KICK_AS, &mut named)?;
-                    kick = named.kick;
-                    done
-                }
-            };
-            return Ok(kick.sent as usize);
+            return kick(fd, dest, named, flags);
         }
     }
     if named.is_some() {
@@ -136,6 +125,35 @@ unsafe fn send_message(fd: c_int, dev: &Dev, msg: &MsgHdr, flags: u32) -> Result
             // Kernels from 5.17 on refuse an empty datagram; 4.5 took it, and to the kernel it meant nothing.
             Err(Errno::NODATA) if len == 0 && dest.is_kernel() => return Ok(0),
             sent => return sent,
+        }
+    }
+}
+
+/// Sends the TX ring's frames, and waits at a receiver without room as a socket does.
+fn kick(fd: c_int, dest: Destination, named: Option<Named>, flags: u32) -> Result<usize> {
+    let (dest, dest_len) = dest.parts();
+    let dest_len = if is_nonblocking(fd, flags) { dest_len | abi::KICK_DONTWAIT } else { dest_len };
+    loop {
+        let mut kick = Kick { dest, dest_len, sent: 0 };
+        let done = match named {
+            None => request::with(fd, abi::KICK, &mut kick),
+            Some(Named { pid, uid, gid }) => {
+                let mut named = KickAs { kick, flags: 0, pid, uid, gid };
+                let done = request::with(fd, abi::KICK_AS, &mut named);
+                kick = named.kick;
+                done
+            }
+        };
+        match done {
+            Ok(_) => return Ok(kick.sent as usize),
+            // The frame it was at is still there. With a time limit no send is taken up again.
+            Err(Errno::INTR) if time_limit(fd, SO_SNDTIMEO).is_none() && handlers_restart() => {
+                let at_once = TimeSpec { tv_sec: 0, tv_nsec: 0 };
+                // A cancellation point, with nothing alive that has a destructor.
+                // SAFETY: no descriptors, one time.
+                unsafe { next::ppoll(core::ptr::null_mut(), 0, &raw const at_once, core::ptr::null()) };
+            }
+            Err(e) => return Err(e),
         }
     }
 }
