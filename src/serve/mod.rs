@@ -26,7 +26,7 @@ mod mappers;
 pub mod memory;
 mod node;
 mod police;
-mod socket;
+pub mod socket;
 pub mod stat;
 mod worker;
 mod workers;

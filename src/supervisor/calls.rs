@@ -11,6 +11,7 @@ use nlmmap_ring::sys::{self, SOL_SOCKET};
 
 use super::client::{self, Held};
 use super::engine::Supervisor;
+use super::filter::SYS_EPOLL_PWAIT2;
 use super::notify::{Call, Outcome};
 use super::ring::{NETLINK_ADD_MEMBERSHIP, NETLINK_NO_ENOBUFS, NETLINK_PKTINFO, Ring};
 use super::{filter, inject};
@@ -27,6 +28,11 @@ impl Supervisor {
             libc::SYS_dup | libc::SYS_fcntl => self.duplicate(call),
             libc::SYS_dup2 | libc::SYS_dup3 => Some(self.duplicate_to(call)),
             libc::SYS_epoll_ctl => Some(self.register(call)),
+            libc::SYS_epoll_create | libc::SYS_epoll_create1 => self.make_epoll(call),
+            libc::SYS_epoll_wait | libc::SYS_epoll_pwait | SYS_EPOLL_PWAIT2 => {
+                self.bring_in_step();
+                Some(Outcome::Native)
+            }
             libc::SYS_mmap => self.map(call),
             libc::SYS_read | libc::SYS_readv | libc::SYS_recvfrom | libc::SYS_recvmsg | libc::SYS_recvmmsg => {
                 self.receive(call)
@@ -68,7 +74,7 @@ impl Supervisor {
     }
 
     /// Puts a file at a supervised number, which is the call's outcome.
-    fn hand_out(&mut self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Option<Outcome> {
+    pub(super) fn hand_out(&mut self, call: &Call, fd: BorrowedFd<'_>, cloexec: bool) -> Option<Outcome> {
         let Some(number) = self.free_number(call) else {
             self.log.warn(format_args!("{}: no number is left for another socket that could have rings", call.tid));
             return Some(Outcome::Native);
@@ -80,19 +86,28 @@ impl Supervisor {
     }
 
     fn make_socket(&mut self, call: &Call) -> Option<Outcome> {
-        if !client::is_in_our_network(call.tid) || !self.may_send(call.tid) {
-            self.log
-                .info(format_args!("{}: a netlink socket of other rights or another network, left alone", call.tid));
+        if !client::is_in_our_network(call.tid) {
+            self.log.info(format_args!("{}: a netlink socket in another network, left alone", call.tid));
             return Some(Outcome::Native);
         }
-        let (kind, protocol) = (call.int(1), call.int(2));
-        // SAFETY: numbers only.
-        let fd = unsafe { libc::socket(libc::AF_NETLINK, kind | libc::SOCK_CLOEXEC, protocol) };
-        if fd < 0 {
-            return Some(Outcome::from(Errno::last()));
+        if !self.rings.is_empty() {
+            self.sweep();
         }
-        // SAFETY: the kernel has just made it.
-        let fd = unsafe { OwnedFd::from_raw_fd(fd) };
+        let (kind, protocol) = (call.int(1), call.int(2));
+        if let Ok(process) = self.meet(call.tid) {
+            let tgid = process.tgid;
+            self.makers.insert(tgid);
+        }
+        let made = self.on_behalf_of(call.tid, |_| {
+            // SAFETY: numbers only.
+            Errno::result(unsafe { libc::socket(libc::AF_NETLINK, kind | libc::SOCK_CLOEXEC, protocol) })
+        });
+        let fd = match made {
+            Err(_) => return Some(Outcome::Native),
+            Ok(Err(error)) => return Some(Outcome::from(error)),
+            // SAFETY: the kernel has just made it.
+            Ok(Ok(fd)) => unsafe { OwnedFd::from_raw_fd(fd) },
+        };
         self.hand_out(call, fd.as_fd(), kind & libc::SOCK_CLOEXEC != 0)
     }
 
@@ -112,13 +127,6 @@ impl Supervisor {
                 call.tid,
                 call.int(1)
             ));
-        }
-        Outcome::Native
-    }
-
-    fn register(&mut self, call: &Call) -> Outcome {
-        if let Some((held, _)) = self.ring_at(call, call.int(2)) {
-            self.ring_the_bell_for(&held);
         }
         Outcome::Native
     }
@@ -204,11 +212,15 @@ impl Supervisor {
             ring.seen_at(tgid, call.int(0));
             self.log.info(format_args!("{tgid}: rings on descriptor {}", call.int(0)));
             self.rings.insert(held.cookie, ring);
-            return Ok(());
+        } else {
+            let mapped = self.is_mapped(held.cookie);
+            let Some(ring) = self.rings.get_mut(&held.cookie) else { return Err(E::BADF) };
+            ring.set(&held.fd, call.int(2), &wanted, mapped)?;
         }
-        let mapped = self.is_mapped(held.cookie);
-        let Some(ring) = self.rings.get_mut(&held.cookie) else { return Err(E::BADF) };
-        ring.set(&held.fd, call.int(2), &wanted, mapped)
+        if call.int(2) == NETLINK_RX_RING && wanted.nm_block_nr != 0 {
+            self.replace_registrations(held, tgid);
+        }
+        Ok(())
     }
 
     /// Whether any process that has been seen has these rings mapped.

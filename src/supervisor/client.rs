@@ -181,20 +181,17 @@ fn is_thread_of(tgid: u32, tid: u32) -> bool {
     found == 0 || Errno::last() == Errno::EPERM
 }
 
+/// Whether no thread has this number.
+pub fn has_thread_ended(tid: u32) -> bool {
+    // SAFETY: numbers only; signal 0 is none.
+    unsafe { libc::syscall(libc::SYS_tkill, tid, 0) < 0 && Errno::last() == Errno::ESRCH }
+}
+
 /// Whether a process has ended: its descriptor is readable then.
 fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     let mut entry = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry, no waiting.
     unsafe { libc::poll(&raw mut entry, 1, 0) == 1 }
-}
-
-/// User, groups, capabilities and user namespace of a task, as the kernel tells them.
-pub fn rights(task: &str) -> Option<Vec<String>> {
-    let status = fs::read_to_string(format!("/proc/{task}/status")).ok()?;
-    let told = |line: &&str| ["Uid:", "Gid:", "Groups:", "CapEff:"].iter().any(|name| line.starts_with(name));
-    let mut rights: Vec<String> = status.lines().filter(told).map(str::to_owned).collect();
-    rights.push(fs::read_link(format!("/proc/{task}/ns/user")).ok()?.to_string_lossy().into_owned());
-    Some(rights)
 }
 
 /// Whether a thread and this one are in the same network namespace.

@@ -1,10 +1,9 @@
 //! The supervisor's one thread: stopped calls, sockets and time, in turns.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::fs;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
-use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
@@ -14,12 +13,20 @@ use nlmmap_ring::rx::Context;
 use super::client::{self, Held, Process, Processes};
 use super::log::Log;
 use super::notify::{Call, Listener, Outcome};
+use super::rights::{self, Rights};
 use super::ring::Ring;
-use super::wait::Waiting;
+use super::wait::{Waiting, What};
 
 /// Marks the events of processes; those of sockets have their cookie, which counts from 1 up.
 const PROCESS: u64 = 1 << 63;
 const EVENTS: usize = 32;
+
+/// A send that could not be told of.
+struct Done {
+    call: Call,
+    value: i64,
+    message: Option<Vec<u8>>,
+}
 
 /// All that a supervisor has.
 pub struct Supervisor {
@@ -30,16 +37,20 @@ pub struct Supervisor {
     pub(super) processes: Processes,
     /// Calls that wait.
     pub(super) waiting: Vec<Waiting>,
-    /// Calls that are over, and whose callers were interrupted before they could be told: they come again.
-    done: HashMap<u32, (Call, Outcome)>,
-    /// Waits that were interrupted. `poll` and `select` are not made again, whatever the handler's flags.
-    interrupted: HashMap<u32, Call>,
+    /// Sends that are over, and whose callers were interrupted before they could be told: they may come again.
+    done: HashMap<u32, Vec<Done>>,
+    /// Of the send that is answered now: its message, none of a kick.
+    pub(super) sent: Option<Vec<u8>>,
+    /// Processes that have made netlink sockets.
+    pub(super) makers: HashSet<u32>,
+    /// Waits that were interrupted, and whether they go on after that, if the handler says so.
+    interrupted: HashMap<u32, (Call, bool)>,
     /// The supervised numbers.
     pub(super) numbers: Range<i32>,
     pub(super) strict: bool,
     pub(super) log: Log,
     /// What this process may.
-    rights: Option<Vec<String>>,
+    rights: Option<Rights>,
     /// Some client may have other rights by now.
     pub(super) rights_differ: bool,
 }
@@ -54,11 +65,13 @@ impl Supervisor {
             processes: Processes::default(),
             waiting: Vec::new(),
             done: HashMap::new(),
+            sent: None,
+            makers: HashSet::new(),
             interrupted: HashMap::new(),
             numbers,
             strict,
             log,
-            rights: client::rights("self"),
+            rights: Rights::of("self"),
             rights_differ: false,
         })
     }
@@ -91,7 +104,7 @@ impl Supervisor {
             at(ring.look);
             at(ring.again.then_some(now));
         }
-        self.waiting.iter().for_each(|waiting| at(waiting.until));
+        self.waiting.iter().for_each(|waiting| at(waiting.next_look(now)));
         let entry = |fd: i32, events: i16| libc::pollfd { fd, events, revents: 0 };
         let mut entries =
             vec![entry(self.listener.as_fd().as_raw_fd(), libc::POLLIN), entry(self.epoll.0.as_raw_fd(), libc::POLLIN)];
@@ -122,7 +135,7 @@ impl Supervisor {
             if data & PROCESS != 0 {
                 self.ended((data & !PROCESS) as u32);
             } else {
-                self.pump(data);
+                self.pump(data, Context::Background);
             }
         }
     }
@@ -133,8 +146,10 @@ impl Supervisor {
         if self.processes.get(tgid).is_none() {
             let listener = &self.listener;
             self.waiting.retain(|waiting| waiting.tgid != tgid || listener.waits(waiting.call.id));
-            self.done.clear();
-            self.interrupted.clear();
+            self.makers.remove(&tgid);
+            let ended = |tid: &u32| client::has_thread_ended(*tid);
+            self.done.retain(|tid, _| !ended(tid));
+            self.interrupted.retain(|tid, _| !ended(tid));
             self.sweep();
         }
     }
@@ -161,7 +176,7 @@ impl Supervisor {
     }
 
     /// Moves what a socket has into its ring.
-    fn pump(&mut self, cookie: u64) {
+    pub(super) fn pump(&mut self, cookie: u64, context: Context) {
         if !self.rings.contains_key(&cookie) {
             return;
         }
@@ -170,7 +185,7 @@ impl Supervisor {
             return;
         };
         if let Some(ring) = self.rings.get_mut(&cookie) {
-            ring.service(&held.fd, Context::Background);
+            ring.service(&held.fd, context);
         }
     }
 
@@ -219,7 +234,7 @@ impl Supervisor {
         let due = |ring: &Ring| ring.again || ring.look.is_some_and(|look| look <= now);
         let cookies: Vec<u64> = self.rings.iter().filter(|(_, ring)| due(ring)).map(|(cookie, _)| *cookie).collect();
         for cookie in cookies {
-            self.pump(cookie);
+            self.pump(cookie, Context::Background);
         }
     }
 
@@ -230,33 +245,36 @@ impl Supervisor {
         self.waiting.retain(|waiting| {
             let same = waiting.call.tid == call.tid;
             if same {
-                old = Some(waiting.call);
+                old = Some((waiting.call, goes_on(waiting)));
             }
             !same
         });
         let interrupted = self.interrupted.remove(&call.tid).or(old);
-        if let Some((before, outcome)) = self.done.remove(&call.tid)
-            && call.repeats(&before)
-        {
-            self.answer(&call, outcome);
-            return;
-        }
-        let outcome = if interrupted.is_some_and(|before| call.repeats(&before) && !is_restarted(call.nr)) {
+        let outcome = if interrupted.is_some_and(|(before, goes_on)| call.repeats(&before) && !goes_on) {
             Some(Outcome::from(Errno::EINTR))
         } else {
             self.dispatch(&call)
         };
         if let Some(outcome) = outcome {
             self.log.call(&call, outcome);
-            self.answer(&call, outcome);
+            let sent = self.sent.take();
+            if self.listener.answer(call.id, outcome).is_err()
+                && let Outcome::Value(value) = outcome
+                && is_send(call.nr)
+            {
+                let done = self.done.entry(call.tid).or_default();
+                // A handler above a handler.
+                done.truncate(7);
+                done.insert(0, Done { call, value, message: sent });
+            }
         }
     }
 
-    /// Answers; if its caller was interrupted meanwhile, when it comes again.
-    pub(super) fn answer(&mut self, call: &Call, outcome: Outcome) {
-        if self.listener.answer(call.id, outcome).is_err() && outcome != Outcome::Native {
-            self.done.insert(call.tid, (*call, outcome));
-        }
+    /// What such a call has sent before, if its caller was interrupted then and does not know. `message`: none of a kick.
+    pub(super) fn sent_before(&mut self, call: &Call, message: Option<&[u8]>) -> Option<i64> {
+        let done = self.done.get_mut(&call.tid)?;
+        let at = done.iter().position(|done| call.repeats(&done.call) && done.message.as_deref() == message)?;
+        Some(done.remove(at).value)
     }
 
     /// Answers the waits that are over.
@@ -273,28 +291,36 @@ impl Supervisor {
                     if self.listener.answer(waiting.call.id, outcome).is_ok() {
                         self.log.call(&waiting.call, outcome);
                     } else {
-                        self.interrupted.insert(waiting.call.tid, waiting.call);
+                        self.interrupted.insert(waiting.call.tid, (waiting.call, goes_on(&waiting)));
                     }
                 }
             }
         }
     }
 
-    /// Whether a thread may do no less than this process, in whose name its messages would go.
-    pub(super) fn may_send(&self, tid: u32) -> bool {
-        !self.rights_differ || client::rights(&tid.to_string()) == self.rights
-    }
-
-    /// Whoever uses epoll sees the socket only: it is kept readable as long as the ring is.
-    pub(super) fn ring_the_bell_for(&mut self, held: &Held) {
-        if let Some(ring) = self.rings.get_mut(&held.cookie) {
-            ring.endpoint.unseen.store(true, Ordering::Relaxed);
-            ring.service(&held.fd, Context::Wait);
+    /// Does what a client asks for in this process's name, with the client's rights. `EPERM` if those cannot be had.
+    pub(super) fn on_behalf_of<T>(&mut self, tid: u32, work: impl FnOnce(&mut Supervisor) -> T) -> Result<T, Errno> {
+        if !self.rights_differ {
+            return Ok(work(self));
         }
+        let ours = self.rights.clone().ok_or(Errno::EPERM)?;
+        let done = rights::with_those_of(tid, &ours, || work(self));
+        if done.is_err() {
+            self.log.warn(format_args!("{tid}: has rights that its supervisor cannot take on: not done"));
+        }
+        done
     }
 }
 
-/// Whether the kernel makes such a call again after a signal whose handler says so (`signal(7)`).
-fn is_restarted(nr: i32) -> bool {
-    !matches!(libc::c_long::from(nr), libc::SYS_poll | libc::SYS_ppoll | libc::SYS_select | libc::SYS_pselect6)
+/// Whether the kernel goes on with such a wait after a signal whose handler says so (`signal(7)`): with a receive, but for one with a
+/// time limit.
+fn goes_on(waiting: &Waiting) -> bool {
+    matches!(waiting.what, What::Receive) && waiting.until.is_none()
+}
+
+fn is_send(nr: i32) -> bool {
+    matches!(
+        libc::c_long::from(nr),
+        libc::SYS_write | libc::SYS_writev | libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg
+    )
 }

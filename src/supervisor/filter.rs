@@ -8,6 +8,9 @@ use nlmmap_ring::abi::{NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK};
 /// `AUDIT_ARCH_X86_64`
 const ARCH: u32 = 0xc000_003e;
 
+/// Linux 5.11.
+pub const SYS_EPOLL_PWAIT2: c_long = 441;
+
 const LOAD: u16 = 0x20;
 const EQUAL: u16 = 0x15;
 const AT_LEAST: u16 = 0x35;
@@ -15,7 +18,7 @@ const ABOVE: u16 = 0x25;
 const RETURN: u16 = 0x06;
 
 /// Calls that stop on a supervised number, and in which argument it is. What is not here (`bind`, `close`, names) is the kernel's.
-const BY_NUMBER: [(c_long, u32); 17] = [
+const BY_NUMBER: [(c_long, u32); 20] = [
     (libc::SYS_read, 0),
     (libc::SYS_write, 0),
     (libc::SYS_readv, 0),
@@ -32,6 +35,9 @@ const BY_NUMBER: [(c_long, u32); 17] = [
     (libc::SYS_dup3, 0),
     (libc::SYS_fcntl, 0),
     (libc::SYS_epoll_ctl, 2),
+    (libc::SYS_epoll_wait, 0),
+    (libc::SYS_epoll_pwait, 0),
+    (SYS_EPOLL_PWAIT2, 0),
     (libc::SYS_mmap, 4),
 ];
 
@@ -95,6 +101,8 @@ pub fn build(numbers: &Range<u32>, watch_rights: bool) -> Vec<sock_filter> {
     let mut rules: Vec<(c_long, Vec<sock_filter>)> = vec![
         (libc::SYS_poll, vec![NOTIFY]),
         (libc::SYS_ppoll, vec![NOTIFY]),
+        (libc::SYS_epoll_create, vec![NOTIFY]),
+        (libc::SYS_epoll_create1, vec![NOTIFY]),
         (libc::SYS_socket, netlink),
         (libc::SYS_select, select.clone()),
         (libc::SYS_pselect6, select),

@@ -9,6 +9,8 @@
 //! | [`engine`] | the supervisor's loop |
 //! | [`calls`], [`send`], [`receive`], [`wait`] | what each call comes to |
 //! | [`ring`] | a socket with rings |
+//! | [`standin`] | what `epoll` waits for in place of it |
+//! | [`rights`] | a client's rights, where they are not the supervisor's |
 //! | [`inject`] | mapping the rings into a client |
 //! | [`log`] | what it says |
 
@@ -20,8 +22,10 @@ mod inject;
 mod log;
 mod notify;
 mod receive;
+mod rights;
 mod ring;
 mod send;
+mod standin;
 mod wait;
 
 use std::fs::File;

@@ -118,7 +118,7 @@ impl Supervisor {
         let [seconds, micros] =
             sys::getsockopt::<[u64; 2]>(held.fd.as_raw_fd(), SOL_SOCKET, libc::SO_RCVTIMEO).unwrap_or_default();
         let time = Duration::from_secs(seconds) + Duration::from_micros(micros);
-        self.hold_call(call, tgid, Some(time).filter(|time| !time.is_zero()), What::Receive);
+        self.hold_call(call, tgid, Some(time).filter(|time| !time.is_zero()), None, What::Receive);
         None
     }
 
@@ -167,6 +167,9 @@ impl Supervisor {
                 // SAFETY: a header that leads nowhere.
                 let _ = unsafe { ring.endpoint.receive(&fd, sys::getpid(), &mut nothing, MSG_DONTWAIT) };
             }
+        }
+        if let Some(ring) = self.rings.get_mut(&held.cookie) {
+            ring.show();
         }
         self.forget(call.id);
         None

@@ -17,6 +17,7 @@ use nlmmap_ring::rx::{Context, measure_bell};
 use nlmmap_ring::socket::{Fd, Socket as _};
 use nlmmap_ring::sys::{self, SOL_SOCKET};
 
+use super::standin::StandIns;
 use crate::serve::memory;
 
 pub const NETLINK_ADD_MEMBERSHIP: i32 = 1;
@@ -30,6 +31,8 @@ const MOST: u32 = 256;
 /// How soon, and how rarely in the end, a ring is looked at again whose client tells of nothing.
 const FIRST_NAP: Duration = Duration::from_micros(100);
 const LAST_NAP: Duration = Duration::from_secs(2);
+/// As long as `epoll` says that there is something, for a client that asks in vain asks again at once.
+const SHOWN_NAP: Duration = Duration::from_millis(10);
 
 fn os(error: Os) -> Errno {
     Errno(error as i32)
@@ -53,6 +56,7 @@ pub struct Ring {
     nap: Duration,
     /// The last pump stopped only to let others have their turn.
     pub again: bool,
+    pub stand_ins: StandIns,
 }
 
 impl Ring {
@@ -61,11 +65,12 @@ impl Ring {
         let family: i32 = sys::getsockopt(fd.as_raw_fd(), SOL_SOCKET, libc::SO_PROTOCOL)?;
         let endpoint = Endpoint::empty();
         endpoint.open(family.cast_unsigned(), strict)?;
-        // Whoever waits is seen, but for those who use epoll.
+        // Nobody waits for the real socket: no doorbells.
         endpoint.unseen.store(false, Ordering::Relaxed);
         endpoint.most.store(MOST, Ordering::Relaxed);
         let (places, look, nap) = (Vec::new(), None, FIRST_NAP);
-        let ring = Ring { endpoint, rx: None, tx: None, places, look, nap, again: false };
+        let ring =
+            Ring { endpoint, rx: None, tx: None, places, look, nap, again: false, stand_ins: StandIns::default() };
         ring.note_options(fd);
         Ok(Box::new(ring))
     }
@@ -197,17 +202,25 @@ impl Ring {
             self.nap = FIRST_NAP;
             self.look = None;
         }
+        self.show();
     }
 
-    /// Whether frames are released of which nobody tells: messages wait for one, or a bell must be silent after the last.
+    /// Brings what stands for it in epoll sets in step.
+    pub fn show(&mut self) {
+        if let Some(control) = self.endpoint.control() {
+            self.stand_ins.show(&self.endpoint, control);
+        }
+    }
+
+    /// Whether frames are released of which nobody tells: messages wait for one, or `epoll` must be silent after the last.
     pub fn keep_looking(&mut self, now: Instant) {
-        let unsettled = self.receives()
-            && self.control().is_some_and(|control| control.has(flag::BLOCKED) || control.has(flag::BELL));
+        let shown = self.stand_ins.shown;
+        let unsettled = self.receives() && (shown || self.control().is_some_and(|control| control.has(flag::BLOCKED)));
         if !unsettled {
             (self.look, self.nap) = (None, FIRST_NAP);
         } else if self.look.is_none_or(|due| due <= now) {
             self.look = Some(now + self.nap);
-            self.nap = (self.nap * 2).min(LAST_NAP);
+            self.nap = (self.nap * 2).min(if shown { SHOWN_NAP } else { LAST_NAP });
         }
     }
 

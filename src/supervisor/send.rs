@@ -16,6 +16,7 @@ use super::client::{self, Held, Span};
 use super::engine::Supervisor;
 use super::notify::{Call, Outcome};
 use super::receive::{HEADER, vectors};
+use crate::serve::socket::Credentials;
 
 /// `sizeof(struct sockaddr_storage)`
 const NAME: u64 = 128;
@@ -74,10 +75,6 @@ impl Message {
 impl Supervisor {
     pub(super) fn send(&mut self, call: &Call) -> Outcome {
         let Some((held, tgid)) = self.ring_at(call, call.int(0)) else { return Outcome::Native };
-        if !self.may_send(call.tid) {
-            self.log.warn(format_args!("{}: has other rights than its supervisor by now: nothing is sent", call.tid));
-            return Outcome::from(Errno::EPERM);
-        }
         let (tid, args) = (call.tid, &call.args);
         let message = match c_long::from(call.nr) {
             libc::SYS_write => Some(Message::plain(args[1], args[2])),
@@ -91,7 +88,8 @@ impl Supervisor {
             _ => return self.send_many(call, &held, tgid),
         };
         // What cannot be read, the kernel cannot read either, and knows the word for it.
-        message.map_or(Outcome::Native, |message| self.send_one(call, &held, tgid, message))
+        let Some(message) = message else { return Outcome::Native };
+        self.send_one(call, &held, tgid, message)
     }
 
     fn send_many(&mut self, call: &Call, held: &Held, tgid: u32) -> Outcome {
@@ -115,23 +113,49 @@ impl Supervisor {
         Outcome::Value(sent)
     }
 
-    fn send_one(&mut self, call: &Call, held: &Held, tgid: u32, mut message: Message) -> Outcome {
+    fn send_one(&mut self, call: &Call, held: &Held, tgid: u32, message: Message) -> Outcome {
         let Some(ring) = self.rings.get_mut(&held.cookie) else { return Outcome::Native };
-        let is_file_call = matches!(c_long::from(call.nr), libc::SYS_write | libc::SYS_writev);
         let kick = match message.spans.as_slice() {
-            // The file layer answers for no bytes before it asks the socket.
-            [span] => span.at == 0 && ring.transmits() && !(span.len == 0 && call.nr == libc::SYS_writev as i32),
+            [span] => span.at == 0 && ring.transmits(),
             _ => false,
         };
         let others = message.reaches_others();
-        if !kick && is_file_call && message.spans.iter().all(|span| span.len == 0) {
+        // The file layer answers for no bytes before it asks the socket.
+        if call.nr == libc::SYS_writev as i32 && message.spans.iter().all(|span| span.len == 0) {
             return Outcome::Native;
         }
         let data = if kick { Ok(Vec::new()) } else { client::gather(call.tid, &message.spans) };
-        let Ok(mut data) = data else { return Outcome::Native };
+        let Ok(data) = data else { return Outcome::Native };
+        // A kick goes on where the other has ended; a message is not sent twice.
+        let before = self.sent_before(call, if kick { None } else { Some(&data) });
+        if let Some(value) = before.filter(|_| !kick) {
+            self.sent = Some(data);
+            return Outcome::Value(value);
+        }
+        let copy = (!kick).then(|| data.clone());
+        let sent = self.on_behalf_of(call.tid, |us| us.send_as(held, tgid, message, data, kick));
+        self.sent = copy;
+        if others {
+            // It may have gone to a ring of another of ours.
+            self.take_events();
+        }
+        match sent {
+            Ok(Outcome::Value(value)) => Outcome::Value(value + before.unwrap_or(0)),
+            Ok(outcome) => outcome,
+            Err(error) => Outcome::from(error),
+        }
+    }
+
+    fn send_as(&mut self, held: &Held, tgid: u32, mut message: Message, mut data: Vec<u8>, kick: bool) -> Outcome {
         name_after(&held.fd, tgid);
         let flags = message.flags | MSG_DONTWAIT;
+        let is_named = message.reaches_others() && message.ancillary.is_empty();
         let mut header = message.header();
+        let credentials = if is_named { self.credentials_of(tgid) } else { None };
+        if let Some(credentials) = &credentials {
+            credentials.attach(&mut header);
+        }
+        let Some(ring) = self.rings.get_mut(&held.cookie) else { return Outcome::Native };
         let fd = Fd(held.fd.as_raw_fd());
         ring.endpoint.begin_send(sys::getpid());
         let sent = if kick {
@@ -148,10 +172,6 @@ impl Supervisor {
         };
         ring.service(&held.fd, Context::Send);
         ring.endpoint.end_send();
-        if others {
-            // It may have gone to a ring of another of ours.
-            self.take_events();
-        }
         match sent {
             // It would have to sleep, which the client can do itself.
             Err(nlmmap_ring::Errno::AGAIN) if !kick && message.flags & MSG_DONTWAIT == 0 => Outcome::Native,
@@ -160,6 +180,15 @@ impl Supervisor {
             Err(error) => Outcome::from(error),
             Ok(len) => Outcome::Value(len as i64),
         }
+    }
+}
+
+impl Supervisor {
+    /// The name of a client's process beside a message to another, which only root may give.
+    fn credentials_of(&self, tgid: u32) -> Option<Credentials> {
+        // SAFETY: no arguments.
+        let (uid, gid) = unsafe { (libc::geteuid(), libc::getegid()) };
+        (uid == 0).then(|| Credentials::new(tgid, uid, gid))
     }
 }
 

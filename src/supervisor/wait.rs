@@ -11,6 +11,8 @@ use super::client::{self, Span};
 use super::engine::Supervisor;
 use super::notify::{Call, Outcome};
 
+/// How soon a signal is seen that is blocked but for the time of the wait.
+const SIGNALS: Duration = Duration::from_millis(10);
 /// More descriptors than this are left to the kernel's own `poll`.
 const MOST: u64 = 4096;
 const READ: i16 = libc::POLLIN | libc::POLLRDNORM | libc::POLLRDBAND | libc::POLLHUP | libc::POLLERR;
@@ -22,6 +24,8 @@ pub struct Waiting {
     pub tgid: u32,
     pub until: Option<Instant>,
     pub what: What,
+    /// Signals that are blocked, of which some are open for the time of the wait: those that are not.
+    mask: Option<u64>,
     /// It has been answered.
     pub over: bool,
 }
@@ -45,6 +49,17 @@ pub struct Entry {
 }
 
 impl Waiting {
+    /// When it is to be looked at without anything having happened.
+    pub fn next_look(&self, now: Instant) -> Option<Instant> {
+        let signals = self.mask.map(|_| now + SIGNALS);
+        [self.until, signals].into_iter().flatten().min()
+    }
+
+    /// Whether a signal has come that only the wait lets through.
+    fn is_signalled(&self) -> bool {
+        self.mask.is_some_and(|mask| pending(self.call.tid) & !mask != 0)
+    }
+
     fn entries(&self) -> &[Entry] {
         match &self.what {
             What::Receive => &[],
@@ -65,9 +80,9 @@ fn limit(time: Option<Duration>) -> Option<Instant> {
 
 impl Supervisor {
     /// Stops a call until there is an outcome.
-    pub(super) fn hold_call(&mut self, call: &Call, tgid: u32, time: Option<Duration>, what: What) {
+    pub(super) fn hold_call(&mut self, call: &Call, tgid: u32, time: Option<Duration>, mask: Option<u64>, what: What) {
         // A limit that no clock can tell is none.
-        self.waiting.push(Waiting { call: *call, tgid, until: limit(time), what, over: false });
+        self.waiting.push(Waiting { call: *call, tgid, until: limit(time), what, mask, over: false });
     }
 
     /// `poll` and `ppoll`. `None`: it waits.
@@ -88,8 +103,8 @@ impl Supervisor {
             (false, _, 0) => Ok(None),
             (false, _, at) => timespec(call.tid, at),
         };
-        let masked = !is_poll && call.args[3] != 0;
-        self.begin(call, &wanted, time, masked, What::Poll)
+        let mask = if is_poll || call.args[3] == 0 { None } else { Some(call.args[3]) };
+        self.begin(call, &wanted, time, mask, What::Poll)
     }
 
     /// `select` and `pselect6`. `None`: it waits.
@@ -111,14 +126,16 @@ impl Supervisor {
             .filter(|(_, events)| *events != 0)
             .collect();
         let is_select = libc::c_long::from(call.nr) == libc::SYS_select;
-        let masked = !is_select && mask != 0 && client::read(call.tid, mask, 8).map_or(1, |b| client::long(&b, 0)) != 0;
+        let mask =
+            if is_select || mask == 0 { Ok(0) } else { client::read(call.tid, mask, 8).map(|b| client::long(&b, 0)) };
+        let Ok(mask) = mask.map(|mask| Some(mask).filter(|mask| *mask != 0)) else { return Some(Outcome::Native) };
         // `select` writes back what is left of its time: the kernel does that for itself where it is left to it.
         let limit = match time {
             0 => Ok(None),
             at if is_select => timeval(call.tid, at),
             at => timespec(call.tid, at),
         };
-        self.begin(call, &wanted, limit, masked, |entries| What::Select(entries, len))
+        self.begin(call, &wanted, limit, mask, |entries| What::Select(entries, len))
     }
 
     fn begin(
@@ -126,7 +143,7 @@ impl Supervisor {
         call: &Call,
         wanted: &[(i32, i16)],
         time: Result<Option<Duration>, Errno>,
-        masked: bool,
+        mask_at: Option<u64>,
         what: impl FnOnce(Vec<Entry>) -> What,
     ) -> Option<Outcome> {
         let numbers = self.numbers.clone();
@@ -145,6 +162,7 @@ impl Supervisor {
                 ours.push((*number, held));
             }
         }
+        self.bring_in_step();
         ours.retain(|(_, held)| self.rings.get(&held.cookie).is_some_and(|ring| ring.receives()));
         if ours.is_empty() {
             return Some(Outcome::Native);
@@ -162,17 +180,9 @@ impl Supervisor {
             Entry { number, events, ring, file }
         };
         let what = what(wanted.iter().map(entry).collect());
-        if time != Some(Duration::ZERO) && masked {
-            // Signals are opened for the time of the sleep, which only the kernel can do. Until then memory answers; after that
-            // the socket, and its bell.
-            let waiting = Waiting { call: *call, tgid, until: None, what, over: false };
-            let ready = self.answer_to(&waiting, false);
-            if ready.is_none() {
-                ours.iter().for_each(|(_, held)| self.ring_the_bell_for(held));
-            }
-            return ready.or(Some(Outcome::Native));
-        }
-        self.hold_call(call, tgid, time, what);
+        let mask = mask_at.map(|at| client::read(call.tid, at, 8).map(|bytes| client::long(&bytes, 0))).transpose();
+        let Ok(mask) = mask else { return Some(Outcome::Native) };
+        self.hold_call(call, tgid, time, mask, what);
         None
     }
 
@@ -185,7 +195,8 @@ impl Supervisor {
             let outcome = self.receive_now(&call);
             return if outcome == Some(Outcome::Error(libc::EAGAIN)) && !expired { None } else { outcome };
         }
-        self.answer_to(waiting, expired)
+        // The kernel's own wait opens the signals, and ends at once.
+        self.answer_to(waiting, expired).or_else(|| waiting.is_signalled().then_some(Outcome::Native))
     }
 
     fn answer_to(&self, waiting: &Waiting, expired: bool) -> Option<Outcome> {
@@ -257,6 +268,14 @@ fn answer_poll(call: &Call, revents: &[i16]) -> Outcome {
         }
     }
     Outcome::Value(revents.iter().filter(|events| **events != 0).count() as i64)
+}
+
+/// The signals that wait for a thread.
+fn pending(tid: u32) -> u64 {
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let set = |line: &str| ["SigPnd:", "ShdPnd:"].iter().find_map(|name| line.strip_prefix(name).map(str::to_owned));
+    let sets = status.lines().filter_map(set).filter_map(|set| u64::from_str_radix(set.trim(), 16).ok());
+    sets.fold(0, |all, set| all | set)
 }
 
 fn two(tid: u32, at: u64) -> Result<(u64, u64), Errno> {

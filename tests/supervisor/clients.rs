@@ -4,7 +4,10 @@
 //! | --- | --- |
 //! | `inherited`, `rights`, `dups` | about sockets at numbers that are not supervised: they have no rings |
 //! | `threads kick` | a kick answers `EAGAIN` where a socket would wait |
-//! | `creds`, `kick_refused` | the supervisor sends: `nm_pid` is its; a call that is refused whole is the kernel's word |
+//! | `creds` | the supervisor sends: without root `nm_pid` is its |
+//! | `kick_refused` | a `writev` of more bytes than there can be is told by the size of its vectors, not by `EINVAL` |
+//! | `recv_same`, `recv_ends` | `recvmmsg` gives one message; a second `EINTR`; `close` beside a receive; the lowest number |
+//! | `exec` | a ring that is set stays set after `exec`, as on 4.5 |
 //! | `reuse` | a number is not the lowest |
 //! | `early`, `plugin`, `loader`, `leak` | about how the library gets into programs, and its own memory |
 
@@ -43,6 +46,14 @@ fn a_small_client_lives_its_whole_life() {
 #[test]
 fn waits_are_answered_from_memory() {
     hold(&["wait poll", "wait ppoll", "wait select", "wait pselect", "several poll", "several select", "select_loop"]);
+    hold_in_default_mode(&["idle epoll_wait", "idle raw-epoll"]);
+}
+
+#[test]
+fn epoll_and_signals() {
+    hold(&["wait epoll_wait", "wait epoll_pwait", "wait epoll_pwait2", "several epoll", "wait_signals"]);
+    hold(&["epoll_modes edge", "epoll_modes level", "epoll_modes oneshot", "epoll_modes before-rings"]);
+    hold(&["epoll_modes nested", "epoll_modes modified", "epoll_modes dup"]);
     hold(&["recv_beside", "recv_lost", "cancel", "skip", "skip_head"]);
     hold_in_default_mode(&["idle poll", "idle sleep", "idle holding"]);
 }
@@ -84,4 +95,14 @@ fn packets_are_judged() {
     for mode in ["accept", "batch"] {
         client("nfqueue").arg(mode).setup(QUEUE).supervised(Build::Static).served();
     }
+}
+
+#[test]
+fn other_users_get_what_they_may() {
+    const NOBODY: [&str; 4] = ["setpriv", "--reuid=65534", "--regid=65534", "--clear-groups"];
+    // They give up their rights under root's supervisor, which does what they ask for with theirs.
+    for name in ["unprivileged", "basic"] {
+        client(name).supervised(Build::Static).under(&NOBODY).only(Mode::Default).served();
+    }
+    hold_in_default_mode(&["setuid"]);
 }
