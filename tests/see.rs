@@ -8,3 +8,5 @@ mod place;
 mod stat;
 #[path = "see/summary.rs"]
 mod summary;
+#[path = "see/top.rs"]
+mod top;

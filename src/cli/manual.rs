@@ -148,6 +148,7 @@ mod tests {
             "-run",
             "-serve",
             "-stat",
+            "-top",
             "",
         ];
         assert_eq!(names, all.map(|name| format!("nlmmap{name}.1")));

@@ -7,6 +7,7 @@ mod policy;
 mod run;
 mod serve;
 mod stat;
+mod top;
 
 use std::fmt::Display;
 use std::process::ExitCode;
@@ -30,7 +31,8 @@ Examples:
   nlmmap demo                       see it work: a client of 2013, real links, routes and packets
   nlmmap run -- ./collector -i eth0 run a program with its rings
   nlmmap run --check -- ./collector only say whether it can be run so
-  nlmmap stat                       what goes on in programs that have rings
+  nlmmap top                        watch what goes on in programs that have rings
+  nlmmap stat                       the same once, also for scripts
   sudo nlmmap serve                 a device node, for programs that open one
 
 Each command explains itself: nlmmap run --help";
@@ -42,6 +44,7 @@ enum Command {
     Demo(demo::Arguments),
     Serve(serve::Arguments),
     Stat(stat::Arguments),
+    Top(top::Arguments),
     Policy(policy::Arguments),
     #[command(hide = true)]
     Manual(manual::Arguments),
@@ -55,6 +58,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Serve(arguments) => serve::main(arguments),
         Command::Stat(arguments) => stat::main(&arguments),
+        Command::Top(arguments) => top::main(&arguments),
         Command::Policy(arguments) => policy::main(arguments),
         Command::Manual(arguments) => manual::main(&arguments),
     }

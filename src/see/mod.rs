@@ -4,12 +4,14 @@
 //! | --- | --- |
 //! | [`seen`] | one endpoint as it was at one moment, in plain numbers |
 //! | [`place`] | the directories in which pages lie, and which of their files are to be believed |
+//! | [`live`] | all endpoints again and again: rates, lag, the last minute |
 //! | [`cause`] | why messages were lost or late, and what helps |
 //! | [`prometheus`] | all of it as Prometheus reads it |
 //!
 //! A page is written by a process that owes us nothing: it is read by copy, never mapped, and no word of it leads anywhere.
 
 pub mod cause;
+pub mod live;
 pub mod place;
 pub mod prometheus;
 pub mod seen;

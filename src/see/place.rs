@@ -31,6 +31,17 @@ pub struct Found {
     pub alive: bool,
     /// Whether it is counted in the totals of its command.
     pub counted: bool,
+    file: File,
+}
+
+impl Found {
+    /// Looks again; `None`: it is over, or not what it was. A killed process's file stays.
+    pub fn again(&self) -> Option<Seen> {
+        if self.file.metadata().ok()?.nlink() == 0 {
+            return None;
+        }
+        seen::read(&read(&self.file).ok()?)
+    }
 }
 
 /// The user whose pages may be seen, and all their directories for root.
@@ -132,30 +143,40 @@ fn find(path: PathBuf, uid: u32) -> Option<Found> {
         users.insert(0, seen.pid);
     }
     let id = path.file_name()?.to_string_lossy().into_owned();
-    Some(Found { id, path, alive: !users.is_empty(), seen, users, counted: small(&page.card.counted) != 0 })
+    Some(Found { id, path, alive: !users.is_empty(), seen, users, counted: small(&page.card.counted) != 0, file })
 }
 
 /// The endpoints that a directory shows, dead ones too.
 pub fn inside(dir: &Path) -> Vec<Found> {
+    inside_but(dir, &|_| false)
+}
+
+/// As [`inside`], but for files that are `known`.
+fn inside_but(dir: &Path, known: &dyn Fn(&Path) -> bool) -> Vec<Found> {
     let Some(uid) = owner(dir) else { return Vec::new() };
-    entries(dir).filter_map(|path| find(path, uid)).collect()
+    entries(dir).filter(|path| !known(path)).filter_map(|path| find(path, uid)).collect()
 }
 
 /// All living endpoints that the caller may see, by process and number. Files of the dead are taken away, except where a command
 /// has yet to be summed up.
 pub fn look() -> Vec<Found> {
+    look_beside(&|_| false)
+}
+
+/// As [`look`], but for files that are `known`.
+pub fn look_beside(known: &dyn Fn(&Path) -> bool) -> Vec<Found> {
     let mut all = Vec::new();
     for dir in directories() {
         if owner(&dir).is_none() {
             continue;
         }
-        let (living, dead): (Vec<_>, Vec<_>) = inside(&dir).into_iter().partition(|found| found.alive);
+        let (living, dead): (Vec<_>, Vec<_>) = inside_but(&dir, known).into_iter().partition(|found| found.alive);
         for found in dead {
             let _ = fs::remove_file(&found.path);
         }
         all.extend(living);
         for below in entries(&dir).filter(|path| is_run(path)) {
-            all.extend(inside(&below).into_iter().filter(|found| found.alive));
+            all.extend(inside_but(&below, known).into_iter().filter(|found| found.alive));
         }
     }
     all.sort_by_key(|found| endpoint(&found.path));

@@ -94,7 +94,25 @@ int main(int argc, char **argv)
 			ask(&one, 1);
 		}
 		ready_and_hold();
-	} else if (!strcmp(way, "lose")) {
+	} else if (!strcmp(way, "stuck")) {
+		/* Gets so many, and never looks at them. */
+		struct sock r = ring_open(NETLINK_USERSOCK, GEOM(4096, 8, 2048), NO_RING);
+		int group = 3, tx = plain_open(NETLINK_USERSOCK);
+		struct pollfd p = { r.fd, POLLIN, 0 };
+		char buf[2048];
+		CHECK_CALL(setsockopt(r.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group));
+		for (int i = 1; i <= times; i++)
+			CHECK_CALL(multicast(tx, msg_user(buf, 100, i), 100, group));
+		CHECK(poll(&p, 1, 2000) == 1, "nothing came");
+		ready_and_hold();
+	} else if (!strcmp(way, "busy")) {
+		/* So many requests a second, until its input ends. */
+		struct pollfd in = { 0, POLLIN, 0 };
+		puts("ready");
+		fflush(stdout);
+		while (poll(&in, 1, 1000 / times) == 0)
+			ask(&s, 1);
+	} else if (!strcmp(way, "lose") || !strcmp(way, "lossy")) {
 		/* More multicasts than ring and socket hold, to a group of its own. */
 		struct sock r = ring_open(NETLINK_USERSOCK, GEOM(4096, 8, 2048), NO_RING);
 		int group = 3, small = 32768, tx = plain_open(NETLINK_USERSOCK), sent = 0, err;
@@ -115,6 +133,8 @@ int main(int argc, char **argv)
 				}
 			}
 		}
+		if (!strcmp(way, "lossy"))
+			ready_and_hold();
 	} else {
 		FAIL("unknown way: %s", way);
 	}

@@ -12,6 +12,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("unshare", "util-linux"),
     ("pkg-config", "pkg-config"),
     ("strace", "strace"),
+    ("tmux", "tmux"),
     ("valgrind", "valgrind"),
     ("python3", "python3"),
     ("perl", "perl"),

@@ -1,0 +1,176 @@
+//! `nlmmap top`: the live table.
+
+mod screen;
+mod state;
+
+use std::io::{self, IsTerminal};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+use clap::Args;
+use nix::sys::signal::{Signal, raise};
+use ratatui::DefaultTerminal;
+use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
+use signal_hook::consts::{SIGHUP, SIGTERM};
+
+use super::complain;
+use crate::see::live::Live;
+use crate::serve::stat::{self, Snapshot};
+use state::{State, Step};
+
+/// Watch sockets with rings: rates, occupancy, losses and their cure.
+///
+/// Shown are the endpoints of processes that have the library (a user's own, everybody's for root) and, for root, those of
+/// a daemon. Looking costs the watched programs nothing.
+#[derive(Args)]
+#[command(after_help = HELP)]
+pub struct Arguments {
+    /// Show only what this matches: a process id, a family (`route`), an endpoint (`812.1`), part of a command
+    #[arg(long, value_name = "TEXT", default_value = "")]
+    filter: String,
+
+    /// Show only this process's endpoints
+    #[arg(long, value_name = "PID", conflicts_with = "filter")]
+    pid: Option<u32>,
+
+    /// Seconds between two looks
+    #[arg(long, value_name = "SECONDS", default_value = "1", value_parser = seconds)]
+    interval: Duration,
+
+    /// Name of the daemon's node
+    #[arg(long, default_value = "nlmmap")]
+    name: String,
+
+    /// Directory of the daemon's control socket
+    #[arg(long, value_name = "DIR", default_value = "/run/nlmmap")]
+    runtime_dir: PathBuf,
+}
+
+const HELP: &str = "\
+Keys:
+  Up, Down, j, k   choose an endpoint        Enter  its details, and back
+  s, S             sort by the next column, the one before
+  r                turn the order round      /      filter by pid, family, endpoint or command
+  Space, p         pause                     q      quit
+
+Columns: RX/s, COPY/s and TX/s are messages a second; CALLS/s system calls on the real socket; OCC how much of the RX \
+ring is filled, with ? when the library has not looked for a while; LOST all overruns, !! while they grow; LAG the age of the oldest message that was not released; CPU of \
+the library's thread.
+
+NO_COLOR=1 leaves colours away. For scripts: nlmmap stat --json";
+
+fn seconds(text: &str) -> Result<Duration, String> {
+    match text.parse::<f64>() {
+        Ok(seconds) if (0.1..=60.0).contains(&seconds) => Ok(Duration::from_secs_f64(seconds)),
+        _ => Err("use a number from 0.1 to 60".into()),
+    }
+}
+
+/// What a daemon has last answered. It is asked by a thread of its own: one that is stopped answers late or never.
+struct Daemon(Arc<Mutex<Vec<Snapshot>>>);
+
+impl Daemon {
+    fn ask(socket: PathBuf, interval: Duration) -> Daemon {
+        let answer = Arc::new(Mutex::new(Vec::new()));
+        let to = answer.clone();
+        // Without it the daemon is not shown.
+        let _ = thread::Builder::new().name("daemon".into()).spawn(move || {
+            loop {
+                let all = stat::ask(&socket).into_iter().collect();
+                *to.lock().unwrap_or_else(PoisonError::into_inner) = all;
+                thread::sleep(interval);
+            }
+        });
+        Daemon(answer)
+    }
+}
+
+pub fn main(arguments: &Arguments) -> ExitCode {
+    if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
+        let cures = ["for a file or a pipe: nlmmap stat, nlmmap stat --json".to_owned()];
+        complain(&"top draws on a terminal, and this is none", &cures);
+        return ExitCode::FAILURE;
+    }
+    let ended = Arc::new(AtomicBool::new(false));
+    for signal in [SIGTERM, SIGHUP] {
+        // Where that cannot be had, such a signal leaves the terminal as it is.
+        let _ = signal_hook::flag::register(signal, ended.clone());
+    }
+    let filter = arguments.pid.map_or_else(|| arguments.filter.clone(), |pid| pid.to_string());
+    let mut terminal = match ratatui::try_init() {
+        Ok(terminal) => terminal,
+        Err(error) => {
+            complain(&format!("the terminal cannot be used: {error}"), &[]);
+            return ExitCode::FAILURE;
+        }
+    };
+    let socket = crate::serve::control_socket(&arguments.runtime_dir, &arguments.name);
+    let daemon = Daemon::ask(socket, arguments.interval);
+    let result = watch(&mut terminal, State::new(filter, arguments.pid.is_some()), arguments.interval, &daemon, &ended);
+    ratatui::restore();
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            complain(&format!("the terminal cannot be used any more: {error}"), &[]);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn watch(
+    terminal: &mut DefaultTerminal,
+    mut state: State,
+    interval: Duration,
+    daemon: &Daemon,
+    ended: &AtomicBool,
+) -> io::Result<()> {
+    let mut live = Live::default();
+    let mut next = Instant::now();
+    let colour = std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
+    while !ended.load(Ordering::Relaxed) {
+        let now = Instant::now();
+        if now >= next {
+            if !state.paused {
+                let daemons = daemon.0.lock().unwrap_or_else(PoisonError::into_inner);
+                live.look(now, &daemons);
+            }
+            next = now + interval;
+        }
+        terminal.draw(|frame| screen::draw(frame, &mut state, &live, colour))?;
+        // Until the next look, a key, a new size or the end, whichever is first; a signal interrupts nothing here.
+        let wait = next.saturating_duration_since(Instant::now()).min(Duration::from_millis(500));
+        if !event::poll(wait)? {
+            continue;
+        }
+        // All that has come: typing faster than this draws must not fall behind.
+        loop {
+            if let Event::Key(key) = event::read()?
+                && key.kind != KeyEventKind::Release
+            {
+                let control = key.modifiers.contains(KeyModifiers::CONTROL);
+                match (key.code, control) {
+                    (KeyCode::Char('c'), true) => return Ok(()),
+                    (KeyCode::Char('z'), true) => {
+                        ratatui::restore();
+                        let _ = raise(Signal::SIGTSTP);
+                        *terminal = ratatui::try_init()?;
+                    }
+                    (KeyCode::Char('l'), true) => terminal.clear()?,
+                    (code, _) => {
+                        if state.key(code, &live) == Step::Quit {
+                            return Ok(());
+                        }
+                    }
+                }
+            }
+            if !event::poll(Duration::ZERO)? {
+                break;
+            }
+        }
+    }
+    Ok(())
+}
