@@ -24,6 +24,12 @@ pub fn run(args: &[&str]) -> Result<bool, String> {
     Ok(status.success())
 }
 
+/// As [`run`], with these variables set.
+pub fn run_with(args: &[&str], env: &[(&str, &str)]) -> Result<bool, String> {
+    let status = command(args).envs(env.iter().copied()).status();
+    Ok(status.map_err(|e| format!("cargo {}: {e}", args.join(" ")))?.success())
+}
+
 /// Runs cargo with its standard output shown and handed to `each` line by line; whether it succeeded.
 pub fn watch(args: &[&str], env: &[(&str, &str)], mut each: impl FnMut(&str)) -> Result<bool, String> {
     let fault = |e: std::io::Error| format!("cargo {}: {e}", args.join(" "));

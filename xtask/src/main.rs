@@ -3,6 +3,7 @@
 mod bench;
 mod cargo;
 mod deb;
+mod fuzz;
 mod install;
 mod model;
 mod package;
@@ -19,6 +20,7 @@ usage: cargo xtask COMMAND
   test [ARGS]             install with apt what the tests need, then run all of them; ARGS go to `cargo test`
   conformance [--update]  compare with the answers of Linux 3.10.108 and 4.5.0; --update rewrites differences.txt
   bench ...               measure the ring client beside plain socket loops
+  fuzz ...                look for inputs that the engine, the codec or policy fails on: [--seconds N] [--grow] [TARGET...]
   loom                    run the engine's models: every order of a few threads' steps (part of `test`)
   miri, asan              run the engine's tests in the interpreter, or under the address sanitizer (nightly toolchain)
   install --prefix DIR    build everything and put it there: command, libraries, header, pkg-config file, manual page
@@ -36,6 +38,7 @@ fn main() -> ExitCode {
         ("bench", rest) => bench::main(rest),
         ("deb", rest) => deb::main(rest),
         ("demo", rest) => demo(rest),
+        ("fuzz", rest) => fuzz::main(rest),
         ("install", rest) => install::main(rest),
         ("test", rest) => test::all(rest),
         ("conformance", []) => test::conformance(false),

@@ -1,6 +1,9 @@
 //! All tests, with what they need; and the runners' own closing lines once more at the end.
 
-use crate::{cargo, model, package, tools};
+use crate::{cargo, fuzz, model, package, tools};
+
+/// Seconds for each fuzz target: enough to see that it works, and to try the committed inputs.
+const FUZZ: u32 = 4;
 
 /// Installs the tools, builds the preload library, runs `cargo test` over the workspace.
 pub fn all(args: &[String]) -> Result<bool, String> {
@@ -21,6 +24,7 @@ pub fn all(args: &[String]) -> Result<bool, String> {
     if args.is_empty() {
         passed &= model::loom(&mut note)?;
         passed &= package::all()?;
+        passed &= fuzz::run(&[], FUZZ, false)?;
     }
     println!("\n{} test runners ended so:", closing.iter().filter(|line| line.starts_with("test result:")).count());
     for line in &closing {

@@ -6,6 +6,7 @@ use std::process::Command;
 /// Program and package.
 const TOOLS: &[(&str, &str)] = &[
     ("gcc", "gcc"),
+    ("g++", "g++"),
     ("musl-gcc", "musl-tools"),
     ("ip", "iproute2"),
     ("iptables-legacy", "iptables"),

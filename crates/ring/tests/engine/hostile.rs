@@ -148,6 +148,15 @@ fn recover(bench: &Bench) {
     assert_eq!(bench.poll() & 1, 1);
 }
 
+/// One run, by the choices of a fuzzer.
+#[cfg(fuzzing)]
+pub fn fuzz(source: &mut crate::Source) {
+    let first = (geometry(), geometry(), any::<bool>(), any::<u64>());
+    if let Some((rx, tx, strict, seed)) = source.one(first) {
+        run(rx, tx, strict, seed, source.all(op));
+    }
+}
+
 proptest! {
     #![proptest_config(crate::config(150))]
 

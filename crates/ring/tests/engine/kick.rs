@@ -190,6 +190,15 @@ impl Client {
     }
 }
 
+/// One run, by the choices of a fuzzer.
+#[cfg(fuzzing)]
+pub fn fuzz(source: &mut crate::Source) {
+    if let Some(geometry) = source.one(geometry()) {
+        let mut client = Client::new(geometry);
+        source.all(op).into_iter().for_each(|op| client.apply(op));
+    }
+}
+
 proptest! {
     #![proptest_config(crate::config(300))]
 

@@ -282,6 +282,14 @@ fn run(geometry: Geometry, strict: bool, ops: Vec<Op>) {
     client.finish();
 }
 
+/// One run, by the choices of a fuzzer.
+#[cfg(fuzzing)]
+pub fn fuzz(source: &mut crate::Source) {
+    if let Some((geometry, strict)) = source.one((geometry(), any::<bool>())) {
+        run(geometry, strict, source.all(|| prop_oneof![op(), dump_op()]));
+    }
+}
+
 proptest! {
     #![proptest_config(crate::config(120))]
 

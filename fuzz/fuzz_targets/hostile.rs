@@ -1,0 +1,10 @@
+//! A hostile client of the engine: the model of `crates/ring/tests/engine`, its choices made by the fuzzer.
+#![no_main]
+#![allow(dead_code, unused_imports, reason = "one model of several, which share their tools")]
+
+include!("engine.rs");
+
+#[path = "../../crates/ring/tests/engine/hostile.rs"]
+mod hostile;
+
+libfuzzer_sys::fuzz_target!(|bytes: &[u8]| hostile::fuzz(&mut Source(bytes)));
