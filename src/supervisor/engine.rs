@@ -11,6 +11,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nlmmap_ring::rx::Context;
 
 use super::client::{self, Held, Process, Processes};
+use super::filter::SYS_EPOLL_PWAIT2;
 use super::log::Log;
 use super::notify::{Call, Listener, Outcome};
 use super::rights::{self, Rights};
@@ -258,8 +259,13 @@ impl Supervisor {
         if let Some(outcome) = outcome {
             self.log.call(&call, outcome);
             let sent = self.sent.take();
-            if self.listener.answer(call.id, outcome).is_err()
-                && let Outcome::Value(value) = outcome
+            if self.listener.answer(call.id, outcome).is_ok() {
+                return;
+            }
+            if is_wait(call.nr) {
+                self.interrupted.insert(call.tid, (call, false));
+            }
+            if let Outcome::Value(value) = outcome
                 && is_send(call.nr)
             {
                 let done = self.done.entry(call.tid).or_default();
@@ -316,6 +322,19 @@ impl Supervisor {
 /// time limit.
 fn goes_on(waiting: &Waiting) -> bool {
     matches!(waiting.what, What::Receive) && waiting.until.is_none()
+}
+
+fn is_wait(nr: i32) -> bool {
+    matches!(
+        libc::c_long::from(nr),
+        libc::SYS_poll
+            | libc::SYS_ppoll
+            | libc::SYS_select
+            | libc::SYS_pselect6
+            | libc::SYS_epoll_wait
+            | libc::SYS_epoll_pwait
+            | SYS_EPOLL_PWAIT2
+    )
 }
 
 fn is_send(nr: i32) -> bool {

@@ -20,7 +20,7 @@ static void *watchdog(void *arg UNUSED_ARG)
 	return NULL;
 }
 
-int main(void)
+int main(int argc, char **argv UNUSED_ARG)
 {
 	struct sigaction a = { .sa_handler = handler, .sa_flags = SA_RESTART };
 	struct sock s = ring_open(NETLINK_ROUTE, GEOM(4096, 1, 1024), NO_RING);
@@ -46,7 +46,8 @@ int main(void)
 	sigaction(SIGALRM, &a, NULL);
 	for (w = 0; w < sizeof waiters / sizeof *waiters && !waiters[w].is_raw; w++)
 		for (i = 0; i < 60; i++) {
-			struct itimerval at = { { 0, 0 }, { 0, 3000 + i * 171 } };
+			/* With an argument it comes again: where a call takes its time to begin, the first may come before that. */
+			struct itimerval at = { { 0, argc > 1 ? 50000 : 0 }, { 0, 3000 + i * 171 } };
 			sigset_t now;
 			int r;
 			where = waiters[w].name;

@@ -9,6 +9,7 @@
 //! | `recv_same`, `recv_ends` | `recvmmsg` gives one message; a second `EINTR`; `close` beside a receive; the lowest number |
 //! | `exec` | a ring that is set stays set after `exec`, as on 4.5 |
 //! | `reuse` | a number is not the lowest |
+//! | `signals` | counts the signals of a time in which calls are several times slower here |
 //! | `early`, `plugin`, `loader`, `leak` | about how the library gets into programs, and its own memory |
 
 use crate::support::{Build, Mode, client};
@@ -51,7 +52,7 @@ fn waits_are_answered_from_memory() {
 
 #[test]
 fn epoll_and_signals() {
-    hold(&["wait epoll_wait", "wait epoll_pwait", "wait epoll_pwait2", "several epoll", "wait_signals"]);
+    hold(&["wait epoll_wait", "wait epoll_pwait", "wait epoll_pwait2", "several epoll", "wait_signals again"]);
     hold(&["epoll_modes edge", "epoll_modes level", "epoll_modes oneshot", "epoll_modes before-rings"]);
     hold(&["epoll_modes nested", "epoll_modes modified", "epoll_modes dup"]);
     hold(&["recv_beside", "recv_lost", "cancel", "skip", "skip_head"]);
