@@ -12,7 +12,6 @@ use std::fmt;
 use std::io::{self, IsTerminal};
 use std::panic;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use cuse_rs::Caller;
@@ -65,7 +64,8 @@ pub fn start(level: LevelFilter) -> io::Result<Log> {
     let in_journal = std::env::var_os("JOURNAL_STREAM").is_some();
     let lines = if in_journal { lines.without_time().boxed() } else { lines.boxed() };
     tracing_subscriber::registry().with(lines.with_filter(filter)).init();
-    thread::Builder::new().name("log".into()).spawn(move || queue.write_all(io::stderr(), tell_later))?;
+    // It only writes.
+    super::confine::start_thread("log", 0, move || queue.write_all(io::stderr(), tell_later))?;
     // A panic prints, and would wait for standard error as well.
     panic::set_hook(Box::new(|panic| {
         tracing::error!("{panic}");

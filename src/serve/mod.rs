@@ -9,6 +9,7 @@
 //! | [`mappers`] | who says to map an open file's rings |
 //! | [`caller`] | who calls, and from where |
 //! | [`workers`], [`worker`] | nothing happens for a client that it could not do itself, and not in this process |
+//! | [`confine`] | what the daemon's own processes do without |
 //! | [`socket`] | the real socket |
 //! | [`police`] | policy: what is sent beyond a client's own rights, and by whom |
 //! | [`memory`] | ring memory that nobody can take away |
@@ -18,6 +19,7 @@
 mod abi;
 mod caller;
 pub mod config;
+mod confine;
 mod device;
 mod file;
 mod limits;
@@ -128,6 +130,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     worker::processor::ask_for(worker::processor::SHORT);
     // Before any thread is started: its children may then use everything.
     let spawner = Spawner::start().map_err(|error| Failure::new(1, format!("cannot start the spawner: {error}")))?;
+    let kept = confine::kept(settings);
     let log = log::start(level);
     let log = log.map_err(|error| Failure::new(1, format!("cannot start the thread of the log: {error}")))?;
     node::allow_many_descriptors();
@@ -149,26 +152,31 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         .map_err(|error| Failure::new(1, format!("cannot receive signals: {error}")))?;
     let workers = Workers::new(spawner).map_err(|error| Failure::new(1, format!("cannot make workers: {error}")))?;
     tell(&limits, &warnings);
-    if !worker::is_confined() {
+    if !confine::is_known() {
         tracing::warn!(
-            "this machine ({}) is one whose system calls have no filter here: workers have none",
+            "this machine ({}) is one whose system calls have no filter here: the daemon and its workers have none",
             std::env::consts::ARCH
         );
     }
     let ledger = Ledger::new(limits);
-    let grants = Grants::new(policy, settings.audit, workers.clone());
+    let grants = Grants::new(policy, settings.audit, workers.clone(), kept);
     let grants = grants.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
     let device = |kind: NodeKind| {
         let (workers, ledger, grants) = (workers.clone(), ledger.clone(), grants.clone());
         Arc::new(Netlink { workers, ledger, grants, max_write: node::max_write(kind) })
     };
     let (session, node) = node::make(settings, &mut lock, device)?;
+    // Before the threads that read what strangers send: they inherit it.
+    let rights = |error| Failure::new(1, format!("cannot give up rights: {error}"));
+    confine::keep_capabilities(kept).map_err(rights)?;
     let lost = events.clone();
     let listening = workers.start(move || drop(lost.send(Event::NoWorkers)));
     let listening = listening.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
     let control = stat::Server::start(&control_socket(runtime, name), name, session.device().clone());
     let control = control.map_err(bad("make the control socket"))?;
 
+    // From here on there is nothing to make.
+    confine::front().map_err(rights)?;
     let stop = session.stop_token();
     let (count, ended) = (settings.threads, events.clone());
     let serving = thread::Builder::new()

@@ -15,7 +15,6 @@ use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use cuse_rs::{Caller, Errno};
@@ -23,6 +22,7 @@ use nlmmap_ring::sys::SockaddrNl;
 
 use super::abi;
 use super::caller::Place;
+use super::confine;
 use super::file::{File, bytes_of};
 use super::worker::wire::{Head, op};
 use super::workers::{Lodging, Then, Workers, lock};
@@ -100,10 +100,10 @@ fn nobody() -> Subject {
 }
 
 impl Grants {
-    pub fn new(policy: Policy, audit: bool, workers: Arc<Workers>) -> io::Result<Arc<Grants>> {
+    pub fn new(policy: Policy, audit: bool, workers: Arc<Workers>, capabilities: u64) -> io::Result<Arc<Grants>> {
         let (jobs, queue) = mpsc::channel::<Job>();
         // It ends with the last who may have something to judge.
-        thread::Builder::new().name("judge".into()).spawn(move || queue.into_iter().for_each(|job| job()))?;
+        confine::start_thread("judge", capabilities, move || queue.into_iter().for_each(|job| job()))?;
         Ok(Arc::new(Grants {
             jobs,
             policy: RwLock::new(Arc::new(policy)),

@@ -73,6 +73,48 @@ fn open(place: &Place) -> File {
     file
 }
 
+fn status(path: &str, name: &str) -> String {
+    let text = fs::read_to_string(format!("{path}/status")).unwrap_or_else(|e| panic!("{path}: {e}"));
+    let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(':'));
+    line.unwrap_or_else(|| panic!("{name} of {path}")).trim().to_owned()
+}
+
+/// Every thread of every process of the daemon, while it serves and after a reload.
+#[test]
+fn the_daemons_processes_have_given_up_what_they_do_not_need() {
+    let mut place = Place::new();
+    let config = place.path("config");
+    fs::write(&config, "[limits]\nopens = 100\n").expect("a configuration");
+    place.args = vec!["--config".into(), config.display().to_string()];
+    let daemon = place.start();
+    let held = open(&place);
+    daemon.signal(Signal::SIGHUP);
+    daemon.says("configuration read");
+    // SYS_ADMIN, SYS_PTRACE, NET_ADMIN, KILL.
+    let front = format!("{:016x}", 1 << 21 | 1 << 19 | 1 << 12 | 1 << 5);
+    let mut threads = 0;
+    for thread in fs::read_dir(format!("/proc/{}/task", daemon.pid())).expect("threads").flatten() {
+        let path = thread.path().display().to_string();
+        let writes = status(&path, "Name") == "log";
+        for set in ["CapEff", "CapPrm", "CapBnd"] {
+            let most = if writes { "0000000000000000" } else { &front };
+            assert_eq!(status(&path, set), most, "{set} of {}", status(&path, "Name"));
+        }
+        assert_eq!(status(&path, "CapInh"), "0000000000000000");
+        assert_eq!((status(&path, "NoNewPrivs"), status(&path, "Seccomp")), ("1".into(), "2".into()), "{path}");
+        threads += 1;
+    }
+    assert!(threads >= 7, "{threads}");
+    let spawner = format!("/proc/{}", spawner(&daemon));
+    assert_eq!((status(&spawner, "NoNewPrivs"), status(&spawner, "Seccomp")), ("1".into(), "2".into()));
+    assert_eq!(status(&spawner, "Seccomp_filters"), "1");
+    let worker = format!("/proc/{}", workers(&daemon)[0]);
+    assert_eq!((status(&worker, "NoNewPrivs"), status(&worker, "Seccomp_filters")), ("1".into(), "2".into()));
+    drop(held);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
 /// A client of another user, which holds an open file until its input ends.
 fn other(place: &Place, uid: u32) -> Child {
     let mut command = client("device_hold");

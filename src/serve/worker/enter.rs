@@ -10,6 +10,7 @@ use std::os::fd::OwnedFd;
 use nix::sched::{CloneFlags, setns};
 
 use crate::serve::abi::{self, Words};
+use crate::serve::confine;
 
 /// Who a worker is.
 #[derive(Clone, Debug, Default, PartialEq, Eq, Hash)]
@@ -105,6 +106,35 @@ fn capget() -> io::Result<[u32; 6]> {
     if result == 0 { Ok(data) } else { Err(io::Error::last_os_error()) }
 }
 
+/// Takes all but these out of the bounding set.
+fn drop_bounding(kept: u64) {
+    for cap in (0..64).filter(|cap| kept >> cap & 1 == 0) {
+        // EINVAL behind the last one this kernel has.
+        if prctl(libc::PR_CAPBSET_DROP, cap, "bounding set").is_err() {
+            break;
+        }
+    }
+}
+
+/// Sets the effective and permitted set, and empties the others. What there is afterwards, and what was asked for.
+fn set_capabilities(caps: u64) -> Result<([u32; 6], [u32; 6]), Failure> {
+    // SAFETY: numbers only.
+    done(unsafe { libc::c_long::from(libc::prctl(libc::PR_CAP_AMBIENT, 4, 0, 0, 0)) }, "ambient set")?;
+    let [low, high] = [caps as u32, (caps >> 32) as u32];
+    let (header, data) = ([VERSION_3, 0], [low, low, 0, high, high, 0]);
+    // SAFETY: version 3 reads a header of two words and two times three words of sets.
+    done(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) }, "capset")?;
+    Ok((capget().map_err(|error| ("capget", error))?, data))
+}
+
+/// Leaves this thread, and those that it starts, no more than these of its capabilities.
+pub fn keep_capabilities(kept: u64) -> io::Result<()> {
+    let kept = kept & permitted()?;
+    drop_bounding(kept);
+    let (left, wanted) = set_capabilities(kept).map_err(|(_, error)| error)?;
+    if left == wanted { Ok(()) } else { Err(io::Error::other("the capabilities are not as they were set")) }
+}
+
 /// The part that precedes the fork: a process id namespace is entered by children only.
 pub fn before_fork(namespaces: &Namespaces) -> Result<(), Failure> {
     let enter = |fd: &Option<OwnedFd>, kind, what| match fd {
@@ -132,21 +162,10 @@ pub fn after_fork(who: &Identity, user: Option<&OwnedFd>) -> Result<(), Failure>
         setns(user, CloneFlags::CLONE_NEWUSER).map_err(|error| ("entering its user namespace", error.into()))?;
         caps = who.caps & permitted().map_err(|error| ("capget", error))?;
     }
-    for cap in 0..64 {
-        // EINVAL behind the last one this kernel has.
-        if prctl(libc::PR_CAPBSET_DROP, cap, "bounding set").is_err() {
-            break;
-        }
-    }
+    drop_bounding(0);
     prctl(libc::PR_SET_SECUREBITS, KEEP | NOROOT, "securebits")?;
-    // SAFETY: numbers only.
-    done(unsafe { libc::c_long::from(libc::prctl(libc::PR_CAP_AMBIENT, 4, 0, 0, 0)) }, "ambient set")?;
-    let [low, high] = [caps as u32, (caps >> 32) as u32];
-    let (header, data) = ([VERSION_3, 0], [low, low, 0, high, high, 0]);
-    // SAFETY: version 3 reads a header of two words and two times three words of sets.
-    done(unsafe { libc::syscall(libc::SYS_capset, header.as_ptr(), data.as_ptr()) }, "capset")?;
     // What is left is looked at, not believed.
-    let left = capget().map_err(|error| ("capget", error))?;
+    let (left, data) = set_capabilities(caps)?;
     let (uids, gids) = (nix::unistd::getresuid(), nix::unistd::getresgid());
     let is = |ok: bool, what| if ok { Ok(()) } else { Err((what, io::Error::other("not as it was set"))) };
     is(left == data, "capabilities")?;
@@ -159,7 +178,7 @@ pub fn after_fork(who: &Identity, user: Option<&OwnedFd>) -> Result<(), Failure>
     prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL as libc::c_ulong, "parent death signal")?;
     prctl(libc::PR_SET_DUMPABLE, 0, "dumpable")?;
     prctl(libc::PR_SET_NO_NEW_PRIVS, 1, "no_new_privs")?;
-    super::seccomp::confine().map_err(|error| ("seccomp", error))
+    confine::worker().map_err(|error| ("seccomp", error))
 }
 
 #[cfg(test)]

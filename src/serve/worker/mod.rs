@@ -4,7 +4,7 @@
 //! | --- | --- |
 //! | [`wire`] | packets between front and workers, believed by neither |
 //! | [`spawner`] | workers are made by a process without threads |
-//! | [`enter`], [`seccomp`] | a worker is its client, with less |
+//! | [`enter`] | a worker is its client, with less |
 //! | [`engine`] | one thread, many open files, no request before another for long |
 //! | [`open`] | one open file: socket, rings |
 //! | [`pass`] | work that lasts waits for its turn among all workers, ... |
@@ -22,10 +22,8 @@ mod lent;
 pub mod open;
 pub mod pass;
 pub mod processor;
-mod seccomp;
 mod sifted;
 pub mod spawner;
 pub mod wire;
 
 pub use engine::move_up;
-pub use seccomp::is_known as is_confined;

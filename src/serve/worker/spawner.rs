@@ -12,6 +12,7 @@ use nix::unistd::{ForkResult, Pid, fork};
 use super::engine::Engine;
 use super::enter::{self, Identity, Namespaces};
 use super::wire::{self, Head, Receiver, op};
+use crate::serve::confine;
 
 const CAP_SYS_ADMIN: u32 = 21;
 
@@ -119,6 +120,10 @@ fn settle(channel: &OwnedFd) {
 fn serve(channel: &OwnedFd) {
     settle(channel);
     name(c"nlmmap-spawner");
+    // Without it there are no workers, and the daemon says so and ends.
+    if confine::spawner().is_err() {
+        return;
+    }
     let mut receiver = Receiver::new();
     loop {
         let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLIN, revents: 0 };
