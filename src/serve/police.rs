@@ -10,11 +10,12 @@
 
 mod join;
 mod kick;
+mod turns;
 
 use std::fs;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError, RwLock, mpsc};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 
 use cuse_rs::{Caller, Errno};
@@ -33,6 +34,7 @@ use crate::policy::decide::{Granted, Wanted, Why};
 use crate::policy::generic::GenericIds;
 use crate::policy::sieve::{self, About};
 use crate::policy::subject::Subject;
+use turns::Turns;
 
 const CAP_NET_ADMIN: u64 = 1 << 12;
 /// The numbers of generic families are asked for again after this time.
@@ -46,7 +48,7 @@ type Job = Box<dyn FnOnce() + Send>;
 /// Policy, and what it takes to follow it.
 pub struct Grants {
     /// To the thread that judges: a long message holds up others that are judged, and nobody else.
-    jobs: mpsc::Sender<Job>,
+    jobs: Arc<Turns<Job>>,
     policy: RwLock<Arc<Policy>>,
     /// Log what no rule grants, and refuse nothing.
     audit: bool,
@@ -101,9 +103,12 @@ fn nobody() -> Subject {
 
 impl Grants {
     pub fn new(policy: Policy, audit: bool, workers: Arc<Workers>, capabilities: u64) -> io::Result<Arc<Grants>> {
-        let (jobs, queue) = mpsc::channel::<Job>();
+        let jobs = Arc::new(Turns::<Job>::new());
+        let queue = jobs.clone();
         // It ends with the last who may have something to judge.
-        confine::start_thread("judge", capabilities, move || queue.into_iter().for_each(|job| job()))?;
+        confine::start_thread("judge", capabilities, move || {
+            std::iter::from_fn(|| queue.next()).for_each(|job| job())
+        })?;
         Ok(Arc::new(Grants {
             jobs,
             policy: RwLock::new(Arc::new(policy)),
@@ -170,6 +175,12 @@ impl Grants {
     }
 }
 
+impl Drop for Grants {
+    fn drop(&mut self) {
+        self.jobs.close();
+    }
+}
+
 impl Police {
     pub fn workers(&self) -> &Arc<Workers> {
         &self.grants.workers
@@ -229,8 +240,7 @@ impl File {
     ) {
         let (file, judge, caller) = (self.clone(), judge.clone(), *caller);
         let job: Job = Box::new(move || file.judge_and_send(&judge, &caller, dest, data, origin, done));
-        // Without the thread nothing is sent: the reply, dropped, is an error.
-        let _ = self.police.grants.jobs.send(job);
+        self.police.grants.jobs.push(caller.uid, job);
     }
 
     fn judge_and_send(
