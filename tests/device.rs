@@ -22,6 +22,10 @@ mod lifecycle;
 mod policy;
 #[path = "device/receive.rs"]
 mod receive;
+#[path = "device/restart.rs"]
+mod restart;
+#[path = "device/rules.rs"]
+mod rules;
 #[path = "device/walkthrough.rs"]
 mod walkthrough;
 #[path = "device/workers.rs"]

@@ -1,6 +1,7 @@
 /* device_policy NODE MODE: what a policy with the rules of tests/device/policy.rs grants to whom.
  * granted    queue 7, the group conntrack_new and nothing else, by every way of sending
  * race       a message that changes in the ring while it is judged
+ * rate N     N messages a second, of two sockets together
  * denied     requests that no rule grants: each has its error, with a ring and without
  * pass UID   an open file handed to another user, who has no grants; and one of his, used here */
 #include "device.h"
@@ -10,6 +11,7 @@
 #include <linux/netfilter/nfnetlink_queue.h>
 #include <pthread.h>
 #include <sys/wait.h>
+#include <time.h>
 
 static char buf[1 << 16];
 static unsigned seq;
@@ -147,6 +149,30 @@ static void granted(const char *node)
 	puts("as granted");
 }
 
+/* A rate of so many messages a second: as many are granted at once, over two sockets, and few more; after a second again. */
+static void rate(const char *node, int most)
+{
+	struct device d[2];
+	char req[256];
+	int i, granted, round;
+	device_open(&d[0], node, NETLINK_NETFILTER);
+	device_open(&d[1], node, NETLINK_NETFILTER);
+	device_rings(&d[0], 65536, 1, 8192);
+	device_rings(&d[1], 65536, 1, 8192);
+	for (round = 0; round < 2; round++) {
+		struct timespec before, after;
+		double passed;
+		clock_gettime(CLOCK_MONOTONIC, &before);
+		for (i = granted = 0; i < 6 * most; i++)
+			granted += by_kick(&d[i & 1], config(req, 0, NFQNL_CFG_CMD_PF_BIND)) != EPERM;
+		clock_gettime(CLOCK_MONOTONIC, &after);
+		passed = after.tv_sec - before.tv_sec + (after.tv_nsec - before.tv_nsec) / 1e9;
+		CHECK(granted >= most, "%d granted of %d", granted, most);
+		CHECK(granted <= most + (int)(passed * most) + 2, "%d granted in %.2f s", granted, passed);
+		usleep(1200000);
+	}
+}
+
 static volatile int stop;
 
 static void *flip(void *arg)
@@ -262,6 +288,8 @@ int main(int argc, char **argv)
 	CHECK(argc >= 3, "usage: %s NODE granted|race|denied|pass UID", argv[0]);
 	if (!strcmp(argv[2], "granted"))
 		granted(argv[1]);
+	else if (!strcmp(argv[2], "rate"))
+		rate(argv[1], atoi(argv[3]));
 	else if (!strcmp(argv[2], "race"))
 		race(argv[1]);
 	else if (!strcmp(argv[2], "denied"))

@@ -29,6 +29,10 @@ impl MemoryCage {
         None
     }
 
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
     /// The command's process will be in the cage, and what it starts.
     pub fn put(&self, command: &mut Command) {
         let procs = self.0.join("cgroup.procs");

@@ -1,0 +1,71 @@
+//! What clients see of a daemon that goes and comes back: an error at once, whatever they were doing, and then the next one.
+
+use std::io::Read;
+use std::process::{Child, Stdio};
+use std::sync::mpsc;
+use std::time::Duration;
+
+use nix::sys::signal::Signal;
+
+use crate::daemon::{Place, client, uses_cuse};
+
+/// For an error and a new beginning, on a busy machine. Clients themselves give up sleeping later.
+const SOON: Duration = Duration::from_secs(30);
+
+struct Client {
+    child: Child,
+    at_work: mpsc::Receiver<()>,
+    what: &'static str,
+}
+
+impl Client {
+    fn start(place: &Place, what: &'static str) -> Client {
+        let mut command = client("device_restart");
+        let mut child = command.arg(place.node()).arg(what).stdout(Stdio::piped()).spawn().expect("a client");
+        let mut out = child.stdout.take().expect("a pipe");
+        let (told, at_work) = mpsc::channel();
+        std::thread::spawn(move || {
+            let mut byte = [0];
+            while matches!(out.read(&mut byte), Ok(1)) && told.send(()).is_ok() {}
+        });
+        Client { child, at_work, what }
+    }
+
+    #[track_caller]
+    fn is_at_work(&mut self, when: &str) {
+        if let Err(error) = self.at_work.recv_timeout(SOON) {
+            panic!("{} {when}: {error}; {:?}", self.what, self.child.try_wait());
+        }
+    }
+}
+
+impl Drop for Client {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+#[test]
+fn clients_of_a_daemon_that_goes_have_an_error_and_find_the_next_one() {
+    if uses_cuse() {
+        return eprintln!("skipped: these clients map the node");
+    }
+    let place = Place::new();
+    let mut daemon = place.start();
+    let all = ["dump", "dump", "dump", "wait", "wait", "stuck", "stuck"];
+    let mut clients: Vec<Client> = all.iter().map(|what| Client::start(&place, what)).collect();
+    clients.iter_mut().for_each(|client| client.is_at_work("with the first daemon"));
+    for (round, signal) in [Signal::SIGKILL, Signal::SIGTERM, Signal::SIGKILL, Signal::SIGTERM].iter().enumerate() {
+        // Under load: those that dump are in the middle of something.
+        std::thread::sleep(Duration::from_millis(100));
+        daemon.signal(*signal);
+        let status = daemon.wait();
+        assert_eq!(status.success(), *signal == Signal::SIGTERM, "{status}");
+        daemon = place.start();
+        clients.iter_mut().for_each(|client| client.is_at_work(&format!("after {signal}, round {round}")));
+    }
+    drop(clients);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
