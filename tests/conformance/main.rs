@@ -18,7 +18,6 @@ use std::collections::BTreeMap;
 use std::fs;
 use std::process::Command;
 use std::sync::{Mutex, PoisonError};
-use std::time::Duration;
 use support::{Mode, preload, repository};
 
 /// One mode at a time: two probes would disturb each other's timing, and both may write
@@ -40,14 +39,14 @@ fn answers(mode: Mode, source: &str) -> String {
     // kernel had delivered by then, here a thread does (docs/compat.md), so the probe waits a
     // little after each send.
     command
-        .env("PROBE_SETTLE_MS", "20")
+        .env("PROBE_SETTLE_MS", support::patient(20).as_secs().to_string())
         .env("LD_PRELOAD", preload())
         .env_remove("NLMMAP_LOG")
         .env_remove("NLMMAP_STRICT");
     if mode == Mode::Strict {
         command.env("NLMMAP_STRICT", "1");
     }
-    let outcome = support::run(&mut command, Duration::from_secs(300));
+    let outcome = support::run(&mut command, support::patient(300));
     assert!(outcome.success(), "{source} {}", outcome.describe());
     outcome.stdout
 }

@@ -25,7 +25,7 @@ fn answers(mode: Mode) -> Lines {
     command.args((mode == Mode::Strict).then_some("--strict"));
     command.arg("--").arg(compile_file("tests/conformance/probe.c", &["-O2", "-w"]));
     // As without a device (tests/conformance/main.rs).
-    command.env("PROBE_SETTLE_MS", "20").env("NLMMAP_PRELOAD", preload());
+    command.env("PROBE_SETTLE_MS", patient(20).as_secs().to_string()).env("NLMMAP_PRELOAD", preload());
     command.env_remove("NLMMAP_LOG").env_remove("NLMMAP_STRICT");
     let outcome = run(&mut command, patient(300));
     assert!(outcome.success(), "the probe {}", outcome.describe());
