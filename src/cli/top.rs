@@ -12,10 +12,13 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use nix::sys::signal::{Signal, raise};
 use ratatui::DefaultTerminal;
 use ratatui::crossterm::event::{self, Event, KeyCode, KeyEventKind, KeyModifiers};
-use signal_hook::consts::{SIGHUP, SIGTERM};
+use signal_hook::consts::SIGTERM;
+use std::os::fd::AsFd;
 
 use super::complain;
 use crate::see::live::Live;
@@ -96,10 +99,9 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         return ExitCode::FAILURE;
     }
     let ended = Arc::new(AtomicBool::new(false));
-    for signal in [SIGTERM, SIGHUP] {
-        // Where that cannot be had, such a signal leaves the terminal as it is.
-        let _ = signal_hook::flag::register(signal, ended.clone());
-    }
+    // Where that cannot be had, the signal leaves the terminal as it is. SIGHUP ends this as it ends any program: there is no
+    // terminal to put in order.
+    let _ = signal_hook::flag::register(SIGTERM, ended.clone());
     let filter = arguments.pid.map_or_else(|| arguments.filter.clone(), |pid| pid.to_string());
     let mut terminal = match ratatui::try_init() {
         Ok(terminal) => terminal,
@@ -143,7 +145,8 @@ fn watch(
         terminal.draw(|frame| screen::draw(frame, &mut state, &live, colour))?;
         // Until the next look, a key, a new size or the end, whichever is first; a signal interrupts nothing here.
         let wait = next.saturating_duration_since(Instant::now()).min(Duration::from_millis(500));
-        if !event::poll(wait)? {
+        wait_for_keys(wait)?;
+        if !event::poll(Duration::ZERO)? {
             continue;
         }
         // All that has come: typing faster than this draws must not fall behind.
@@ -167,10 +170,29 @@ fn watch(
                     }
                 }
             }
+            wait_for_keys(Duration::ZERO)?;
             if !event::poll(Duration::ZERO)? {
                 break;
             }
         }
+    }
+    Ok(())
+}
+
+/// Waits for keys or, interrupted, for a new size. An error when the terminal is gone, of which the library that reads it would read
+/// nothing without end (SIGHUP may be ignored, by `nohup`).
+fn wait_for_keys(limit: Duration) -> io::Result<()> {
+    let stdin = io::stdin();
+    let mut fds = [PollFd::new(stdin.as_fd(), PollFlags::POLLIN)];
+    match nix::poll::poll(&mut fds, PollTimeout::try_from(limit).unwrap_or(PollTimeout::MAX)) {
+        // A new size may have come without a key.
+        Ok(0) | Err(Errno::EINTR) => return Ok(()),
+        Ok(_) => {}
+        Err(error) => return Err(error.into()),
+    }
+    let gone = PollFlags::POLLHUP | PollFlags::POLLERR | PollFlags::POLLNVAL;
+    if fds.iter().any(|fd| fd.revents().is_some_and(|events| events.intersects(gone))) {
+        return Err(io::Error::other("it is gone"));
     }
     Ok(())
 }

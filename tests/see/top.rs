@@ -165,3 +165,20 @@ fn without_a_terminal_it_says_what_to_use() {
     assert_eq!((output.status.code(), output.stdout.len()), (Some(1), 0));
     assert!(text.contains("this is none") && text.contains("cure: ") && text.contains("nlmmap stat --json"), "{text}");
 }
+
+/// Whoever closes the window leaves no program behind that reads the end of its keys for ever.
+#[test]
+fn a_terminal_that_goes_takes_it_along() {
+    let dir = directory();
+    for (name, env) in [("gone", ""), ("gone-unheard", "trap '' HUP;")] {
+        let terminal = Terminal::start(name, dir.path(), env, "--filter nothing-like-that");
+        terminal.shows("what is to be seen", |s| s.contains("filter: nothing-like-that"));
+        let pid = terminal.tmux(&["list-panes", "-F", "#{pane_pid}"]);
+        let child = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).expect("a child");
+        let stat = format!("/proc/{}/stat", child.trim());
+        drop(terminal);
+        eventually("it lives on without a terminal", || {
+            std::fs::read_to_string(&stat).map_or(true, |s| s.contains(") Z "))
+        });
+    }
+}
