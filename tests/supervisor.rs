@@ -9,3 +9,5 @@ mod support;
 mod clients;
 #[path = "supervisor/command.rs"]
 mod command;
+#[path = "supervisor/go.rs"]
+mod go;

@@ -6,6 +6,7 @@ use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
 
+use libc::c_long;
 use nix::errno::Errno;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 use nlmmap_ring::rx::Context;
@@ -40,6 +41,8 @@ pub struct Supervisor {
     pub(super) waiting: Vec<Waiting>,
     /// Sends that are over, and whose callers were interrupted before they could be told: they may come again.
     done: HashMap<u32, Vec<Done>>,
+    /// Other calls of that kind, which are made again at once if at all.
+    late: HashMap<u32, (Call, Outcome)>,
     /// Of the send that is answered now: its message, none of a kick.
     pub(super) sent: Option<Vec<u8>>,
     /// Processes that have made netlink sockets.
@@ -66,6 +69,7 @@ impl Supervisor {
             processes: Processes::default(),
             waiting: Vec::new(),
             done: HashMap::new(),
+            late: HashMap::new(),
             sent: None,
             makers: HashSet::new(),
             interrupted: HashMap::new(),
@@ -150,6 +154,7 @@ impl Supervisor {
             self.makers.remove(&tgid);
             let ended = |tid: &u32| client::has_thread_ended(*tid);
             self.done.retain(|tid, _| !ended(tid));
+            self.late.retain(|tid, _| !ended(tid));
             self.interrupted.retain(|tid, _| !ended(tid));
             self.sweep();
         }
@@ -251,7 +256,10 @@ impl Supervisor {
             !same
         });
         let interrupted = self.interrupted.remove(&call.tid).or(old);
-        let outcome = if interrupted.is_some_and(|(before, goes_on)| call.repeats(&before) && !goes_on) {
+        let late = self.late.remove(&call.tid).filter(|(before, _)| call.repeats(before));
+        let outcome = if let Some((_, outcome)) = late {
+            Some(outcome)
+        } else if interrupted.is_some_and(|(before, goes_on)| call.repeats(&before) && !goes_on) {
             Some(Outcome::from(Errno::EINTR))
         } else {
             self.dispatch(&call)
@@ -264,6 +272,11 @@ impl Supervisor {
             }
             if is_wait(call.nr) {
                 self.interrupted.insert(call.tid, (call, false));
+            }
+            if outcome != Outcome::Native
+                && matches!(c_long::from(call.nr), libc::SYS_epoll_ctl | libc::SYS_setsockopt | libc::SYS_getsockopt)
+            {
+                self.late.insert(call.tid, (call, outcome));
             }
             if let Outcome::Value(value) = outcome
                 && is_send(call.nr)
@@ -326,7 +339,7 @@ fn goes_on(waiting: &Waiting) -> bool {
 
 fn is_wait(nr: i32) -> bool {
     matches!(
-        libc::c_long::from(nr),
+        c_long::from(nr),
         libc::SYS_poll
             | libc::SYS_ppoll
             | libc::SYS_select
@@ -339,7 +352,7 @@ fn is_wait(nr: i32) -> bool {
 
 fn is_send(nr: i32) -> bool {
     matches!(
-        libc::c_long::from(nr),
+        c_long::from(nr),
         libc::SYS_write | libc::SYS_writev | libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg
     )
 }
