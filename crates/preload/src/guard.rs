@@ -11,34 +11,20 @@
 //! | `Active` | not watched; the client is expected to call within a tick | `Off`/`Active` if it does, `Driving` if not |
 //! | `Driving` | watched for every message, which the thread moves at once | `Off` by a wait of ours |
 
+mod thread;
+
 use crate::device;
 use crate::duty::{ACTIVE, ARMED, DRIVING, OFF};
 use crate::fdtable;
 use crate::found;
 use crate::local::Local;
 use crate::log::{info, warning};
-use crate::process;
-use crate::symbols::EpollEvent;
 use crate::watch::{self, EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, watch, watch_by_thread};
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
-use nlmmap_ring::control::flag;
 use nlmmap_ring::errno::{Errno, Result};
-use nlmmap_ring::rx::Context;
-use nlmmap_ring::socket::Fd;
 use nlmmap_ring::sys;
 use syscalls::Sysno;
 
-/// How long a client that has been calling is trusted to call again, in milliseconds.
-const TICK: i32 = 2;
-/// Longest sleep between two looks at frames that a client without calls still holds, in milliseconds. The looks become rarer
-/// the longer it holds them.
-const LONGEST: i32 = 1 << 20;
-
-/// A client that has frames to work through is trusted for so many looks.
-const TRUST: u32 = 16;
-
-/// A sender that is still at it after so many looks may sleep in its send: the thread goes on without it.
-const PATIENCE: u32 = 8;
 /// So many looks for nothing, and the thread leaves a socket to its sender.
 const USELESS: u32 = 8;
 
@@ -138,7 +124,7 @@ fn spawn(generation: usize) -> Result<()> {
     let mut thread = 0;
     let mask = sys::block_ordinary_signals();
     // SAFETY: `main` never returns and never unwinds; the library is never unloaded.
-    let error = unsafe { create(&raw mut thread, 0, main, generation) };
+    let error = unsafe { create(&raw mut thread, 0, thread::main, generation) };
     sys::restore_signals(mask);
     if error != 0 {
         return Err(Errno(error));
@@ -229,229 +215,6 @@ pub fn note_send(local: &Local) {
 pub fn after_fork() {
     STARTED.store(0, Ordering::Relaxed);
     watch::after_fork();
-}
-
-/// What the thread found at one endpoint.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Next {
-    /// Nothing to do before the kernel says so.
-    Quiet,
-    /// Look again after a tick.
-    Tick,
-    /// The client holds frames (or the ring is full): look again soon, and less often the longer it lasts.
-    Soon,
-}
-
-extern "C" fn main(generation: usize) -> usize {
-    // SAFETY: PR_SET_NAME (15) takes a C string of up to 16 bytes.
-    let _ = unsafe { sys::call(Sysno::prctl, [15, c"nlmmap".as_ptr() as usize, 0, 0, 0, 0]) };
-    let mut events = [EpollEvent { events: 0, data: 0 }; 16];
-    let mut timeout = TICK;
-    let mut soon = 0i32;
-    loop {
-        let ep = watch::instance();
-        let args = [ep as usize, events.as_mut_ptr() as usize, events.len(), timeout as usize, 0, 8];
-        // SAFETY: the events are locals; no signal set.
-        let waited = unsafe { sys::call(Sysno::epoll_pwait, args) };
-        if GENERATION.load(Ordering::Acquire) != generation {
-            // What came is its successor's, if the number that this one waited at has become the new instance's.
-            for event in events.iter().take(waited.unwrap_or(0)) {
-                if let Some(local) = fdtable::all().find(|l| core::ptr::from_ref(*l) as u64 == event.data) {
-                    watch_again(local);
-                }
-            }
-            return 0;
-        }
-        let n = match waited {
-            Ok(n) => n,
-            Err(Errno::INTR) => continue,
-            Err(_) => {
-                // The program has closed our descriptor by a call we do not see.
-                if !reopen(ep) {
-                    return 0;
-                }
-                continue;
-            }
-        };
-        for event in events.iter().take(n) {
-            if let Some(local) = fdtable::all().find(|l| core::ptr::from_ref(*l) as u64 == event.data) {
-                fired(local);
-            }
-        }
-        let mut next = Next::Quiet;
-        for local in fdtable::all().filter(|l| l.live.load(Ordering::Relaxed)) {
-            if !local.try_use() {
-                continue;
-            }
-            let found = look(local);
-            local.release();
-            match found {
-                Next::Soon => next = Next::Soon,
-                Next::Tick if next == Next::Quiet => next = Next::Tick,
-                _ => {}
-            }
-        }
-        soon = if next == Next::Soon && n == 0 {
-            (soon.saturating_mul(if soon < 64 { 2 } else { 4 })).clamp(1, LONGEST)
-        } else {
-            0
-        };
-        timeout = match next {
-            Next::Quiet => -1,
-            Next::Tick => TICK,
-            Next::Soon => soon,
-        };
-        if next == Next::Soon && soon == 0 {
-            // The first looks are close together: a client that works through its frames is about to be done.
-            sys::nap(50_000);
-            soon = 1;
-        }
-    }
-}
-
-/// Makes a new epoll instance in the place of one that is gone.
-fn reopen(gone: i32) -> bool {
-    if watch::instance() != gone {
-        return true;
-    }
-    if watch::make(gone).is_err() {
-        warning!("the backing thread has lost its descriptor and cannot have another: frames move only during calls");
-        return false;
-    }
-    watch_all();
-    true
-}
-
-/// A watched socket has a message.
-fn fired(local: &'static Local) {
-    let duty = &local.duty;
-    if duty.state.load(Ordering::Relaxed) == ARMED {
-        // A client that has never waited by a call of ours is not expected to begin now.
-        let next = if local.endpoint.unseen.load(Ordering::Relaxed) { DRIVING } else { ACTIVE };
-        if duty.state.compare_exchange(ARMED, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            // Judged after a tick, not at once.
-            duty.seen.store(duty.waits.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
-            if next == DRIVING {
-                watch_by_thread(local, EPOLLIN | EPOLLET);
-            }
-        }
-    }
-}
-
-/// Does what the state asks for.
-fn look(local: &'static Local) -> Next {
-    let duty = &local.duty;
-    match duty.state.load(Ordering::Acquire) {
-        ACTIVE => {
-            let waits = duty.waits.load(Ordering::Relaxed);
-            if duty.inside.load(Ordering::Relaxed) > 0 && duty.seen.swap(waits, Ordering::Relaxed) == waits {
-                // One wait that lasts: the client is idle, and will find somebody to watch for it when it is over.
-                let _ = duty.state.compare_exchange(ACTIVE, OFF, Ordering::AcqRel, Ordering::Relaxed);
-                // The wait may have ended in between, and found nobody to arm for: then it is done here.
-                if duty.inside.load(Ordering::Relaxed) == 0
-                    && duty.state.compare_exchange(OFF, ARMED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-                    && !watch::arm_by_thread(local)
-                {
-                    arm(local);
-                }
-                return Next::Quiet;
-            }
-            if duty.inside.load(Ordering::Relaxed) > 0 || duty.seen.swap(waits, Ordering::Relaxed) != waits {
-                duty.trusted.store(0, Ordering::Relaxed);
-                return Next::Tick;
-            }
-            if duty.trusted.fetch_add(1, Ordering::Relaxed) < TRUST && is_at_work(local) {
-                return Next::Tick;
-            }
-            duty.trusted.store(0, Ordering::Relaxed);
-            if duty.state.compare_exchange(ACTIVE, DRIVING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
-                return Next::Tick;
-            }
-            local.endpoint.unseen.store(true, Ordering::Relaxed);
-            watch_by_thread(local, EPOLLIN | EPOLLET);
-            drive(local)
-        }
-        DRIVING => drive(local),
-        _ => Next::Quiet,
-    }
-}
-
-/// Whether the client has something in hand, so that what has come since is better left to its next call: a frame of this
-/// socket, or of any other where it is between two calls. Not while its socket's receive buffer fills: the ring is room too.
-fn is_at_work(local: &Local) -> bool {
-    let holds = |local: &Local| local.endpoint.holds_newest();
-    let is_other = |other: &&'static Local| other.live.load(Ordering::Relaxed) && !core::ptr::eq(*other, local);
-    let elsewhere = |other: &'static Local| {
-        let active = other.duty.state.load(Ordering::Relaxed) == ACTIVE && other.try_use();
-        active && {
-            let holds = holds(other);
-            other.release();
-            holds
-        }
-    };
-    (holds(local) || fdtable::all().filter(is_other).any(elsewhere)) && !is_filling(local)
-}
-
-/// Whether a quarter of the socket's receive buffer is taken. Nothing is touched: a number that is another socket's by now only
-/// makes the answer a wrong one.
-fn is_filling(local: &Local) -> bool {
-    // SK_MEMINFO_RMEM_ALLOC and SK_MEMINFO_RCVBUF.
-    let info: Result<[u32; 9]> =
-        sys::getsockopt(local.any_fd(), sys::SOL_SOCKET, linux_raw_sys::net::SO_MEMINFO as i32);
-    info.map_or(true, |[taken, room, ..]| taken > room / 4)
-}
-
-/// Messages moved into the ring so far.
-fn moved(local: &Local) -> u64 {
-    local
-        .endpoint
-        .control()
-        .map_or(0, |c| c.counters.rx_frames.load(Ordering::Relaxed) + c.counters.rx_copies.load(Ordering::Relaxed))
-}
-
-/// Moves what there is, in the client's stead.
-fn drive(local: &'static Local) -> Next {
-    // What has come between a send and the pump that follows it is the sender's to take.
-    if local.endpoint.sending.load(Ordering::Acquire) > 0
-        && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE
-    {
-        local.duty.useless.fetch_add(1, Ordering::Relaxed);
-        return Next::Soon;
-    }
-    local.duty.passed.store(0, Ordering::Relaxed);
-    if !local.try_use() {
-        return Next::Quiet;
-    }
-    let mut next = Next::Quiet;
-    let fd = local.any_fd();
-    let mut stale = false;
-    // First the claim, then the look whether the number still leads here; `quiesce` does it the other way round.
-    local.duty.using.store(fd + 1, Ordering::SeqCst);
-    let reached = local.live.load(Ordering::Acquire) && fd >= 0 && local.is_reached_by(fd);
-    if reached && !fdtable::is_still(fd, local) {
-        stale = true;
-    } else if reached {
-        let before = moved(local);
-        local.endpoint.service(&Fd(fd), process::pid(), Context::Background);
-        if moved(local) != before {
-            local.duty.useless.store(0, Ordering::Relaxed);
-        } else if local.duty.moved.swap(before, Ordering::Relaxed) != before {
-            // Messages came and went since the last look, and none of them was for this thread to move.
-            local.duty.useless.fetch_add(1, Ordering::Relaxed);
-        }
-        if let Some(control) = local.endpoint.control()
-            && control.flags.load(Ordering::Relaxed) & (flag::BLOCKED | flag::BELL) != 0
-        {
-            next = Next::Soon;
-        }
-    }
-    local.duty.using.store(0, Ordering::SeqCst);
-    if stale && fdtable::certain_fd(local) >= 0 {
-        // By another number, then.
-        next = Next::Tick;
-    }
-    local.release();
-    next
 }
 
 /// The client wants the number that a descriptor of ours has: it moves to another one.

@@ -9,12 +9,10 @@
 //! at its first use.
 
 use crate::elf::weak;
-use crate::found::{CONSTRUCTED, PTHREAD_CREATE, PTHREAD_DETACH, TESTCANCEL};
+use crate::found::{CONSTRUCTED, PTHREAD_CREATE, PTHREAD_DETACH, STRICT, TESTCANCEL};
 use crate::{fork, guard, log, next, shown};
 use core::ffi::{CStr, c_char, c_int, c_void};
 use core::sync::atomic::{AtomicBool, Ordering};
-
-pub use crate::found::{STRICT, test_cancel};
 
 type DlSym = unsafe extern "C" fn(*mut c_void, *const c_char) -> *mut c_void;
 

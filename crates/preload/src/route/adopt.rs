@@ -3,7 +3,7 @@
 //! The checks and their order are `netlink_setsockopt` and `netlink_set_ring` of 4.4 (abi.md, "Setting a ring").
 
 use crate::fdtable;
-use crate::init;
+use crate::found;
 use crate::local::Local;
 use crate::log::{debug, info};
 use crate::process;
@@ -165,8 +165,8 @@ fn adopt(fd: i32, which: Which, geometry: Geometry) -> Result<()> {
     let local = fdtable::allocate()?;
     let made = local
         .endpoint
-        .open(family as u32, init::STRICT.load(Relaxed))
-        .and_then(|()| shown::begin(local, family as u32, init::STRICT.load(Relaxed)))
+        .open(family as u32, found::STRICT.load(Relaxed))
+        .and_then(|()| shown::begin(local, family as u32, found::STRICT.load(Relaxed)))
         .and_then(|()| local.endpoint.add_ring(which, geometry));
     if let Err(e) = made {
         info!("fd {fd}: no memory for a ring of {} bytes", geometry.len());

@@ -12,8 +12,8 @@ use super::announced::Announced;
 use super::signals::{Gaps, Own};
 use super::wait::{self, FIRST_NAP, LONGEST_NAP, Limit};
 use crate::fdtable;
+use crate::found;
 use crate::guard;
-use crate::init;
 use crate::next::{self, errno, set_errno};
 use crate::process;
 use crate::symbols::{EpollEvent, TimeSpec};
@@ -120,7 +120,7 @@ unsafe fn wait_any(
                 n += unsafe { sift(ep, rest, more, false) };
             }
             set_errno(saved);
-            init::test_cancel();
+            found::test_cancel();
             return n;
         }
         // Of many sockets one is likely to have something, and asking costs less than announcing a sleep on each.
@@ -133,7 +133,7 @@ unsafe fn wait_any(
             let n = unsafe { sift(ep, events, result, true) };
             if n > 0 {
                 set_errno(saved);
-                init::test_cancel();
+                found::test_cancel();
                 return n;
             }
         }

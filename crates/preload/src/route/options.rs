@@ -83,7 +83,7 @@ unsafe fn ring(fd: c_int, name: c_int, value: Ptr, len: c_uint) -> c_int {
         return result;
     }
     init::be_ready();
-    if init::STRICT.load(Relaxed) && !crate::rights::may_set_rings() {
+    if crate::found::STRICT.load(Relaxed) && !crate::rights::may_set_rings() {
         info!("fd {fd}: setting a ring needs CAP_NET_ADMIN in strict mode");
         set_errno(Errno::PERM);
         return -1;

@@ -2,7 +2,7 @@
 
 use super::sleep::{self, Sleep};
 use crate::fdtable;
-use crate::init;
+use crate::found;
 use crate::local::Local;
 use crate::next::{self, errno, set_errno};
 use crate::process;
@@ -24,7 +24,7 @@ fn entered(fd: c_int) -> Option<&'static Local> {
         return None;
     }
     // Before anything is held or taken: a receive is a cancellation point even where it does not sleep.
-    init::test_cancel();
+    found::test_cancel();
     let local = fdtable::enter(fd)?;
     if local.endpoint.rx().is_none() {
         local.leave();

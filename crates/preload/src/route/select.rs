@@ -4,8 +4,8 @@ use super::announced::Announced;
 use super::signals::{Gaps, Own};
 use super::wait::{self, FIRST_NAP, LONGEST_NAP, Limit};
 use crate::fdtable;
+use crate::found;
 use crate::guard;
-use crate::init;
 use crate::local::Local;
 use crate::next::{self, errno, set_errno};
 use crate::process;
@@ -138,7 +138,7 @@ unsafe fn select_any(
         }
         let result;
         if ready {
-            init::test_cancel();
+            found::test_cancel();
             // The others', and what has come to those of ours that memory has nothing for, without sleeping.
             result = call(&mut got, Limit::new(Some(0)), None, &Own::NONE);
         } else {

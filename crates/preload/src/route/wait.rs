@@ -6,8 +6,8 @@
 use super::announced::Announced;
 use super::signals::{Gaps, Own};
 use crate::fdtable;
+use crate::found;
 use crate::guard;
-use crate::init;
 use crate::local::Local;
 use crate::next::{self, errno, set_errno};
 use crate::process;
@@ -277,7 +277,7 @@ unsafe fn poll_any(
         if ready > 0 {
             if ours == nr && ready == nr {
                 set_errno(saved);
-                init::test_cancel();
+                found::test_cancel();
                 return ready as c_int;
             }
             // The state of the others, without sleeping; and of ours that memory has nothing for: a message may have come to them.
@@ -297,7 +297,7 @@ unsafe fn poll_any(
                 // SAFETY: as above.
                 let count = unsafe { settle(&entries, saved, Told::Only) };
                 if count > 0 {
-                    init::test_cancel();
+                    found::test_cancel();
                     return count;
                 }
             }
