@@ -1,6 +1,8 @@
 //! The receive pump: datagrams of the real socket into frames.
 //!
 //! - [`batch`]: one `recvmmsg` straight into free frames. The usual way.
+//! - [`frames`]: what has come by way of private memory, into frames and the store.
+//! - [`ancillary`]: what name and ancillary data say.
 //! - [`single`]: one datagram at a time, looked at before it is taken. For strict mode.
 //! - [`bell`]: keeps the real socket readable for waiters who see nothing else.
 //! - [`congestion`]: in strict mode, makes senders wait for a reader that is behind.
@@ -9,29 +11,30 @@
 //!
 //! Everything here runs under the receive lock.
 
+mod ancillary;
 mod batch;
 mod bell;
 mod congestion;
 pub mod copy;
+mod frames;
 mod overrun;
 mod single;
 
+pub(crate) use ancillary::meta_of;
 pub use bell::measure_bell;
+use frames::{is_copied, is_dump_part};
 
-use crate::abi::{self, FrameHdr, status};
+use crate::abi::{FrameHdr, status};
 use crate::control::{Control, flag};
 use crate::endpoint::Endpoint;
 use crate::errno::Errno;
 use crate::memory::{Frames, RingMemory};
-use crate::message::{self, NLMSG_GOODSIZE, Pieces, Survey};
 use crate::readiness;
 use crate::ring;
 use crate::socket::Socket;
 use crate::store::Meta;
-use crate::sys::{SOL_SOCKET, SockaddrNl};
 use crate::trouble::{self, Trouble};
 use core::cell::Cell;
-use core::iter::Peekable;
 use core::sync::atomic::Ordering::{Relaxed, Release};
 
 /// From where a pump is run: decides how far a dump goes on.
@@ -314,226 +317,8 @@ impl<'a, S: Socket> Pump<'a, S> {
         }
     }
 
-    /// Gives frames to stored messages, in order.
-    fn place_backlog(&self) {
-        let store = self.endpoint.store(self.control);
-        let strict = self.endpoint.strict.load(Relaxed);
-        let room = self.ring.geometry().room();
-        while let Some((meta, bytes)) = store.first_unplaced() {
-            let dump = self.control.has(flag::DUMPING);
-            if dump && !self.may_resume_dump() {
-                break;
-            }
-            let pos = self.ahead();
-            if self.ring.status(pos) != status::UNUSED {
-                if dump && self.context == Context::Received {
-                    self.refuse_dump();
-                }
-                break;
-            }
-            self.goes_on(dump, &meta, bytes);
-            if bytes.len() <= room as usize && !is_copied(&meta, bytes.len(), strict, room) {
-                self.fill(pos, &meta, bytes);
-                store.placed(false);
-            } else {
-                self.publish(pos, &meta.hdr, status::COPY);
-                store.placed(true);
-            }
-        }
-    }
-
-    /// Makes the frame at the head, which is `pos`, `COPY`, and keeps the message for the client's `recv`.
-    ///
-    /// # Safety
-    /// `from` is readable for `len` bytes and outside the store.
-    unsafe fn copy(&self, pos: u32, meta: &Meta, from: *const u8, len: usize) {
-        let store = self.endpoint.store(self.control);
-        // SAFETY: the caller's duty.
-        if unsafe { store.push_copy(meta, [(from, len), (core::ptr::null(), 0)]) } {
-            self.publish(pos, &FrameHdr { len: len as u32, ..meta.hdr }, status::COPY);
-        } else {
-            self.overrun(false);
-        }
-    }
-
-    /// Takes in a datagram that lies in private memory, in the pieces its frames will have: into frames as far as they go, the rest
-    /// into the store.
-    fn ingest(&self, meta: &Meta, bytes: &[u8], seen: Survey) {
-        let mut pieces = self.pieces(meta, bytes, Some(seen));
-        if self.endpoint.store(self.control).unplaced() == 0 {
-            while let Some(piece) = pieces.peek()
-                && self.place_one(meta, piece, seen.ends_dump)
-            {
-                pieces.next();
-            }
-        }
-        if pieces.peek().is_some() {
-            self.stash_all(meta, pieces);
-            self.place_backlog();
-        }
-    }
-
-    /// Puts a piece into the next frame, if it may and can have one. `may_end`: a dump's end may be in it.
-    fn place_one(&self, meta: &Meta, bytes: &[u8], may_end: bool) -> bool {
-        let room = self.ring.geometry().room();
-        let pos = self.ahead();
-        let dump = self.control.has(flag::DUMPING);
-        if dump && !self.may_resume_dump()
-            || self.ring.status(pos) != status::UNUSED
-            || bytes.len() > room as usize
-            || is_copied(meta, bytes.len(), false, room)
-        {
-            return false;
-        }
-        self.goes_on(dump && may_end, meta, bytes);
-        self.fill(pos, meta, bytes);
-        true
-    }
-
-    /// A message is about to have a frame; `may_end`: a dump is under way, whose end it may hold.
-    fn goes_on(&self, may_end: bool, meta: &Meta, bytes: &[u8]) {
-        self.went_on.set(true);
-        // An acknowledgement that waits among the parts is an `NLMSG_ERROR` too, and ends nothing.
-        if may_end && is_dump_part(meta, bytes) && message::ends_dump(bytes) {
-            self.control.set(flag::DUMPING, false);
-        }
-    }
-
-    /// Makes the frame at the head, which is `pos`, `VALID` with these bytes.
-    fn fill(&self, pos: u32, meta: &Meta, bytes: &[u8]) {
-        // SAFETY: the bytes are private memory or the store, not the ring.
-        unsafe { self.ring.write_payload(pos, bytes.as_ptr(), bytes.len()) };
-        self.publish(pos, &FrameHdr { len: bytes.len() as u32, ..meta.hdr }, status::VALID);
-    }
-
-    /// Puts a datagram behind everything else that waits for a frame.
-    fn stash(&self, meta: &Meta, bytes: &[u8]) {
-        self.stash_all(meta, self.pieces(meta, bytes, None));
-    }
-
-    fn stash_all<'b>(&self, meta: &Meta, pieces: impl Iterator<Item = &'b [u8]>) {
-        let store = self.endpoint.store(self.control);
-        for bytes in pieces {
-            // SAFETY: a slice is readable, and not in the store.
-            if !unsafe { store.push(meta, [(bytes.as_ptr(), bytes.len()), (core::ptr::null(), 0)]) } {
-                self.overrun(false);
-            }
-        }
-    }
-
-    /// The pieces of a datagram. An empty one has none, but is a message all the same.
-    fn pieces<'b>(
-        &self,
-        meta: &Meta,
-        bytes: &'b [u8],
-        seen: Option<Survey>,
-    ) -> Peekable<impl Iterator<Item = &'b [u8]> + use<'b, S>> {
-        let room = self.ring.geometry().room() as usize;
-        let from_kernel = meta.portid == 0 && meta.hdr.group == 0;
-        let pieces = match seen {
-            Some(seen) => Pieces::of(bytes, room, from_kernel, seen),
-            None => Pieces::new(bytes, room, from_kernel),
-        };
-        bytes.is_empty().then_some(bytes).into_iter().chain(pieces).peekable()
-    }
-
     /// Whether the client would be told to read.
     fn readable(&self) -> bool {
         readiness::readable(self.endpoint, self.control)
-    }
-}
-
-/// Whether a message of `len` bytes travels by `COPY` though it fits: an empty one, since `VALID` without bytes is a frame that
-/// was given up; one whose ancillary data tells more than a frame can, which `recv` hands out with it; in strict mode, where only dump parts are ever stored before they have a frame, parts for frames smaller than
-/// the kernel's allocation for them.
-fn is_copied(meta: &Meta, len: usize, strict: bool, room: u32) -> bool {
-    len == 0 || if strict { room < NLMSG_GOODSIZE } else { meta.extra > 0 }
-}
-
-/// Whether a datagram is part of a dump of ours.
-fn is_dump_part(meta: &Meta, bytes: &[u8]) -> bool {
-    let multi = message::header(bytes, 0).is_some_and(|m| m.flags & abi::NLM_F_MULTI != 0);
-    multi && meta.portid == 0 && meta.hdr.group == 0
-}
-
-/// Bytes of `SCM_CREDENTIALS` in ancillary data.
-const CREDENTIALS: usize = 32;
-/// `struct cmsghdr` of them: 28 bytes, `SOL_SOCKET`, `SCM_CREDENTIALS`.
-const CREDENTIALS_HEAD: [u8; 16] = {
-    let (len, level, kind) = (28u64.to_ne_bytes(), SOL_SOCKET.to_ne_bytes(), 2u32.to_ne_bytes());
-    let ([a, b, c, d, e, f, g, h], [i, j, k, l], [m, n, o, p]) = (len, level, kind);
-    [a, b, c, d, e, f, g, h, i, j, k, l, m, n, o, p]
-};
-
-/// Process, user and group id behind the head of `SCM_CREDENTIALS`.
-fn words(from: &[u8; CREDENTIALS]) -> Option<[u32; 3]> {
-    let word = |at: usize| from.get(at..at + 4)?.try_into().ok().map(u32::from_ne_bytes);
-    Some([word(16)?, word(20)?, word(24)?])
-}
-
-/// Reads name and ancillary data of a received message.
-pub(crate) fn meta_of(name: &SockaddrNl, control: &[u8], len: usize, truncated: bool) -> Meta {
-    let mut hdr = FrameHdr { len: len as u32, ..FrameHdr::default() };
-    if name.groups != 0 {
-        hdr.group = name.groups.trailing_zeros() + 1;
-    }
-    // The usual one, and nothing else: credentials.
-    if let Ok(only) = <&[u8; CREDENTIALS]>::try_from(control)
-        && only.first_chunk() == Some(&CREDENTIALS_HEAD)
-        && let Some([p, u, g]) = words(only)
-    {
-        (hdr.pid, hdr.uid, hdr.gid) = (p, u, g);
-        return Meta { truncated: u32::from(truncated), ..Meta::of(hdr, name) };
-    }
-    let (mut rest, mut extra) = (control, 0);
-    // struct cmsghdr: length (8 bytes), level, type; data follows, 8-aligned.
-    while let Some((head, data)) = rest.split_at_checked(16) {
-        let word = |b: &[u8], at: usize| -> u32 {
-            b.get(at..at + 4).and_then(|b| b.try_into().ok()).map_or(0, u32::from_ne_bytes)
-        };
-        let (len, level, kind) = (word(head, 0) as usize, word(head, 8) as i32, word(head, 12));
-        match (level, kind) {
-            (SOL_SOCKET, 2) => (hdr.pid, hdr.uid, hdr.gid) = (word(data, 0), word(data, 4), word(data, 8)),
-            (abi::SOL_NETLINK, 3) => hdr.group = word(data, 0),
-            // The namespace it came from, a security label: a frame cannot tell.
-            _ => extra = control.len() as u32,
-        }
-        let Some(next) = rest.get((len.saturating_add(7) & !7).max(16)..) else {
-            break;
-        };
-        rest = next;
-    }
-    Meta { truncated: u32::from(truncated), extra, ..Meta::of(hdr, name) }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn ancillary_data() {
-        let mut c = std::vec![];
-        for (len, level, kind, data) in [(28u64, 1u32, 2u32, &[7u32, 1000, 1001][..]), (20, 270, 3, &[40])] {
-            c.extend(len.to_ne_bytes());
-            c.extend(level.to_ne_bytes());
-            c.extend(kind.to_ne_bytes());
-            data.iter().for_each(|w| c.extend(w.to_ne_bytes()));
-            c.resize(c.len().next_multiple_of(8), 0);
-        }
-        let name = SockaddrNl { family: 16, pad: 0, portid: 5, groups: 0 };
-        let m = meta_of(&name, &c, 9, false);
-        assert_eq!(m.hdr, FrameHdr { len: 9, group: 40, pid: 7, uid: 1000, gid: 1001 });
-        let m = meta_of(&SockaddrNl { groups: 1 << 4, ..name }, &[], 9, false);
-        assert_eq!(m.hdr.group, 5);
-        assert_eq!(m.extra, 0);
-        // A namespace behind them: kept whole.
-        c.extend([20u64.to_ne_bytes(), (u64::from(8u32) << 32 | 270).to_ne_bytes(), 7u64.to_ne_bytes()].concat());
-        let m = meta_of(&name, &c, 9, false);
-        assert_eq!((m.extra as usize, m.hdr.group), (c.len(), 40));
-        for cut in 0..c.len() {
-            meta_of(&name, &c[..cut], 0, false);
-        }
-        meta_of(&name, &[0xff; 40], 0, false);
-        meta_of(&name, &[0; 40], 0, false);
     }
 }
