@@ -28,6 +28,8 @@ pub struct Duty {
     pub seen: AtomicU64,
     /// Looks of the driving thread in a row that found nothing to move.
     pub useless: AtomicU32,
+    /// Sends in a row, while the thread drives, that left it nothing.
+    pub alone: AtomicU32,
     /// Messages moved when the driving thread last looked.
     pub moved: AtomicU64,
     /// The descriptor the thread is working with plus one: it must not be closed meanwhile, or its number may be another
@@ -47,6 +49,7 @@ impl Duty {
         self.waits.store(0, Ordering::Relaxed);
         self.inside.store(0, Ordering::Relaxed);
         self.useless.store(0, Ordering::Relaxed);
+        self.alone.store(0, Ordering::Relaxed);
         self.passed.store(0, Ordering::Relaxed);
         self.trusted.store(0, Ordering::Relaxed);
     }

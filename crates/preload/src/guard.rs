@@ -27,6 +27,8 @@ use syscalls::Sysno;
 
 /// So many looks for nothing, and the thread leaves a socket to its sender.
 const USELESS: u32 = 8;
+/// So many sends that took in everything themselves, while the thread did not come to look, and it leaves the socket to the sender.
+const ALONE: u32 = 64;
 
 /// Waits that end within so many ticks of the processor's clock (about 1 ms) of each other are a stream.
 const OFTEN: u64 = 1 << 21;
@@ -189,10 +191,11 @@ pub fn note_call(local: &Local) {
     }
 }
 
-/// From driving to watching how the client does by itself.
+/// From driving, or being about to, to watching how the client does by itself.
 #[cold]
 fn hand_back(local: &Local) {
-    if local.duty.state.compare_exchange(DRIVING, ACTIVE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+    let watched = |state: u32| matches!(state, ARMED | DRIVING).then_some(ACTIVE);
+    if local.duty.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, watched).is_ok() {
         local.endpoint.unseen.store(false, Ordering::Relaxed);
         // The socket can always be written to: this wakes the thread once, if it sleeps, and it looks again after each tick.
         watch(local, EPOLLOUT | EPOLLONESHOT);
@@ -205,8 +208,22 @@ fn hand_back(local: &Local) {
 pub fn note_send(local: &Local) {
     let duty = &local.duty;
     duty.waits.fetch_add(1, Ordering::Relaxed);
-    if duty.useless.load(Ordering::Relaxed) >= USELESS && duty.state.load(Ordering::Relaxed) == DRIVING {
+    if matches!(duty.state.load(Ordering::Relaxed), ARMED | DRIVING) {
+        note_watched_send(local);
+    }
+}
+
+/// A send by a thread that may as well be left to itself, and pays for somebody who may wait unseen: each rings.
+#[cold]
+fn note_watched_send(local: &Local) {
+    let duty = &local.duty;
+    if !local.endpoint.unseen.load(Ordering::Relaxed) {
+        return;
+    }
+    let alone = duty.alone.fetch_add(1, Ordering::Relaxed) + 1;
+    if duty.useless.load(Ordering::Relaxed) >= USELESS || alone >= ALONE {
         duty.useless.store(0, Ordering::Relaxed);
+        duty.alone.store(0, Ordering::Relaxed);
         hand_back(local);
     }
 }

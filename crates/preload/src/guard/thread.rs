@@ -234,12 +234,16 @@ fn moved(local: &Local) -> u64 {
 
 /// Moves what there is, in the client's stead.
 fn drive(local: &'static Local) -> Next {
-    // What has come between a send and the pump that follows it is the sender's to take.
-    if local.endpoint.sending.load(Ordering::Acquire) > 0
-        && local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE
-    {
-        local.duty.useless.fetch_add(1, Ordering::Relaxed);
-        return Next::Soon;
+    // What has come between a send and the pump that follows it is the sender's to take, for as long as its sends come to an end.
+    if local.endpoint.sending.load(Ordering::Acquire) > 0 {
+        let waits = local.duty.waits.load(Ordering::Relaxed);
+        if local.duty.seen.swap(waits, Ordering::Relaxed) != waits {
+            local.duty.passed.store(0, Ordering::Relaxed);
+        }
+        if local.duty.passed.fetch_add(1, Ordering::Relaxed) < PATIENCE {
+            local.duty.useless.fetch_add(1, Ordering::Relaxed);
+            return Next::Soon;
+        }
     }
     local.duty.passed.store(0, Ordering::Relaxed);
     if !local.try_use() {
@@ -254,12 +258,15 @@ fn drive(local: &'static Local) -> Next {
     if reached && !fdtable::is_still(fd, local) {
         stale = true;
     } else if reached {
-        let before = moved(local);
+        let before = (moved(local), local.duty.waits.load(Ordering::Relaxed));
         local.endpoint.service(&Fd(fd), process::pid(), Context::Background);
-        if moved(local) != before {
+        let sent =
+            local.duty.waits.load(Ordering::Relaxed) != before.1 || local.endpoint.sending.load(Ordering::Relaxed) > 0;
+        if moved(local) != before.0 && !sent {
             local.duty.useless.store(0, Ordering::Relaxed);
-        } else if local.duty.moved.swap(before, Ordering::Relaxed) != before {
-            // Messages came and went since the last look, and none of them was for this thread to move.
+            local.duty.alone.store(0, Ordering::Relaxed);
+        } else if local.duty.moved.swap(before.0, Ordering::Relaxed) != before.0 {
+            // Messages came and went since the last look, and none of them was for this thread to move, or it was in a sender's way.
             local.duty.useless.fetch_add(1, Ordering::Relaxed);
         }
         if let Some(control) = local.endpoint.control()
