@@ -1,9 +1,11 @@
 //! `cargo xtask bench`: the ring client beside plain socket loops, in the same run, on the same work, in alternation.
 //!
 //! The clients are C programs (`benches/clients/`); each run of one prints what it measured. Nothing here judges: the tables
-//! say what was measured, and an exit status other than 0 says that something did not run.
+//! say what was measured, one of them whether it is what was wanted, and an exit status other than 0 says that something did
+//! not run.
 
 mod device;
+mod goals;
 mod measure;
 mod micro;
 mod page;
@@ -71,7 +73,7 @@ pub fn main(args: &[String]) -> Result<bool, String> {
 /// Measures what is named, all of it if nothing is, and prints each table as soon as it is there.
 fn measured(bench: &Bench, names: &[String]) -> Result<(Vec<String>, Vec<plot::Row>), String> {
     let wanted = |name: &str| names.is_empty() || names.iter().any(|n| name.contains(n.as_str()));
-    let (mut tables, mut rows) = (Vec::new(), Vec::new());
+    let (mut tables, mut rows, mut done) = (Vec::new(), Vec::new(), Vec::new());
     let mut add = |table: String| {
         println!("{table}");
         tables.push(table);
@@ -80,9 +82,14 @@ fn measured(bench: &Bench, names: &[String]) -> Result<(Vec<String>, Vec<plot::R
         let all = measure::rounds(bench, work)?;
         add(table::of(work, &all));
         rows.extend(plot::rows(work, &all));
+        done.push((work, all));
     }
     for (_, run) in micro::ALL.iter().filter(|(name, _)| wanted(name)) {
         add(run(bench)?);
+    }
+    if let Some(goals) = goals::of(&done) {
+        println!("{goals}");
+        tables.insert(0, goals);
     }
     Ok((tables, rows))
 }
@@ -146,8 +153,9 @@ fn quick_prints_every_row() {
     let bench = Bench { clients, library, node: daemon.node(), quick: true, rounds: 1 };
     let (tables, rows) = measured(&bench, &[]).unwrap();
     assert!(rows.len() > 20, "the plot has {} rows", rows.len());
-    assert_eq!(tables.len(), work::ALL.len() + micro::ALL.len());
-    for (work, table) in work::ALL.iter().zip(&tables) {
+    assert_eq!(tables.len(), 1 + work::ALL.len() + micro::ALL.len());
+    assert!(tables[0].starts_with("### The goals"));
+    for (work, table) in work::ALL.iter().zip(&tables[1..]) {
         for way in work.ways {
             let row = table.lines().find(|line| line.starts_with(&format!("| {} ", way.label)));
             let row = row.unwrap_or_else(|| panic!("{}: no row for {}", work.name, way.label));
