@@ -33,6 +33,11 @@ impl GenericIds {
         self.families.iter().find(|(known, _)| *known == number).map(|(_, name)| name.as_str())
     }
 
+    /// All families.
+    pub fn families(&self) -> impl Iterator<Item = (u16, &str)> {
+        self.families.iter().map(|(number, name)| (*number, name.as_str()))
+    }
+
     /// The number of a family.
     pub fn number(&self, name: &str) -> Option<u16> {
         let known = self.families.iter().find(|(_, known)| known == name).map(|(number, _)| *number);

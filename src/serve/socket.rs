@@ -9,6 +9,7 @@ use nlmmap_ring::abi::SOL_NETLINK;
 use nlmmap_ring::sys::{self, MsgHdr, SockaddrNl};
 
 use super::worker::move_up;
+use super::worker::screen::Screen;
 
 const NETLINK_ADD_MEMBERSHIP: i32 = 1;
 const NETLINK_DROP_MEMBERSHIP: i32 = 2;
@@ -40,6 +41,7 @@ const MOST_INSTRUCTIONS: usize = 4096;
 pub struct Socket {
     fd: OwnedFd,
     pub family: u32,
+    screen: Screen,
 }
 
 fn os(error: nlmmap_ring::Errno) -> Errno {
@@ -61,7 +63,7 @@ impl Socket {
         let fd = unsafe { libc::socket(libc::AF_NETLINK, kind, family.cast_signed()) };
         last(fd)?;
         // SAFETY: the kernel has just made it, and nobody else owns it.
-        Ok(Socket { fd: move_up(unsafe { OwnedFd::from_raw_fd(fd) }, base), family })
+        Ok(Socket { fd: move_up(unsafe { OwnedFd::from_raw_fd(fd) }, base), family, screen: Screen::new(family) })
     }
 
     /// A socket that another worker has made. Anything else is `EBADF`: that worker may be in its client's hands.
@@ -70,11 +72,15 @@ impl Socket {
         if !is(libc::SO_DOMAIN, libc::AF_NETLINK) || !is(libc::SO_PROTOCOL, family.cast_signed()) {
             return Err(Errno::EBADF);
         }
-        Ok(Socket { fd: move_up(fd, base), family })
+        Ok(Socket { fd: move_up(fd, base), family, screen: Screen::new(family) })
     }
 
     pub fn raw(&self) -> i32 {
         self.fd.as_raw_fd()
+    }
+
+    pub fn screen(&self) -> &Screen {
+        &self.screen
     }
 
     pub fn fd(&self) -> &OwnedFd {
@@ -182,13 +188,14 @@ impl Socket {
         if unsafe { libc::poll(&raw mut entry, 1, 0) } < 0 { libc::POLLERR } else { entry.revents }
     }
 
-    /// Sends one message, without sleeping.
+    /// Sends one message, without sleeping. One that names a descriptor is `EPERM`.
     pub fn send(
         &self,
         mut dest: Option<SockaddrNl>,
         data: &[u8],
         credentials: Option<&Credentials>,
     ) -> Result<usize, Errno> {
+        self.screen.judge(data).map_err(os)?;
         let mut vector = sys::IoVec { base: data.as_ptr().cast_mut(), len: data.len() };
         let mut message = MsgHdr { iov: &raw mut vector, iovlen: 1, ..MsgHdr::EMPTY };
         if let Some(dest) = &mut dest {

@@ -2,6 +2,7 @@
  * client is. Runs as root in a network namespace of its own (and the processes that it makes in others); each case in a
  * child. */
 #include "device.h"
+#include <pthread.h>
 #include <linux/cn_proc.h>
 #include <linux/connector.h>
 #include <linux/genetlink.h>
@@ -252,7 +253,8 @@ static int nsid(struct talk t, int type, unsigned value, int second)
 	if (!second)
 		return ask(t, n);
 	n->nlmsg_seq = 7;
-	CALL(write(t.fd, req, (char *)n + n->nlmsg_len - req));
+	if (write(t.fd, req, (char *)n + n->nlmsg_len - req) < 0)
+		return errno;
 	while (1) {
 		size_t got = hear(t, 5000);
 		CHECK(got, "no answer");
@@ -270,11 +272,12 @@ static void tables(const char *node)
 	CALL(fd = open("/proc/self/ns/net", O_RDONLY));
 	for (second = 0; second < 2; second++) {
 		struct talk t = through(node, NETLINK_ROUTE);
-		/* No number is a namespace there, whatever it is here: one answer or the other, and never an id. */
-		for (i = 0; i < 4096; i++) {
+		/* Whatever the number means here or there, a message that names one is not sent. */
+		for (i = 0; i < 64; i++) {
 			int error = nsid(t, NETNSA_FD, i, second);
-			CHECK(error == EBADF || error == EINVAL, "descriptor %u: %d", i, error);
+			CHECK(error == EPERM, "descriptor %u: %d", i, error);
 		}
+		CHECK(nsid(t, NETNSA_PID, getpid(), second) == -1, "a process");
 		close(t.fd);
 	}
 	for (i = 1; i < 3000; i++) {
@@ -292,9 +295,90 @@ static void tables(const char *node)
 	CHECK(found >= 1 && found <= 2, "%u processes in a namespace of one, and the worker", found);
 }
 
+static volatile int flipping = 1;
+
+/* Changes which attribute a frame holds, as fast as it can. */
+static void *flip(void *arg)
+{
+	volatile unsigned short *type = arg;
+	while (flipping) {
+		*type = NETNSA_FD;
+		*type = NETNSA_PID;
+	}
+	return NULL;
+}
+
+/* A transmit ring of one block. False where the rings lie in the client's own memory: it is the same code. */
+static int transmit(struct device *d, const char *node, unsigned frame)
+{
+	struct nlmmap_map_info info;
+	device_open(d, node, NETLINK_ROUTE);
+	d->req = (struct nl_mmap_req){ 4096, 1, frame, 4096 / frame };
+	CALL(ioctl(d->fd, NLMMAP_TX_RING, &d->req));
+	CALL(ioctl(d->fd, NLMMAP_MAP_INFO, &info));
+	if (info.how == NLMMAP_MAP_MEMORY)
+		return 0;
+	d->rings = mmap(NULL, info.tx_len, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd, 0);
+	CHECK(d->rings != MAP_FAILED, "mmap: %s", strerror(errno));
+	return 1;
+}
+
+static void *put(struct device *d, unsigned pos, const void *message)
+{
+	struct nl_mmap_hdr *h = frame_at(d, 0, pos);
+	h->nm_len = ((const struct nlmsghdr *)message)->nlmsg_len;
+	memcpy((char *)h + NL_MMAP_HDRLEN, message, h->nm_len);
+	set_status(h, NL_MMAP_STATUS_VALID);
+	return (char *)h + NL_MMAP_HDRLEN;
+}
+
+/* The same by frames: in the middle of others, and changed while it is looked at. */
+static void frames(const char *node)
+{
+	struct nlmmap_kick none = { .sent = 0 };
+	struct device d;
+	char req[3][64], answer[8192];
+	unsigned i, refused = 0, answered = 0, value = getpid();
+	pthread_t thread;
+	char *message;
+	request(req[0], NLMSG_NOOP, NLM_F_ACK, 1, 0);
+	attribute(request(req[1], RTM_GETNSID, NLM_F_ACK, 2, sizeof(struct rtgenmsg)), NETNSA_FD, &value, sizeof value);
+	request(req[2], NLMSG_NOOP, NLM_F_ACK, 3, 0);
+	if (!transmit(&d, node, 1024))
+		return;
+	for (i = 0; i < 3; i++)
+		put(&d, i, req[i]);
+	CHECK(ioctl(d.fd, NLMMAP_KICK, &none) < 0 && errno == EPERM, "a frame that names a descriptor");
+	CHECK(ack_of(answer, read(d.fd, answer, sizeof answer), 1) == 0, "the one before it");
+	CHECK(status_of(frame_at(&d, 0, 1)) == NL_MMAP_STATUS_UNUSED, "it is gone");
+	CALL(ioctl(d.fd, NLMMAP_KICK, &none));
+	CHECK(ack_of(answer, read(d.fd, answer, sizeof answer), 3) == 0, "the one behind it");
+	close(d.fd);
+	transmit(&d, node, 4096);
+	CALL(fcntl(d.fd, F_SETFL, O_NONBLOCK));
+	message = put(&d, 0, req[1]);
+	CHECK(!pthread_create(&thread, NULL, flip, message + NLMSG_LENGTH(4) + 2), "pthread_create");
+	for (i = 0; i < 20000 && !(i > 4000 && refused && answered); i++) {
+		ssize_t got;
+		set_status(frame_at(&d, 0, 0), NL_MMAP_STATUS_VALID);
+		if (ioctl(d.fd, NLMMAP_KICK, &none) < 0) {
+			CHECK(errno == EPERM, "a kick: %s", strerror(errno));
+			refused++;
+		}
+		while ((got = read(d.fd, answer, sizeof answer)) >= 0) {
+			int error = ack_of(answer, got, 2);
+			CHECK(error != EBADF && error != EINVAL, "a descriptor was looked for: %d", error);
+			answered++;
+		}
+	}
+	flipping = 0;
+	pthread_join(thread, NULL);
+	CHECK(refused && answered, "%u refused, %u answered", refused, answered);
+}
+
 int main(int argc, char **argv)
 {
-	void (*cases[])(const char *) = { sandboxed, host_events, host_tasks, tables };
+	void (*cases[])(const char *) = { sandboxed, host_events, host_tasks, tables, frames };
 	unsigned i;
 	CHECK(argc == 2, "usage: %s NODE", argv[0]);
 	for (i = 0; i < sizeof cases / sizeof *cases; i++) {
@@ -302,7 +386,7 @@ int main(int argc, char **argv)
 		pid_t pid = fork();
 		CALL(pid);
 		if (pid == 0) {
-			CALL(unshare(i == 0 || i == 3 ? CLONE_NEWNET : 0));
+			CALL(unshare(i == 0 || i >= 3 ? CLONE_NEWNET : 0));
 			cases[i](argv[1]);
 			exit(0);
 		}

@@ -10,11 +10,13 @@
 //! | [`pass`] | work that lasts waits for its turn among all workers, ... |
 //! | [`processor`] | ... and lets others go first at the processor |
 //! | [`calls`] | what a socket call needs beside the rings |
+//! | [`screen`], [`descriptors`] | no message names a descriptor of a worker |
 //! | [`judged`] | messages that go to the front before they go to the kernel, or come back from it |
 //! | [`sifted`] | of what arrives by a grant, what its rule names |
 //! | [`lent`] | in the grantor: sockets of clients, for what policy grants |
 
 mod calls;
+mod descriptors;
 mod engine;
 pub mod enter;
 mod judged;
@@ -22,6 +24,7 @@ mod lent;
 pub mod open;
 pub mod pass;
 pub mod processor;
+pub mod screen;
 mod sifted;
 pub mod spawner;
 pub mod wire;

@@ -10,6 +10,7 @@ use nlmmap_ring::sys::{MsgHdr, SockaddrNl};
 use super::{Open, Running, os};
 use crate::serve::abi::{self, Kick};
 use crate::serve::socket::Credentials;
+use crate::serve::worker::screen::Screened;
 use crate::serve::worker::sifted::Sifted;
 
 /// So long a kick holds the worker before others have their turn.
@@ -85,6 +86,7 @@ impl Open {
         let end = Instant::now() + SLICE;
         let control = self.endpoint.control();
         let socket = Sifted::new(self.socket.raw(), self.sifter.as_deref(), control, self.rings.rx.is_some());
+        let socket = Screened::new(socket, self.socket.screen());
         let (mut patient, has_slept) = (running.waits, running.limit.is_some());
         let outcome = loop {
             // A kick of ordinary length is not cut short by a signal that came in the middle of it; one that sleeps is.
