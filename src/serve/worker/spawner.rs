@@ -187,11 +187,12 @@ fn sys_close(fd: &OwnedFd) {
 
 /// A fork whose child is the spawner's, not ours, so that it outlives us and dies with the spawner.
 fn fork_sibling() -> io::Result<libc::c_long> {
-    let mut arguments = [0u64; 8];
-    arguments[0] = libc::CLONE_PARENT as u64;
-    // SAFETY: `struct clone_args` of 64 bytes, the signal of its end being ours; without a stack the child goes on with a copy
-    // of this one, as after fork.
-    let pid = unsafe { libc::syscall(libc::SYS_clone3, arguments.as_ptr(), size_of_val(&arguments)) };
+    // Not clone3: a sandbox that has to see the flags (RestrictNamespaces= of systemd) leaves that one away.
+    let flags = libc::CLONE_PARENT as libc::c_long;
+    let (first, second) = if cfg!(target_arch = "s390x") { (0, flags) } else { (flags, 0) };
+    // SAFETY: numbers only, flags and no stack; so the child goes on with a copy of this one, as after fork. The signal of its end
+    // is ours.
+    let pid = unsafe { libc::syscall(libc::SYS_clone, first, second, 0, 0, 0) };
     if pid < 0 { Err(io::Error::last_os_error()) } else { Ok(pid) }
 }
 
