@@ -137,3 +137,34 @@ pub fn loopback_up() -> io::Result<()> {
     Errno::result(unsafe { libc::ioctl(socket.as_raw_fd(), libc::SIOCSIFFLAGS as _, &request) })?;
     Ok(())
 }
+
+/// Sets or clears `bits` of the word at `at` in the file `fd`, atomically beside whoever else has it mapped. The file, of which
+/// `len` bytes are mapped for that, is its owner's to cut short, which would end this process.
+///
+/// # Errors
+/// Those of `mmap`.
+pub fn change_bits(fd: std::os::fd::RawFd, len: usize, at: usize, bits: u32, on: bool) -> io::Result<()> {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    if !at.is_multiple_of(4) || at + 4 > len {
+        return Err(io::Error::from(io::ErrorKind::InvalidInput));
+    }
+    let map = memmap2::MmapOptions::new().len(len).map_raw(fd)?;
+    // SAFETY: inside the mapping, aligned, and used as an atomic by everybody.
+    let word = unsafe { &*map.as_mut_ptr().add(at).cast::<AtomicU32>() };
+    if on {
+        word.fetch_or(bits, Ordering::AcqRel);
+    } else {
+        word.fetch_and(!bits, Ordering::AcqRel);
+    }
+    Ok(())
+}
+
+/// The head of a record of at least that many bytes; zeroes if there are fewer.
+pub fn record(bytes: &[u8]) -> nlmmap_ring::tap::Record {
+    use nlmmap_ring::tap::Record;
+    if bytes.len() < size_of::<Record>() {
+        return Record::default();
+    }
+    // SAFETY: as many bytes are there, and any bytes are a Record, which is numbers only.
+    unsafe { bytes.as_ptr().cast::<Record>().read_unaligned() }
+}

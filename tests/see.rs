@@ -2,6 +2,8 @@
 
 mod support;
 
+#[path = "see/capture.rs"]
+mod capture;
 #[path = "see/place.rs"]
 mod place;
 #[path = "see/stat.rs"]

@@ -139,6 +139,7 @@ mod tests {
         let mut names: Vec<_> = entries.map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
         names.sort();
         let all = [
+            "-capture",
             "-demo",
             "-doctor",
             "-policy-check",

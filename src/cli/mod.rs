@@ -1,5 +1,6 @@
 //! Arguments, dispatch, and the one way in which failures are shown.
 
+mod capture;
 mod demo;
 mod doctor;
 mod manual;
@@ -33,6 +34,7 @@ Examples:
   nlmmap run --check -- ./collector only say whether it can be run so
   nlmmap top                        watch what goes on in programs that have rings
   nlmmap stat                       the same once, also for scripts
+  nlmmap capture -w FILE            what passes through their rings, for Wireshark
   sudo nlmmap serve                 a device node, for programs that open one
 
 Each command explains itself: nlmmap run --help";
@@ -45,6 +47,7 @@ enum Command {
     Serve(serve::Arguments),
     Stat(stat::Arguments),
     Top(top::Arguments),
+    Capture(capture::Arguments),
     Policy(policy::Arguments),
     #[command(hide = true)]
     Manual(manual::Arguments),
@@ -58,6 +61,7 @@ pub fn main() -> ExitCode {
         Command::Demo(arguments) => demo::main(&arguments),
         Command::Serve(arguments) => serve::main(arguments),
         Command::Stat(arguments) => stat::main(&arguments),
+        Command::Capture(arguments) => capture::main(&arguments),
         Command::Top(arguments) => top::main(&arguments),
         Command::Policy(arguments) => policy::main(arguments),
         Command::Manual(arguments) => manual::main(&arguments),

@@ -11,6 +11,7 @@ use std::path::PathBuf;
 use std::time::Instant;
 
 pub use history::History;
+pub use thread::is_alive;
 
 use super::place::{self, Found};
 use super::seen::{Counts, Ring, Seen};

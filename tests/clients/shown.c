@@ -1,6 +1,7 @@
 /* What others see of a client: argv[1] says how its endpoints come to their end, argv[2] how many requests are made first. Says
  * "ready" when they are answered and, for "hold", waits for the end of its input. */
 #include "msg.h"
+#include <linux/genetlink.h>
 
 static void ask(struct sock *s, int times)
 {
@@ -17,6 +18,35 @@ static void ask(struct sock *s, int times)
 static struct sock open_one(void)
 {
 	return ring_open(NETLINK_ROUTE, GEOM(4096, 8, 2048), GEOM(4096, 8, 2048));
+}
+
+/* Asks for the loopback device, and for one that is not there. */
+static void ask_link(struct sock *s)
+{
+	char buf[16384];
+	struct nl_mmap_hdr meta;
+	struct nlmsghdr *n;
+	for (int i = 0; i < 2; i++) {
+		n = msg_getlink(buf, i ? 987654321 : 1, 0, 5 + i);
+		tx_put(s, n, n->nlmsg_len);
+		CHECK_CALL(tx_kick(s));
+		CHECK(rx_take(s, buf, sizeof buf, &meta, 2000) > 0, "no answer");
+	}
+}
+
+/* What is known of the controller of generic netlink. */
+static void ask_generic(struct sock *s)
+{
+	char buf[8192];
+	struct nl_mmap_hdr meta;
+	struct nlmsghdr *n = msg(buf, GENL_ID_CTRL, NLM_F_REQUEST, 7, GENL_HDRLEN);
+	struct genlmsghdr *g = NLMSG_DATA(n);
+	g->cmd = CTRL_CMD_GETFAMILY;
+	g->version = 1;
+	attr(n, CTRL_ATTR_FAMILY_NAME, "nlctrl", 7);
+	tx_put(s, n, n->nlmsg_len);
+	CHECK_CALL(tx_kick(s));
+	CHECK(rx_take(s, buf, sizeof buf, &meta, 2000) > 0, "no answer");
 }
 
 static void ready_and_hold(void)
@@ -110,8 +140,35 @@ int main(int argc, char **argv)
 		struct pollfd in = { 0, POLLIN, 0 };
 		puts("ready");
 		fflush(stdout);
+		if (argc > 3 && !strcmp(argv[3], "generic")) {
+			struct sock g = ring_open(NETLINK_GENERIC, GEOM(4096, 8, 2048), GEOM(4096, 8, 2048));
+			while (poll(&in, 1, 1000 / times) == 0)
+				ask_generic(&g);
+		}
+		while (argc > 3 && poll(&in, 1, 1000 / times) == 0)
+			ask_link(&s);
 		while (poll(&in, 1, 1000 / times) == 0)
 			ask(&s, 1);
+	} else if (!strcmp(way, "copies")) {
+		/* At a word, sends itself so many messages that no frame holds, and takes each. */
+		struct sock r = ring_open(NETLINK_USERSOCK, GEOM(4096, 8, 2048), NO_RING);
+		int group = 3, tx = plain_open(NETLINK_USERSOCK);
+		char buf[8192], byte;
+		struct nl_mmap_hdr meta;
+		CHECK_CALL(setsockopt(r.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group));
+		puts("ready");
+		fflush(stdout);
+		CHECK(read(0, &byte, 1) == 1, "no word");
+		for (int i = 1; i <= times; i++) {
+			CHECK_CALL(multicast(tx, msg_user(buf, 4000, i), 4000, group));
+			ssize_t len = rx_take(&r, buf, sizeof buf, &meta, 2000);
+			CHECK(len == 4000, "%zd bytes came", len);
+			check_user(buf, len, i);
+		}
+		puts("done");
+		fflush(stdout);
+		while (read(0, &byte, 1) > 0)
+			;
 	} else if (!strcmp(way, "lose") || !strcmp(way, "lossy")) {
 		/* More multicasts than ring and socket hold, to a group of its own. */
 		struct sock r = ring_open(NETLINK_USERSOCK, GEOM(4096, 8, 2048), NO_RING);
@@ -121,6 +178,8 @@ int main(int argc, char **argv)
 		struct pollfd p = { r.fd, POLLIN, 0 };
 		CHECK_CALL(setsockopt(r.fd, SOL_SOCKET, SO_RCVBUF, &small, sizeof small));
 		CHECK_CALL(setsockopt(r.fd, SOL_NETLINK, NETLINK_ADD_MEMBERSHIP, &group, sizeof group));
+		if (argc > 3)
+			CHECK(read(0, buf, 1) == 1, "no word");
 		for (int round = 0; round < 4; round++) {
 			for (int i = 0; i < 500; i++)
 				CHECK_CALL(multicast(tx, msg_user(buf, 1500, ++sent), 1500, group));

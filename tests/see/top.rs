@@ -98,7 +98,8 @@ fn endpoints_are_shown_chosen_sorted_filtered_and_explained() {
     terminal.shows("that process alone", |s| s.contains(&b_id) && !s.contains(&a_id));
     // Its worst endpoint in words.
     terminal.keys(&["r", "Enter"]);
-    let screen = terminal.shows("details", |s| s.contains("rx ring"));
+    let screen = terminal
+        .shows("details, whole", |s| s.contains("rx ring") && s.contains("cure: ") && s.contains("Enter: back"));
     assert!(screen.contains(&b_id) && screen.contains("8 blocks of 4096"), "{screen}");
     assert!(screen.contains("the socket overflowed") && screen.contains("cure: ask for"), "{screen}");
     assert!(screen.contains("No buffer space available"), "{screen}");

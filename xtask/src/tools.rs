@@ -14,6 +14,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("pkg-config", "pkg-config"),
     ("strace", "strace"),
     ("tmux", "tmux"),
+    ("tshark", "tshark"),
     ("valgrind", "valgrind"),
     ("python3", "python3"),
     ("perl", "perl"),

@@ -13,8 +13,9 @@ use crate::{process, rights, table};
 use core::sync::atomic::{AtomicPtr, AtomicU8, AtomicU32, Ordering};
 use nlmmap_ring::card::{TOTALS_LEN, Totals, VERSION};
 use nlmmap_ring::control::Control;
+use nlmmap_ring::endpoint::Endpoint;
 use nlmmap_ring::errno::Errno;
-use nlmmap_ring::sys;
+use nlmmap_ring::{sys, tap};
 use place::{Dir, Path};
 use syscalls::Sysno;
 
@@ -109,6 +110,7 @@ pub fn begin(local: &Local, family: u32, strict: bool) -> nlmmap_ring::errno::Re
         dir.sweep();
     }
     let Some((number, name, file)) = make(&dir) else { return Ok(()) };
+    tap::open_by(open_tap);
     let shown = local.endpoint.show_at(file);
     sys::close(file);
     match shown {
@@ -122,6 +124,20 @@ pub fn begin(local: &Local, family: u32, strict: bool) -> nlmmap_ring::errno::Re
         }
     }
     Ok(())
+}
+
+/// Maps the file into which what passes through an endpoint is copied; null when there is none, or it is not to be believed.
+fn open_tap(endpoint: &Endpoint) -> *mut u8 {
+    let local = table::all().find(|local| core::ptr::eq(&raw const local.endpoint, endpoint));
+    let number = local.map_or(0, |local| local.shown.load(Ordering::Relaxed));
+    let maker = endpoint.card().map_or(0, |card| card.pid.load(Ordering::Relaxed));
+    if number == 0 || !may_call() {
+        return core::ptr::null_mut();
+    }
+    let Some(file) = Dir::find().and_then(|dir| dir.open_tap(maker, number)) else { return core::ptr::null_mut() };
+    let at = if place::is_own_file(file, tap::LEN) { sys::map_fd(file, tap::LEN) } else { Err(Errno::PERM) };
+    sys::close(file);
+    at.unwrap_or(core::ptr::null_mut())
 }
 
 /// Fills in the card of an endpoint that has been made.

@@ -55,6 +55,8 @@ pub struct Card {
     pub forked: AtomicU32,
     /// Children that have it, and are noted as such if they have it mapped.
     pub settled: AtomicU32,
+    /// Which copy of what passes is asked for ([`crate::tap`]); another number for each.
+    pub tap: AtomicU32,
     /// The process that made it.
     pub pid: AtomicU32,
     /// Effective user of that process then.
@@ -195,9 +197,9 @@ impl Default for Totals {
 }
 
 impl Totals {
-    /// Its bytes, to read it into or to write it from.
+    /// Its bytes, to read it into.
     pub fn bytes_mut(&mut self) -> &mut [u8] {
-        // SAFETY: atomics without padding that is looked at: any bytes are Totals, and all are set.
+        // SAFETY: atomics, and padding that nobody looks at: any bytes are Totals.
         unsafe { core::slice::from_raw_parts_mut(core::ptr::from_mut(self).cast(), size_of::<Totals>()) }
     }
 

@@ -35,6 +35,8 @@ pub mod flag {
     pub const BEHIND: u32 = 1 << 11;
     /// More than one process sends.
     pub const SHARED: u32 = 1 << 12;
+    /// Somebody has asked for a copy of what passes ([`crate::tap`]).
+    pub const TAPPED: u32 = 1 << 13;
 }
 
 /// How many processes can have a ring mapped at once and be told apart.
@@ -151,6 +153,8 @@ pub struct Control {
     pub counters: Counters,
     /// The last error that was told, for people; 0 for none.
     pub last_error: AtomicU32,
+    /// The last frame that was not sent: its position and one, then the error number below; 0 for none since that was looked at.
+    pub tx_failed: AtomicU64,
 }
 
 const _: () = assert!(size_of::<Control>() <= crate::sys::PAGE);

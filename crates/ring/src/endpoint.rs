@@ -73,6 +73,8 @@ pub struct Endpoint {
     pub most: AtomicU32,
     /// What a kick that must not sleep does with a frame whose receiver has no room: see [`full`].
     pub on_full: AtomicU32,
+    /// Where a copy of what passes goes.
+    pub(crate) tap: crate::tap::Mapped,
 }
 
 /// Values of [`Endpoint::on_full`].
@@ -103,6 +105,7 @@ impl Endpoint {
             unseen: AtomicBool::new(true),
             most: AtomicU32::new(MOST),
             on_full: AtomicU32::new(full::GOES),
+            tap: crate::tap::Mapped::new(),
         }
     }
 
@@ -151,6 +154,7 @@ impl Endpoint {
     /// # Safety
     /// No other thread is inside a method of this endpoint, and none will be before the next [`Self::open`].
     pub unsafe fn reset(&self) {
+        self.tap.forget();
         for ring in [&self.rx, &self.tx] {
             let ring = ring.swap(null_mut(), Ordering::AcqRel);
             if !ring.is_null() {

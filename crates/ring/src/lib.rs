@@ -24,6 +24,7 @@
 //! | [`control`] | the state that fork shares: heads, error, lock, counters |
 //! | [`card`] | what people are shown of an endpoint beside that |
 //! | [`lock`] | one pump at a time, across threads and processes |
+//! | [`tap`] | a copy of what passes, for somebody who has asked |
 //! | [`rx`], [`tx`] | the two pumps |
 //! | [`readiness`] | what `poll` answers |
 //! | [`endpoint`] | one socket with its rings: what front ends speak to |
@@ -59,6 +60,7 @@ pub mod rx;
 pub mod socket;
 pub mod store;
 pub mod sys;
+pub mod tap;
 pub mod trouble;
 pub mod tx;
 

@@ -33,6 +33,7 @@ use crate::readiness;
 use crate::ring;
 use crate::socket::Socket;
 use crate::store::Meta;
+use crate::tap;
 use crate::trouble::{self, Trouble};
 use core::cell::Cell;
 use core::sync::atomic::Ordering::{Relaxed, Release};
@@ -124,9 +125,18 @@ impl Endpoint {
 
     /// As [`Self::service`], by somebody who has seen to the signals.
     pub(crate) fn service_quietly<S: Socket>(&self, sock: &S, pid: u32, context: Context) {
-        let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return };
+        let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return self.copy_sent() };
         let _held = control.lock.hold_quietly(pid);
         self.service_held(control, ring, sock, context);
+    }
+
+    /// An endpoint without a receive ring has sent.
+    fn copy_sent(&self) {
+        if let Some(control) = self.control()
+            && control.has(flag::TAPPED)
+        {
+            tap::copy(self, control);
+        }
     }
 
     /// As [`Self::service`], by somebody who has the lock.
@@ -139,10 +149,10 @@ impl Endpoint {
     /// As [`Self::service`] with [`Context::Send`], but that the run may end with the request's acknowledgement
     /// (protocol.md, "What a send waits for").
     pub(crate) fn answer_quietly<S: Socket>(&self, sock: &S, pid: u32, request: Option<Request>, alone: bool) {
-        let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return };
+        let (Some(control), Some(ring)) = (self.control(), self.rx()) else { return self.copy_sent() };
         let _held = control.lock.hold_quietly(pid);
         let pump = Pump::new(self, control, ring, sock, Context::Send);
-        if alone && control.flags.load(Relaxed) & (flag::BEHIND | flag::SHARED) == 0 {
+        if alone && control.flags.load(Relaxed) & (flag::BEHIND | flag::SHARED | flag::TAPPED) == 0 {
             pump.request.set(request);
         }
         pump.run();
@@ -188,11 +198,24 @@ impl<'a, S: Socket> Pump<'a, S> {
             budget = budget.saturating_sub(geometry.distance(geometry.wrap(before), head).max(1));
             before = head;
         }
-        self.control.set(flag::BEHIND, self.end.get() == End::Unknown);
+        let behind = if self.end.get() == End::Unknown { flag::BEHIND } else { 0 };
+        // One look at the flags for both.
+        if self.control.flags.load(Relaxed) & (flag::BEHIND | flag::TAPPED) != behind {
+            self.note_end(behind);
+        }
         if self.request.get().is_none() {
             self.control.rx_burst.store(self.received.get(), Relaxed);
         }
         self.ring_bell();
+    }
+
+    /// Notes how the run has left the queue, and copies what has passed if that is asked for.
+    #[cold]
+    fn note_end(&self, behind: u32) {
+        self.control.set(flag::BEHIND, behind != 0);
+        if self.control.has(flag::TAPPED) {
+            tap::copy(self.endpoint, self.control);
+        }
     }
 
     /// What waits in the socket cannot be taken now. In default mode nothing is lost by that, so nothing is told

@@ -302,6 +302,22 @@ impl<'a> Store<'a> {
         Some((r.meta, self.bytes(off, &r), self.ancillary(off, &r)))
     }
 
+    /// The newest `n` messages that wait for the client's `recv`, in order.
+    pub fn last_copies(&self, n: u32) -> impl Iterator<Item = &'a [u8]> + use<'a> {
+        let mut before = self.control.copies.load(Relaxed).saturating_sub(n);
+        let (store, mut from) = (*self, self.control.store_tail.load(Relaxed));
+        core::iter::from_fn(move || {
+            loop {
+                let (off, r) = store.find(from, Kind::Copy)?;
+                from = off + u64::from(r.span);
+                if before == 0 {
+                    return Some(store.bytes(off, &r));
+                }
+                before -= 1;
+            }
+        })
+    }
+
     /// The client has received the message of [`Self::first_copy`].
     pub fn received(&self) {
         if let Some((off, _)) = self.find(self.control.store_tail.load(Relaxed), Kind::Copy) {

@@ -406,6 +406,14 @@ pub fn now() -> u64 {
     time[0] as u64 * 1_000_000_000 + time[1] as u64
 }
 
+/// `CLOCK_REALTIME` in nanoseconds.
+pub fn wall_clock() -> u64 {
+    let mut time = [0i64; 2];
+    // SAFETY: the kernel writes one timespec to a local.
+    let _ = unsafe { call(Sysno::clock_gettime, [0, time.as_mut_ptr() as usize, 0, 0, 0, 0]) };
+    (time[0] as u64).wrapping_mul(1_000_000_000).wrapping_add(time[1] as u64)
+}
+
 /// Bytes of memory of this machine (`sysinfo`), 0 when unknown.
 pub fn total_memory() -> u64 {
     let mut info: core::mem::MaybeUninit<linux_raw_sys::system::sysinfo> = core::mem::MaybeUninit::zeroed();

@@ -218,7 +218,7 @@ impl Endpoint {
         let newest = rx.prev(rx.geometry().wrap(control.rx_head.load(Relaxed)));
         !self.strict.load(Relaxed)
             && rx.frame_nr() > 1
-            && control.flags.load(Relaxed) & (flag::DUMP | flag::DUMPING) == 0
+            && control.flags.load(Relaxed) & (flag::DUMP | flag::DUMPING | flag::TAPPED) == 0
             && rx.status(newest) == status::VALID
             && rx.status(rx.prev(newest)) == status::VALID
     }

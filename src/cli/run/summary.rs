@@ -18,7 +18,7 @@ use nix::sys::signal::{SigSet, SigmaskHow, Signal, kill, raise, sigprocmask};
 use nix::sys::signalfd::{SfdFlags, SignalFd};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::{ForkResult, Pid, fork};
-use nlmmap_ring::card::{TOTALS_LEN, Totals};
+use nlmmap_ring::card::{TOTALS_LEN, Totals, VERSION};
 use serde::Serialize;
 
 use crate::see::cause::{Cause, causes};
@@ -67,8 +67,9 @@ impl Place {
                 .tempdir_in(parent)?;
             let mut totals =
                 OpenOptions::new().write(true).create_new(true).mode(0o600).open(dir.path().join("totals"))?;
-            totals.write_all(Totals::default().bytes_mut())?;
             totals.set_len(TOTALS_LEN as u64)?;
+            // Zeroes, and what they are.
+            totals.write_all(&VERSION.to_ne_bytes())?;
             Ok(dir.keep())
         };
         let dir = make().map_err(|e| format!("no directory for the summary: {e}"))?;

@@ -67,13 +67,17 @@ pub unsafe fn epoll_ctl(ep: c_int, op: c_int, fd: c_int, event: *mut EpollEvent)
     result
 }
 
+/// The client's call, into these events, of which there is room for so many.
+type Call<'a> = dyn Fn(*mut EpollEvent, c_int, Limit, Option<u64>, &Own) -> c_int + 'a;
+
 /// `epoll_wait` in any form; `call` is the client's own, with a time limit and a room of our choice.
 unsafe fn wait_any(
     ep: c_int,
     events: *mut EpollEvent,
     most: c_int,
     limit: Limit,
-    call: impl Fn(*mut EpollEvent, c_int, Limit, Option<u64>, &Own) -> c_int,
+    // Not generic: two more copies of all this would be a twentieth of the library.
+    call: &Call<'_>,
 ) -> c_int {
     let saved = errno();
     let mut gaps = Gaps::new();
@@ -199,7 +203,7 @@ pub unsafe fn epoll_wait(ep: c_int, events: *mut EpollEvent, most: c_int, millis
     }
     // SAFETY: the caller's duty.
     unsafe {
-        wait_any(ep, events, most, Limit::millis(millis), |at, room, limit, most, own| {
+        wait_any(ep, events, most, Limit::millis(millis), &|at, room, limit, most, own| {
             if own.set().is_null() {
                 return next::epoll_wait(ep, at, room, limit.left_millis(most));
             }
@@ -221,7 +225,7 @@ pub unsafe fn epoll_pwait(
     }
     // SAFETY: the caller's duty.
     unsafe {
-        wait_any(ep, events, most, Limit::millis(millis), |at, room, limit, most, own| {
+        wait_any(ep, events, most, Limit::millis(millis), &|at, room, limit, most, own| {
             next::epoll_pwait(ep, at, room, limit.left_millis(most), own.unless(mask))
         })
     }
@@ -240,7 +244,7 @@ pub unsafe fn epoll_pwait2(
     }
     // SAFETY: the caller's duty.
     unsafe {
-        wait_any(ep, events, most, Limit::spec(limit), |at, room, limit, most, own| {
+        wait_any(ep, events, most, Limit::spec(limit), &|at, room, limit, most, own| {
             let left = limit.left_spec(most);
             next::epoll_pwait2(
                 ep,

@@ -188,6 +188,11 @@ impl Dir {
         open_at(self.0 as usize, name, flags)
     }
 
+    /// Opens the file for copies of what passes through an endpoint.
+    pub fn open_tap(&self, pid: u32, number: u32) -> Option<i32> {
+        self.open(Path::of(format_args!("{pid}.{number}.tap")).c_str(), READ_WRITE).ok()
+    }
+
     /// Makes a file of `len` zeroed bytes, whose memory is there: a page that cannot be had later would end the program. Another
     /// of that name is in the way if it is used, or `all_count`.
     #[inline(never)]

@@ -130,6 +130,10 @@ impl<'a, S: Socket> Kick<'a, S> {
             Err(error)
         };
         frame.frame.set_status(status::UNUSED);
+        if let Err(error) = result {
+            let pos = self.ring.prev(self.ring.geometry().wrap(self.control.tx_head.load(Relaxed)));
+            self.control.tx_failed.store((u64::from(pos) + 1) << 32 | error.0 as u64, Relaxed);
+        }
         match result {
             // Kernels from 5.17 on refuse empty datagrams, which 4.5 sent and answered with 0.
             Err(Errno::NODATA) if frame.len == 0 => Ok(0),
