@@ -6,7 +6,7 @@
 //!
 //! | state | the socket is | changes to |
 //! | --- | --- | --- |
-//! | `Off` | not watched: the client is in a wait of ours, or has just called | `Armed` when a wait that slept returns; `Off` stays while calls keep coming (looked at every [`TICK`]) |
+//! | `Off` | not watched: the client is in a wait of ours, or has just called | `Armed` when a wait that slept returns; `Off` stays while calls keep coming (looked at every tick) |
 //! | `Armed` | watched for its next message | `Active` by that message |
 //! | `Active` | not watched; the client is expected to call within a tick | `Off`/`Active` if it does, `Driving` if not |
 //! | `Driving` | watched for every message, which the thread moves at once | `Off` by a wait of ours |
