@@ -181,7 +181,7 @@ fn look(local: &'static Local) -> Next {
             }
             if duty.inside.load(Ordering::Relaxed) > 0 || duty.seen.swap(waits, Ordering::Relaxed) != waits {
                 duty.trusted.store(0, Ordering::Relaxed);
-                return Next::Calling;
+                return if is_strict(local) { Next::Tick } else { Next::Calling };
             }
             if duty.trusted.fetch_add(1, Ordering::Relaxed) < TRUST && is_at_work(local) {
                 return Next::Tick;
@@ -199,9 +199,17 @@ fn look(local: &'static Local) -> Next {
     }
 }
 
+/// Whether frames are to appear as they did in the kernel: at once, or as near to it as can be, whatever the client does.
+fn is_strict(local: &Local) -> bool {
+    local.endpoint.strict.load(Ordering::Relaxed)
+}
+
 /// Whether the client has something in hand, so that what has come since is better left to its next call: a frame of this
 /// socket, or of any other where it is between two calls. Not while its socket's receive buffer fills: the ring is room too.
 fn is_at_work(local: &Local) -> bool {
+    if is_strict(local) {
+        return false;
+    }
     let holds = |local: &Local| local.endpoint.holds_newest();
     let is_other = |other: &&'static Local| other.live.load(Ordering::Relaxed) && !core::ptr::eq(*other, local);
     let elsewhere = |other: &'static Local| {
