@@ -35,6 +35,7 @@ fn a_go_program_dumps_and_judges() {
                 format!("{setup}exec \"$@\"")
             };
             let mut command = Command::new("unshare");
+            command.env("NLMMAP_PRELOAD", crate::support::preload());
             command.args(["--net", "sh", "-ec", &script, "sh"]).arg(&program).args(arguments);
             let outcome = run(&mut command, Duration::from_secs(60));
             let expected = if supervised { 0 } else { 3 };
