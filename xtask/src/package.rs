@@ -37,6 +37,7 @@ pub fn all() -> Result<bool, String> {
     for (name, _) in CRATES {
         words.extend(["--package", name]);
     }
+    forget_earlier();
     if !cargo::run(&words)? {
         return Ok(false);
     }
@@ -58,5 +59,18 @@ fn check(name: &str, needed: &[&str]) -> Result<(), String> {
     match needed.iter().find(|file| !files.contains(**file)) {
         Some(file) => Err(format!("{name} would be published without {file}")),
         None => Ok(()),
+    }
+}
+
+/// Removes what cargo has unpacked of our crates before: it knows them by version, which an earlier state of them has too, and would
+/// build against that.
+fn forget_earlier() {
+    let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
+    let home = home.or_else(|| std::env::var_os("HOME").map(|home| std::path::Path::new(&home).join(".cargo")));
+    let Some(Ok(registries)) = home.map(|home| fs::read_dir(home.join("registry/src"))) else { return };
+    for registry in registries.flatten() {
+        for (name, _) in CRATES {
+            let _ = fs::remove_dir_all(registry.path().join(format!("{name}-{}", env!("CARGO_PKG_VERSION"))));
+        }
     }
 }
