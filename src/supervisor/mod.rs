@@ -155,7 +155,8 @@ pub fn start(strict: bool, level: Level) -> Result<(), Refusal> {
     // SAFETY: numbers only.
     unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::from(u32::from_ne_bytes(pid)), 0, 0, 0) };
     let listener = install(&numbers, has_rights())?;
-    let sent = [ControlMessage::ScmRights(&[listener.as_raw_fd()])];
+    let number = [listener.as_raw_fd()];
+    let sent = [ControlMessage::ScmRights(&number)];
     sendmsg::<()>(ours.as_raw_fd(), &[IoSlice::new(&[0])], &sent, MsgFlags::MSG_NOSIGNAL, None).map_err(failed)?;
     drop(listener);
     if read(&ours, &mut pid[..1]).map_err(failed)? != 1 {

@@ -28,8 +28,12 @@ const _: () = assert!(size_of::<Page>() == crate::sys::PAGE && core::mem::offset
 
 impl Default for Page {
     fn default() -> Page {
-        let (between, behind) = ([0; _], [0; _]);
-        Page { control: Control::default(), between, card: Card::default(), behind }
+        Page {
+            control: Control::default(),
+            between: [0; AT - size_of::<Control>()],
+            card: Card::default(),
+            behind: [0; crate::sys::PAGE - AT - size_of::<Card>()],
+        }
     }
 }
 
