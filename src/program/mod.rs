@@ -63,6 +63,11 @@ pub fn judge(path: &Path, library: elf::Machine, caller: &secure::Caller) -> Res
     })
 }
 
+/// The machine that this program was built for.
+pub fn own_machine() -> Option<elf::Machine> {
+    elf::machine(&head(Path::new("/proc/self/exe")).ok()?)
+}
+
 fn judge_elf(
     path: &Path,
     library: elf::Machine,

@@ -23,6 +23,9 @@ fn auto_takes_the_way_that_is_open() {
         assert_eq!(outcome.stderr.contains("nlmmap: by a supervisor: "), supervised, "{}", outcome.stderr);
         assert_eq!(outcome.stderr.contains("nlmmap[supervisor]"), supervised, "{}", outcome.stderr);
     }
+    // Which needs no library.
+    let outcome = run(nlmmap(&["run", "--"]).arg(&fixed).env("NLMMAP_PRELOAD", "/nowhere"), limit());
+    assert!(outcome.success(), "{}", outcome.describe());
     let outcome = run(nlmmap(&["run", "--via", "preload", "--"]).arg(&fixed), limit());
     assert_eq!(outcome.code, Some(126));
     let outcome = run(nlmmap(&["run", "--check", "--"]).arg(&fixed), limit());

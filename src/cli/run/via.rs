@@ -22,7 +22,8 @@ pub fn reason(arguments: &Arguments) -> Option<String> {
 /// What keeps the library out of a program that has no dynamic linker.
 fn static_program(arguments: &Arguments) -> Option<String> {
     let path = search::find(arguments.command.first()?).ok()?;
-    let machine = preload::find().ok()?.machine;
+    // The supervisor needs no library, and is of this program's own machine.
+    let machine = preload::find().map_or_else(|_| program::own_machine(), |library| Some(library.machine))?;
     let refusal = program::judge(&path, machine, &secure::Caller::current().ok()?).err()?;
     refusal.is_static().then(|| refusal.to_string())
 }
