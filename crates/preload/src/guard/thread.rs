@@ -102,11 +102,12 @@ pub(super) extern "C" fn main(generation: usize) -> usize {
             }
         }
         let mut next = Next::Quiet;
+        let mut in_hand = None;
         for local in fdtable::all().filter(|l| l.live.load(Ordering::Relaxed)) {
             if !local.try_use() {
                 continue;
             }
-            let found = look(local);
+            let found = look(local, &mut in_hand);
             local.release();
             next = next.max(found);
         }
@@ -161,8 +162,8 @@ fn fired(local: &'static Local) {
     }
 }
 
-/// Does what the state asks for.
-fn look(local: &'static Local) -> Next {
+/// Does what the state asks for. `in_hand`: what [`anything_in_hand`] has answered in this round.
+fn look(local: &'static Local, in_hand: &mut Option<bool>) -> Next {
     let duty = &local.duty;
     match duty.state.load(Ordering::Acquire) {
         ACTIVE => {
@@ -183,7 +184,11 @@ fn look(local: &'static Local) -> Next {
                 duty.trusted.store(0, Ordering::Relaxed);
                 return if is_strict(local) { Next::Tick } else { Next::Calling };
             }
-            if duty.trusted.fetch_add(1, Ordering::Relaxed) < TRUST && is_at_work(local) {
+            if duty.trusted.fetch_add(1, Ordering::Relaxed) < TRUST
+                && !is_strict(local)
+                && *in_hand.get_or_insert_with(anything_in_hand)
+                && !is_filling(local)
+            {
                 return Next::Tick;
             }
             duty.trusted.store(0, Ordering::Relaxed);
@@ -204,23 +209,18 @@ fn is_strict(local: &Local) -> bool {
     local.endpoint.strict.load(Ordering::Relaxed)
 }
 
-/// Whether the client has something in hand, so that what has come since is better left to its next call: a frame of this
-/// socket, or of any other where it is between two calls. Not while its socket's receive buffer fills: the ring is room too.
-fn is_at_work(local: &Local) -> bool {
-    if is_strict(local) {
-        return false;
-    }
-    let holds = |local: &Local| local.endpoint.holds_newest();
-    let is_other = |other: &&'static Local| other.live.load(Ordering::Relaxed) && !core::ptr::eq(*other, local);
-    let elsewhere = |other: &'static Local| {
-        let active = other.duty.state.load(Ordering::Relaxed) == ACTIVE && other.try_use();
-        active && {
-            let holds = holds(other);
-            other.release();
-            holds
-        }
-    };
-    (holds(local) || fdtable::all().filter(is_other).any(elsewhere)) && !is_filling(local)
+/// Whether the client has a frame in hand of any socket with which it is between two calls: what has come since is then better
+/// left to its next call. (Not while a socket's receive buffer fills: the ring is room too.)
+fn anything_in_hand() -> bool {
+    fdtable::all().filter(|l| l.live.load(Ordering::Relaxed) && l.duty.state.load(Ordering::Relaxed) == ACTIVE).any(
+        |l| {
+            l.try_use() && {
+                let holds = l.endpoint.holds_newest();
+                l.release();
+                holds
+            }
+        },
+    )
 }
 
 /// Whether a quarter of the socket's receive buffer is taken. Nothing is touched: a number that is another socket's by now only
