@@ -68,7 +68,8 @@ fn forget_earlier() {
     let home = std::env::var_os("CARGO_HOME").map(std::path::PathBuf::from);
     let home = home.or_else(|| std::env::var_os("HOME").map(|home| std::path::Path::new(&home).join(".cargo")));
     let Some(Ok(registries)) = home.map(|home| fs::read_dir(home.join("registry/src"))) else { return };
-    for registry in registries.flatten() {
+    // Registries of this machine have no host in their name; what came from elsewhere stays.
+    for registry in registries.flatten().filter(|entry| entry.file_name().as_encoded_bytes().starts_with(b"-")) {
         for (name, _) in CRATES {
             let _ = fs::remove_dir_all(registry.path().join(format!("{name}-{}", env!("CARGO_PKG_VERSION"))));
         }
