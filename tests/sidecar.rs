@@ -86,10 +86,7 @@ fn holds(result: &Output, daemon: &Daemon<'_>) {
 }
 
 fn with_policy(f: impl FnOnce(&Place, &Daemon<'_>)) {
-    let mut place = Place::new();
-    let config = place.path("config");
-    fs::write(&config, POLICY).expect("a configuration");
-    place.args = vec!["--config".into(), config.display().to_string()];
+    let place = Place::with_config(POLICY);
     let daemon = place.start();
     f(&place, &daemon);
     daemon.wait_for_opens(0);
@@ -118,10 +115,7 @@ fn a_workload_without_rights_reads_links_and_changes_none() {
 /// The same client where the policy names another queue: its first request is answered by EPERM.
 #[test]
 fn a_workload_is_refused_what_the_policy_does_not_name() {
-    let mut place = Place::new();
-    let config = place.path("config");
-    fs::write(&config, POLICY.replace("queues = [5]", "queues = [6]")).expect("a configuration");
-    place.args = vec!["--config".into(), config.display().to_string()];
+    let place = Place::with_config(&POLICY.replace("queues = [5]", "queues = [6]"));
     let daemon = place.start();
     let result = workload(&place, 5, "nfqueue", &["accept", "2000"]);
     let text = String::from_utf8_lossy(&result.stderr).into_owned();

@@ -4,7 +4,6 @@
 #include "device.h"
 #include <signal.h>
 #include <sys/prctl.h>
-#include <time.h>
 
 enum { FRAME = 256, MOST_KICKERS = 64, MOST = 1 << 16, KINDS = 5, FIRST_UID = 60000 };
 
@@ -12,19 +11,6 @@ static const char *const names[KINDS] = { "getsockname", "poll", "kick", "write+
 
 /* Shared with the kickers: kicks that are over. */
 static unsigned long *kicks;
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
 
 /* Never returns; says when its ring is there. */
 static void kick(const char *node, unsigned mib, int ready, unsigned long *count)

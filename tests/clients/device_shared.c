@@ -4,14 +4,6 @@
 #include "device.h"
 #include <signal.h>
 #include <sys/wait.h>
-#include <time.h>
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
 
 /* A blocking reader, as programs are: it tries again after EINTR. */
 static pid_t reader(int fd)

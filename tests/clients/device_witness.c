@@ -1,20 +1,6 @@
 /* device_witness NODE SECONDS: an honest client beside hostile ones. Sends requests through its TX ring one after the
  * other, and wants each acknowledged once, in order, through its RX ring. Prints how long they took. */
 #include "device.h"
-#include <time.h>
-
-static double now(void)
-{
-	struct timespec t;
-	clock_gettime(CLOCK_MONOTONIC, &t);
-	return t.tv_sec + t.tv_nsec / 1e9;
-}
-
-static int by_value(const void *a, const void *b)
-{
-	double x = *(const double *)a, y = *(const double *)b;
-	return (x > y) - (x < y);
-}
 
 int main(int argc, char **argv)
 {

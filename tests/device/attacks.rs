@@ -1,6 +1,5 @@
 //! A hostile client beside a witness, who must notice nothing: each request of his is answered once, in order, in time.
 
-use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -71,9 +70,7 @@ fn rings_that_do_not_fit_into_the_memory_are_refused_and_kill_nobody() {
         let Some(cage) = MemoryCage::new(300 << 20) else {
             return;
         };
-        let mut place = Place::new();
-        fs::write(place.path("config"), config).expect("a configuration");
-        place.args = vec!["--config".into(), place.path("config").display().to_string()];
+        let place = Place::with_config(config);
         let daemon = place.start_as(|command| cage.put(command));
         let witness = witness(&place, 3);
         // Five of 64 MiB, as an attacker would; and then as many of 16 MiB as there is room for.
@@ -119,9 +116,7 @@ fn one_user_cannot_take_all_descriptors_and_root_finds_some() {
 
 #[test]
 fn too_few_descriptors_are_said_at_the_start() {
-    let mut place = Place::new();
-    fs::write(place.path("config"), "[limits]\nopens = 5000\n").expect("a configuration");
-    place.args = vec!["--config".into(), place.path("config").display().to_string()];
+    let place = Place::with_config("[limits]\nopens = 5000\n");
     let daemon = place.start_as(|command| limit_descriptors(command, 1024));
     daemon.says("opens = 5000, but 896 descriptors are enough for 298: raise LimitNOFILE=");
     daemon.stop();
@@ -129,9 +124,7 @@ fn too_few_descriptors_are_said_at_the_start() {
 
 #[test]
 fn nobody_waits_for_a_log_that_nobody_reads() {
-    let mut place = Place::new();
-    fs::write(place.path("config"), "[limits]\nopens_per_uid = 1\n").expect("a configuration");
-    place.args = vec!["--config".into(), place.path("config").display().to_string()];
+    let place = Place::with_config("[limits]\nopens_per_uid = 1\n");
     let (reader, writer) = std::io::pipe().expect("a pipe");
     fill(&writer);
     let daemon = place.start_as(|command| {
@@ -154,9 +147,7 @@ fn nobody_waits_for_a_log_that_nobody_reads() {
 
 #[test]
 fn what_a_log_could_not_hold_is_told_once_it_is_read() {
-    let mut place = Place::new();
-    fs::write(place.path("config"), "[limits]\nopens_per_uid = 2\n").expect("a configuration");
-    place.args = vec!["--config".into(), place.path("config").display().to_string()];
+    let place = Place::with_config("[limits]\nopens_per_uid = 2\n");
     let daemon = place.start();
     let mut held = greedy(&place, NOBODY, &["opens"]);
     assert!(held.line().ends_with("then EMFILE\n"));
@@ -209,10 +200,8 @@ fn holes_in_rings_hurt_nobody() {
 
 #[test]
 fn long_messages_for_policy_hold_nobody_up() {
-    let mut place = Place::new();
     let rule = format!("[[policy.rule]]\nusers = [{NOBODY}]\nfamily = \"route\"\nsend = [\"getlink\"]\n");
-    fs::write(place.path("config"), rule).expect("a configuration");
-    place.args = vec!["--config".into(), place.path("config").display().to_string()];
+    let place = Place::with_config(&rule);
     let daemon = place.start();
     let witness = witness(&place, 2);
     let mut judged: Vec<Beside> = (0..4).map(|_| greedy(&place, NOBODY, &["judged", "12"])).collect();

@@ -44,6 +44,20 @@ impl Place {
         Place { directory, name, args: Vec::new(), wrap: Vec::new() }
     }
 
+    /// One whose daemon reads this configuration.
+    pub fn with_config(text: &str) -> Place {
+        let mut place = Place::new();
+        place.args = vec!["--config".into(), place.configure(text).display().to_string()];
+        place
+    }
+
+    /// Writes another text there: the file.
+    pub fn configure(&self, text: &str) -> PathBuf {
+        let config = self.path("config.toml");
+        fs::write(&config, text).expect("a configuration");
+        config
+    }
+
     pub fn path(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }

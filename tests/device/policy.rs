@@ -28,10 +28,8 @@ const INSIDE: &str = "ip link set lo up && q=/proc/self/net/netfilter/nfnetlink_
 exec 3<$q && exec \"$@\"";
 
 fn configured(text: &str, more: &[&str]) -> Place {
-    let mut place = Place::new();
-    let config = place.path("config");
-    fs::write(&config, text).expect("a configuration");
-    place.args = ["--config", config.to_str().expect("a name")].iter().chain(more).map(|s| (*s).to_owned()).collect();
+    let mut place = Place::with_config(text);
+    place.args.extend(more.iter().map(|s| (*s).to_owned()));
     place
 }
 
@@ -125,7 +123,7 @@ fn a_broken_policy_never_starts_or_replaces_one() {
     let refused = output(&mut place.serve());
     let text = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert_eq!(refused.status.code(), Some(2), "{text}");
-    let config = place.path("config");
+    let config = place.path("config.toml");
     let wrong = format!(
         "{}:5: rule \"queue 7\": the family netfilter has no message \"queue/confg\" that is known here; did you mean \
          \"queue/config\"?",
@@ -177,10 +175,10 @@ fn a_reload_never_makes_an_audit_deaf() {
         plain.stderr(log);
         *command = plain;
     });
-    fs::write(place.path("config"), "log = \"error\"\n[limits]\nopens = 1\n").expect("a configuration");
+    place.configure("log = \"error\"\n[limits]\nopens = 1\n");
     daemon.signal(Signal::SIGHUP);
     daemon.says("configuration kept as it was: --audit logs at the level info");
-    fs::write(place.path("config"), "[limits]\nopens = 4096\n").expect("a configuration");
+    place.configure("[limits]\nopens = 4096\n");
     daemon.signal(Signal::SIGHUP);
     daemon.says("configuration read");
     daemon.stop();

@@ -1,6 +1,5 @@
 //! Rules with `receive`: of what arrives by a grant, what they name, in a ring and by `read`.
 
-use std::fs;
 use std::process::Command;
 
 use serde_json::Value;
@@ -105,10 +104,7 @@ fn run(place: &Place, daemon: &Daemon<'_>, uid: u32, stir: &str, args: &[&str]) 
 }
 
 fn with_policy(f: impl FnOnce(&Place, &Daemon<'_>)) {
-    let mut place = Place::new();
-    let config = place.path("config");
-    fs::write(&config, POLICY).expect("a configuration");
-    place.args = vec!["--config".into(), config.display().to_string()];
+    let place = Place::with_config(POLICY);
     let daemon = place.start();
     f(&place, &daemon);
     daemon.wait_for_opens(0);

@@ -1,6 +1,5 @@
 //! For whom rules are, and how often, through a daemon: members of a group, programs in a control group, so many a second.
 
-use std::fs;
 use std::path::Path;
 use std::process::Command;
 
@@ -15,14 +14,6 @@ fn policy(whom: &str) -> String {
         "[[policy.rule]]\nname = \"queue 7\"\n{whom}\nfamily = \"netfilter\"\nsend = [\"queue/*\"]\nqueues = [7]\n\
          join = [\"conntrack_new\"]\n"
     )
-}
-
-fn place_with(text: &str) -> Place {
-    let mut place = Place::new();
-    let config = place.path("config");
-    fs::write(&config, text).expect("a configuration");
-    place.args = vec!["--config".into(), config.display().to_string()];
-    place
 }
 
 /// The client that has what is granted, and nothing else, as a user without rights.
@@ -51,7 +42,7 @@ fn is_granted(command: &mut Command, daemon: &Daemon<'_>) -> Option<bool> {
 
 #[test]
 fn a_rule_for_a_group_is_for_its_members_by_either_way() {
-    let place = place_with(&policy("groups = [4242]"));
+    let place = Place::with_config(&policy("groups = [4242]"));
     let daemon = place.start();
     let ask = |groups: &[&str]| is_granted(&mut workload(&place, groups, &["granted"]), &daemon);
     let Some(without) = ask(&["--clear-groups"]) else { return eprintln!("skipped: no queues") };
@@ -86,7 +77,7 @@ fn path_in(cage: &MemoryCage) -> String {
 #[test]
 fn a_rule_for_a_control_group_is_for_programs_in_it() {
     let Some(cage) = MemoryCage::new(1 << 30) else { return };
-    let place = place_with(&policy(&format!("cgroups = [{:?}]", path_in(&cage))));
+    let place = Place::with_config(&policy(&format!("cgroups = [{:?}]", path_in(&cage))));
     let daemon = place.start();
     let mut inside = workload(&place, &["--clear-groups"], &["granted"]);
     cage.put(&mut inside);
@@ -100,7 +91,7 @@ fn a_rule_for_a_control_group_is_for_programs_in_it() {
 /// As many as a second's at once, and then refusals, until there is time for more.
 #[test]
 fn a_rate_holds_for_all_sockets_of_a_user_together() {
-    let place = place_with(&format!("{}rate = 20\n", policy("users = [1001]")));
+    let place = Place::with_config(&format!("{}rate = 20\n", policy("users = [1001]")));
     let daemon = place.start();
     let result = output(&mut workload(&place, &["--clear-groups"], &["rate", "20"]));
     let text = String::from_utf8_lossy(&result.stderr).into_owned();

@@ -82,10 +82,7 @@ fn status(path: &str, name: &str) -> String {
 /// Every thread of every process of the daemon, while it serves and after a reload.
 #[test]
 fn the_daemons_processes_have_given_up_what_they_do_not_need() {
-    let mut place = Place::new();
-    let config = place.path("config");
-    fs::write(&config, "[limits]\nopens = 100\n").expect("a configuration");
-    place.args = vec!["--config".into(), config.display().to_string()];
+    let place = Place::with_config("[limits]\nopens = 100\n");
     let daemon = place.start();
     let held = open(&place);
     daemon.signal(Signal::SIGHUP);

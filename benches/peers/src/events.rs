@@ -72,8 +72,8 @@ pub fn measure(way: &str, count: u64) -> Outcome {
 
 fn receive(way: &str, count: u64) -> Outcome {
     match way {
-        // SAFETY: the counter lives for ever.
         "libnetfilter_conntrack" => {
+            // SAFETY: the counter lives for ever.
             foreign(unsafe { crate::peer_libnetfilter_conntrack(count, TAKEN.as_ptr(), refill) })
         }
         // SAFETY: as above.

@@ -73,8 +73,8 @@ pub fn measure(way: &str, size: usize, count: u64) -> Outcome {
 }
 
 fn judge(way: &str, count: u64) -> Outcome {
-    // SAFETY: the counter lives for ever.
     match way {
+        // SAFETY: the counter lives for ever.
         "libnetfilter_queue" => foreign(unsafe { crate::peer_libnetfilter_queue(count, JUDGED.as_ptr(), ready) }),
         // SAFETY: as above.
         "libmnl" => foreign(unsafe { crate::peer_libmnl_queue(count, JUDGED.as_ptr(), ready) }),

@@ -7,9 +7,9 @@ use syscalls::Sysno;
 fn capabilities() -> Option<[u32; 6]> {
     let mut header = [0x2008_0522u32, 0];
     let mut sets = [0u32; 6];
+    let args = [header.as_mut_ptr() as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0];
     // SAFETY: capget version 3 reads a header of 8 bytes and writes two sets of 12 bytes.
-    let got =
-        unsafe { sys::call(Sysno::capget, [header.as_mut_ptr() as usize, sets.as_mut_ptr() as usize, 0, 0, 0, 0]) };
+    let got = unsafe { sys::call(Sysno::capget, args) };
     got.is_ok().then_some(sets)
 }
 

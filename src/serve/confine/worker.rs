@@ -60,7 +60,6 @@ pub(super) const ALLOWED: &[libc::c_long] = &[
     libc::SYS_tgkill,
     libc::SYS_sched_yield,
     libc::SYS_getpriority,
-    libc::SYS_getpriority,
     libc::SYS_exit,
     libc::SYS_exit_group,
 ];

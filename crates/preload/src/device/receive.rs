@@ -82,8 +82,8 @@ impl Vectors {
 
 /// Whether a call may not wait.
 pub(super) fn is_nonblocking(fd: c_int, flags: u32) -> bool {
-    // SAFETY: numbers only. F_GETFL is 3, O_NONBLOCK 0o4000.
     flags & MSG_DONTWAIT != 0
+        // SAFETY: numbers only. F_GETFL is 3, O_NONBLOCK 0o4000.
         || unsafe { sys::call(Sysno::fcntl, [fd as usize, 3, 0, 0, 0, 0]) }.is_ok_and(|fl| fl & 0o4000 != 0)
 }
 

@@ -58,9 +58,11 @@ struct Named {
 impl Named {
     /// What the kernel would tell of this process by itself.
     fn own() -> Named {
-        // SAFETY: no arguments.
-        let [uid, gid] =
-            [Sysno::getuid, Sysno::getgid].map(|call| unsafe { sys::call(call, [0; 6]) }.unwrap_or(0) as u32);
+        let id = |call| {
+            // SAFETY: no arguments.
+            unsafe { sys::call(call, [0; 6]) }.unwrap_or(0) as u32
+        };
+        let [uid, gid] = [Sysno::getuid, Sysno::getgid].map(id);
         Named { pid: sys::getpid(), uid, gid }
     }
 }

@@ -49,8 +49,9 @@ impl Limit {
     /// Null or readable.
     pub(super) unsafe fn spec(limit: *const TimeSpec) -> Limit {
         // SAFETY: the caller's duty.
+        let limit = unsafe { limit.as_ref() };
         Limit::new(
-            unsafe { limit.as_ref() }.map(|t| {
+            limit.map(|t| {
                 (t.tv_sec.max(0) as u64).saturating_mul(1_000_000_000).saturating_add(t.tv_nsec.max(0) as u64)
             }),
         )
