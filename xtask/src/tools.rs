@@ -8,6 +8,7 @@ const TOOLS: &[(&str, &str)] = &[
     ("gcc", "gcc"),
     ("g++", "g++"),
     ("musl-gcc", "musl-tools"),
+    ("go", "golang-go"),
     ("ip", "iproute2"),
     ("iptables-legacy", "iptables"),
     ("unshare", "util-linux"),
