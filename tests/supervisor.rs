@@ -11,3 +11,5 @@ mod clients;
 mod command;
 #[path = "supervisor/go.rs"]
 mod go;
+#[path = "supervisor/rust.rs"]
+mod rust;

@@ -12,7 +12,7 @@
 //! | `signals` | counts the signals of a time in which calls are several times slower here |
 //! | `early`, `plugin`, `loader`, `leak` | about how the library gets into programs, and its own memory |
 
-use crate::support::{Build, Mode, client};
+use crate::support::{Build, Client, Mode, client};
 
 /// `NAME ARGUMENT...` of each line, statically linked with glibc.
 fn hold_in(lines: &[&str], mode: Option<Mode>) {
@@ -40,6 +40,9 @@ fn a_small_client_lives_its_whole_life() {
     hold(&["basic", "reply_at_once kick", "reply_at_once send", "kick", "copy recv", "copy recvmsg", "tiny", "beside"]);
     client("basic").supervised(Build::StaticMusl).served();
     client("wait").arg("poll").supervised(Build::StaticMusl).served();
+    client("reply_at_once").arg("kick").supervised(Build::StaticMusl).served();
+    let dump = ["3000", "4", "4096", "512"];
+    dump.into_iter().fold(client("routes").supervised(Build::StaticMusl), Client::arg).served();
     // Whatever a preload could enter, too.
     client("basic").supervised(Build::Plain).served();
 }
@@ -93,8 +96,8 @@ fn hostile_memory_harms_nobody() {
 #[test]
 fn packets_are_judged() {
     const QUEUE: &str = "ip link set lo up; iptables-legacy -A OUTPUT -p udp --dport 9999 -j NFQUEUE --queue-num 5";
-    for mode in ["accept", "batch"] {
-        client("nfqueue").arg(mode).setup(QUEUE).supervised(Build::Static).served();
+    for (mode, build) in [("accept", Build::Static), ("batch", Build::Static), ("accept", Build::StaticMusl)] {
+        client("nfqueue").arg(mode).setup(QUEUE).supervised(build).served();
     }
 }
 
