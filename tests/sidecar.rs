@@ -38,6 +38,14 @@ iptables-legacy -A OUTPUT -p udp --dport 9999 -j NFQUEUE --queue-num $QUEUE || e
 exec setpriv --reuid=$USER_ID --regid=$USER_ID --clear-groups --bounding-set=-all --inh-caps=-all --no-new-privs -- \
     unshare --user --map-current-user --mount --pid --fork --kill-child --keep-caps -- sh -ec \"$INSIDE\" sh \"$@\"";
 
+/// The same workload as it runs today: root's, with every right, beside the daemon.
+const AS_ROOT: &str = "\
+ip link set lo up
+test -e /proc/self/net/netfilter/nfnetlink_queue || exit 77
+exec 3</proc/self/net/netfilter/nfnetlink_queue
+iptables-legacy -A OUTPUT -p udp --dport 9999 -j NFQUEUE --queue-num $QUEUE || exit 77
+exec \"$@\"";
+
 /// The container's own view: the directory read-only, the node's mount in it as it is (a ring file is opened for writing).
 /// Then no capability there either.
 const INSIDE: &str = "\
@@ -122,6 +130,38 @@ fn a_workload_is_refused_what_the_policy_does_not_name() {
     if result.status.code() != Some(LACKING) {
         assert!(!result.status.success() && text.contains("ack of request 2 says -1"), "{text}\n{}", daemon.tail());
     }
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+/// An operator's way to a policy: the workload as it runs today under `--audit`, and then under what comes of that, with nothing.
+#[test]
+fn what_an_audit_suggests_is_what_the_workload_needs() {
+    let mut place = Place::new();
+    place.args.push("--audit".into());
+    let daemon = place.start();
+    let [nlmmap, library, client] = image(&place, "nfqueue");
+    let mut command = Command::new("unshare");
+    command.args(["--net", "sh", "-ec", AS_ROOT, "sh", &nlmmap, "run", "--device"]).arg(place.node());
+    command.args(["--", &client, "accept", "2000"]).env("QUEUE", "5").env("NLMMAP_PRELOAD", library);
+    let result = output(&mut command);
+    if result.status.code() == Some(LACKING) {
+        return eprintln!("skipped: this kernel lacks something");
+    }
+    holds(&result, &daemon);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+    let mut suggest = Command::new(NLMMAP);
+    let suggested = output(suggest.args(["policy", "suggest"]).arg(place.path("log")));
+    let text = String::from_utf8(suggested.stdout).expect("text");
+    for line in ["[policy]\nunmatched = \"deny\"", "queues = [5]", "receive = [\"queue/packet\"]"] {
+        assert!(text.contains(line), "{line}:\n{text}");
+    }
+    // It will be another user's.
+    assert!(text.contains("users = [\"root\"]"), "{text}");
+    let place = Place::with_config(&text.replace("users = [\"root\"]", &format!("users = [{USER}]")));
+    let daemon = place.start();
+    holds(&workload(&place, 5, "nfqueue", &["accept", "2000"]), &daemon);
     daemon.wait_for_opens(0);
     daemon.stop();
 }

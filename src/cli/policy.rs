@@ -8,11 +8,11 @@ use clap::{Args, Subcommand};
 use nix::unistd::{Gid, Group, Uid, User};
 
 use super::complain;
-use crate::policy::catalog::{self, FAMILIES, Number};
+use crate::policy::catalog::{self, FAMILIES, Family, Number};
 use crate::policy::decide::{Wanted, What};
 use crate::policy::names::meant;
 use crate::policy::subject::Subject;
-use crate::policy::{Policy, audit, words};
+use crate::policy::{Policy, arrive, audit, words};
 use crate::serve::config::Config;
 
 /// Say what a daemon's configuration grants to whom, or make one from what was seen.
@@ -49,7 +49,8 @@ enum Command {
 
 /// Check a configuration, and say in words what it grants; or answer one question about it.
 ///
-/// A question has a user, a family, and a message or a group. The answer is the exit status too.
+/// A question has a user, a family, and a message to send, a group to join, or a message to receive. The answer is the exit
+/// status too.
 #[derive(Args)]
 #[command(after_help = CHECK_HELP)]
 struct Check {
@@ -77,16 +78,21 @@ struct Check {
     message: Option<String>,
 
     /// for this queue
-    #[arg(long, requires = "message", value_name = "N")]
+    #[arg(long, requires = "family", conflicts_with = "group", value_name = "N")]
     queue: Option<u16>,
 
     /// or log group
-    #[arg(long, requires = "message", value_name = "N")]
+    #[arg(long, requires = "family", conflicts_with_all = ["group", "queue"], value_name = "N")]
     log_group: Option<u16>,
 
     /// whether this multicast group may be joined
     #[arg(long, requires = "family")]
     group: Option<String>,
+
+    /// whether this message of the kernel's arrives: in answer to --type, sent to --group, from --queue or --log-group, or by
+    /// any grant
+    #[arg(long, requires = "family", value_name = "MESSAGE")]
+    receive: Option<String>,
 }
 
 const CHECK_HELP: &str = "\
@@ -94,6 +100,8 @@ Examples:
   nlmmap policy check /etc/nlmmap.toml
   nlmmap policy check /etc/nlmmap.toml --uid filterd --family netfilter --type queue/config --queue 7
   nlmmap policy check /etc/nlmmap.toml --uid 1001 --family route --group link
+  nlmmap policy check /etc/nlmmap.toml --uid 1001 --family route --group link --receive dellink
+  nlmmap policy check /etc/nlmmap.toml --uid filterd --family netfilter --receive queue/packet
 
 Exit status: 0 the configuration is good, or the answer is yes; 1 the answer is no; 2 the configuration or the question \
 is wrong.";
@@ -190,37 +198,65 @@ fn groups_of(uid: u32) -> Vec<u32> {
     groups.into_iter().map(Gid::as_raw).collect()
 }
 
+/// What a question says that the client does.
+fn wanted(check: &Check, family: &'static Family) -> Result<Option<Wanted>, String> {
+    let packets = check.receive.is_some() && check.message.is_none();
+    let word = match (&check.message, check.queue, check.log_group) {
+        (Some(word), ..) => word.as_str(),
+        // Packets come to whoever binds the queue.
+        (None, Some(_), _) if packets => "queue/config",
+        (None, _, Some(_)) if packets => "log/config",
+        (None, None, None) => return check.group.as_deref().map(|group| joined(group, family)).transpose(),
+        _ => return Err("a number goes with a message: --type or --receive".into()),
+    };
+    let message = family.message(word).ok_or_else(|| {
+        let hint = meant(word, family.messages.iter().flat_map(|m| [m.name, m.uapi]));
+        format!("the family {} has no message {word:?} that is known here{hint}", family.name)
+    })?;
+    match (message.number, check.queue, check.log_group) {
+        (Number::Queue, None, _) => return Err("say which queue: --queue".into()),
+        (Number::LogGroup, _, None) => return Err("say which group: --log-group".into()),
+        (Number::Queue, Some(_), None) | (Number::LogGroup, None, Some(_)) | (Number::None, None, None) => {}
+        _ => return Err(format!("{} is not for a number of that kind", message.name)),
+    }
+    Wanted::send(family.name, message.name, check.queue, check.log_group).ok_or("no such message".into()).map(Some)
+}
+
+fn joined(group: &str, family: &'static Family) -> Result<Wanted, String> {
+    let known = family.groups.iter().find(|(_, known)| known.eq_ignore_ascii_case(group));
+    let name = match known {
+        Some((_, name)) => (*name).to_owned(),
+        None if family.name == "generic" && group.contains('/') => group.to_owned(),
+        None if family.name == "generic" => {
+            return Err(format!("{group:?} is no group of a generic family: use FAMILY/GROUP"));
+        }
+        None => {
+            let hint = meant(group, family.groups.iter().map(|(_, name)| *name));
+            return Err(format!("the family {} has no group {group:?}{hint}", family.name));
+        }
+    };
+    Ok(Wanted { family: family.name, what: What::Join(name) })
+}
+
 fn answer(policy: &Policy, check: &Check, uid: u32) -> Result<ExitCode, String> {
     let name = check.family.as_deref().unwrap_or_default();
     let family = catalog::family(name).ok_or_else(|| {
         format!("no family {name:?} is known here{}", meant(name, FAMILIES.iter().map(|family| family.name)))
     })?;
-    let wanted = match (&check.message, &check.group) {
-        (Some(word), _) => {
-            let message = family.message(word).ok_or_else(|| {
-                let hint = meant(word, family.messages.iter().flat_map(|m| [m.name, m.uapi]));
-                format!("the family {} has no message {word:?} that is known here{hint}", family.name)
-            })?;
-            match message.number {
-                Number::Queue if check.queue.is_none() => return Err("say which queue: --queue".into()),
-                Number::LogGroup if check.log_group.is_none() => return Err("say which group: --log-group".into()),
-                _ => {}
-            }
-            Wanted::send(family.name, message.name, check.queue, check.log_group).ok_or("no such message")?
-        }
-        (None, Some(group)) => {
-            let known = family.groups.iter().find(|(_, known)| known.eq_ignore_ascii_case(group));
-            if known.is_none() && !(family.name == "generic" && group.contains('/')) {
-                let hint = meant(group, family.groups.iter().map(|(_, name)| *name));
-                return Err(format!("the family {} has no group {group:?}{hint}", family.name));
-            }
-            Wanted { family: family.name, what: What::Join(group.to_ascii_lowercase()) }
-        }
-        (None, None) => return Err("ask for a message or a group: --type or --group".into()),
-    };
+    let wanted = wanted(check, family)?;
     let gids = if check.gid.is_empty() { groups_of(uid) } else { check.gid.clone() };
     let subject = Subject { uid, gids, cgroups: check.cgroup.clone() };
-    let (may, why) = words::answer(policy, &subject, &wanted);
+    let (may, why) = match (&check.receive, &wanted) {
+        (Some(word), _) => {
+            let message = family.received(word).ok_or_else(|| {
+                let hint = meant(word, family.received.iter().flat_map(|m| [m.name, m.uapi]));
+                format!("the family {} is sent no message {word:?} that is known here{hint}", family.name)
+            })?;
+            arrive::answer(policy, &subject, message, wanted.as_ref())
+        }
+        (None, Some(wanted)) => words::answer(policy, &subject, wanted),
+        (None, None) => return Err("ask for a message or a group: --type, --group or --receive".into()),
+    };
     Ok(print(&format!("{why}\n"), u8::from(!may)))
 }
 

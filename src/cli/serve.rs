@@ -48,7 +48,8 @@ pub struct Arguments {
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
-    /// Log what no rule of the policy grants, and refuse nothing: for `nlmmap policy suggest`
+    /// Log what no rule of the policy grants and what none lets through, and refuse and withhold nothing: for `nlmmap policy
+    /// suggest`
     #[arg(long)]
     audit: bool,
 

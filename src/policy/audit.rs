@@ -33,6 +33,28 @@ struct Wants {
     join: BTreeSet<String>,
     queues: BTreeSet<u16>,
     log_groups: BTreeSet<u16>,
+    /// What arrived by that.
+    receive: BTreeSet<&'static str>,
+    /// What a rule that there is would have withheld.
+    withheld: BTreeMap<String, BTreeSet<&'static str>>,
+}
+
+/// A text in quotation marks, as `{:?}` writes it, and what stands behind it.
+fn quoted(text: &str) -> Option<(String, &str)> {
+    let (mut found, mut escaped) = (String::new(), false);
+    let text = text.strip_prefix('"')?;
+    for (at, letter) in text.char_indices() {
+        match letter {
+            '"' if !escaped => return Some((found, text.get(at + 1..)?)),
+            '\\' if !escaped => {
+                escaped = true;
+                continue;
+            }
+            letter => found.push(letter),
+        }
+        escaped = false;
+    }
+    None
 }
 
 /// Reads lines of a log, whatever stands before and behind what the audit wrote.
@@ -52,8 +74,8 @@ pub fn read(log: &str) -> Seen {
 
 fn parse(text: &str, seen: &mut Seen) -> Option<()> {
     let (uid, rest) = text.strip_prefix("uid=")?.split_once(' ')?;
-    let (cgroup, rest) = rest.strip_prefix("cgroup=\"")?.split_once("\" ")?;
-    let (uid, cgroup) = (uid.parse().ok()?, cgroup.replace("\\\"", "\"").replace("\\\\", "\\"));
+    let (cgroup, rest) = quoted(rest.strip_prefix("cgroup=")?)?;
+    let uid = uid.parse().ok()?;
     let mut words = rest.split_whitespace();
     let family = catalog::family(words.next()?.strip_prefix("family=")?)?;
     let wants = seen.wants.entry((uid, family.name)).or_default();
@@ -82,6 +104,14 @@ fn parse(text: &str, seen: &mut Seen) -> Option<()> {
             let known = family.groups.iter().any(|(_, name)| *name == value);
             let generic = family.name == "generic" && value.contains('/');
             (known || generic).then(|| wants.join.insert(value.to_owned())).map(drop)
+        }
+        "receive" => {
+            let message = family.received(value)?.name;
+            match rest.split_once(" rule=") {
+                Some((_, rule)) => wants.withheld.entry(quoted(rule)?.0).or_default().insert(message),
+                None => wants.receive.insert(message),
+            };
+            Some(())
         }
         _ => None,
     }
@@ -113,6 +143,21 @@ pub fn suggest(seen: &Seen, name_of: impl Fn(u32) -> Option<String>) -> String {
         if !wants.join.is_empty() {
             let _ = writeln!(out, "join = [{}]", list(&mut wants.join.iter().map(|name| format!("{name:?}"))));
         }
+        let received = list(&mut wants.receive.iter().map(|name| format!("{name:?}")));
+        let _ = match wants.receive.is_empty() {
+            true => writeln!(out, "# receive = []   # nothing arrived meanwhile; without this, everything may"),
+            false => writeln!(out, "receive = [{received}]   # what arrived; add what did not happen meanwhile"),
+        };
+    }
+    for ((uid, family), wants) in &seen.wants {
+        let user = name_of(*uid).unwrap_or_else(|| uid.to_string());
+        for (rule, messages) in &wants.withheld {
+            let names = list(&mut messages.iter().map(|name| format!("{name:?}")));
+            let _ = write!(
+                out,
+                "\n# The `receive` of your rule {rule:?} withholds from {user}, on {family} sockets: {names}\n"
+            );
+        }
     }
     out
 }
@@ -135,6 +180,11 @@ impl Wanted {
     /// Of a family alone, for what has no name.
     pub fn nameless(family: u32) -> Wanted {
         Wanted { family: "", what: What::Join(family.to_string()) }
+    }
+
+    /// A message of the kernel's without a name.
+    pub fn nameless_message(family: u32, kind: u16) -> Wanted {
+        Wanted { family: "", what: What::Join(format!("{family} {kind}")) }
     }
 
     pub fn send(family: &str, message: &str, queue: Option<u16>, log_group: Option<u16>) -> Option<Wanted> {
@@ -161,13 +211,22 @@ mod tests {
             Wanted { family: "route", what: What::Join("link".into()) },
             Wanted { family: "generic", what: What::Join("nlctrl/notify".into()) },
         ];
+        let receive = |message, rule: Option<&str>| Wanted {
+            family: "netfilter",
+            what: What::Receive { message, rule: rule.map(str::to_owned) },
+        };
+        let arrived = [
+            receive("queue/packet", None),
+            receive("conntrack/new", None),
+            receive("conntrack/delete", Some("the \"old\" one")),
+        ];
         let mut log = String::from("2026-01-01T00:00:00Z  INFO serving a ring file\n");
-        for wanted in &wants {
+        for wanted in wants.iter().chain(&arrived) {
             let _ = writeln!(log, "2026-01-01T00:00:00Z  INFO {} pid=4", line(&subject, wanted));
         }
         log += "policy audit: uid=x\npolicy audit: uid=1 cgroup=\"/\" family=route send=nonsense\n";
         let seen = read(&log);
-        assert_eq!((seen.lines, seen.broken.as_slice()), (8, &[8, 9][..]));
+        assert_eq!((seen.lines, seen.broken.as_slice()), (11, &[11, 12][..]));
         let text = suggest(&seen, |uid| (uid == 1001).then(|| "filterd".to_owned()));
         let policy = policy(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
         for wanted in &wants {
@@ -177,6 +236,23 @@ mod tests {
         assert!(policy.rule_for(&[&subject], &other).is_none());
         assert!(policy.rule_for(&[&Subject { uid: 1002, ..subject }], &wants[0]).is_none());
         assert!(text.contains("# cgroups = [\"/system.slice/a b.service\"]"), "{text}");
+        let netfilter = policy.rules.iter().find(|rule| rule.family.name == "netfilter").unwrap();
+        let named: Vec<_> = netfilter.receive.iter().flatten().map(|message| message.name).collect();
+        assert_eq!(named, ["conntrack/new", "queue/packet"]);
+        // Of the others nothing arrived: that is said, and nothing is withheld.
+        assert!(policy.rules.iter().all(|rule| rule.family.name == "netfilter" || rule.receive.is_none()));
+        assert!(text.contains("# receive = []   # nothing arrived"), "{text}");
+        let hint = "# The `receive` of your rule \"the \\\"old\\\" one\" withholds from filterd, on netfilter sockets: \"conntrack/delete\"\n";
+        assert!(text.contains(hint), "{text}");
+    }
+
+    #[test]
+    fn quoted_texts_end_where_they_were_written_to() {
+        for text in ["", "/a b", "/a\" b", "a\\", "\\\" x"] {
+            assert_eq!(quoted(&format!("{text:?} rest")), Some((text.to_owned(), " rest")));
+        }
+        assert_eq!(quoted("\"no end"), None);
+        assert_eq!(quoted("none"), None);
     }
 
     #[test]

@@ -116,6 +116,11 @@ impl Family {
         self.messages.iter().find(|m| m.name.eq_ignore_ascii_case(name) || m.uapi.eq_ignore_ascii_case(name))
     }
 
+    /// Whether the kernel sends this here.
+    pub fn has(&self, received: &Received) -> bool {
+        self.received.iter().any(|known| std::ptr::eq(known, received))
+    }
+
     /// A message of the kernel's by either of its names.
     pub fn received(&self, name: &str) -> Option<&'static Received> {
         self.received.iter().find(|m| m.name.eq_ignore_ascii_case(name) || m.uapi.eq_ignore_ascii_case(name))

@@ -22,6 +22,10 @@ pub struct Granted {
 }
 
 impl Granted {
+    pub fn bytes(&self) -> &[u8] {
+        &self.bytes
+    }
+
     /// The bytes, to be sent.
     pub fn into_bytes(self) -> Vec<u8> {
         self.bytes
@@ -62,8 +66,17 @@ pub struct Wanted {
 
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum What {
-    Send { message: &'static str, queue: Option<u16>, log_group: Option<u16> },
+    Send {
+        message: &'static str,
+        queue: Option<u16>,
+        log_group: Option<u16>,
+    },
     Join(String),
+    /// To be told this; `rule` let what brings it happen, and does not name it.
+    Receive {
+        message: &'static str,
+        rule: Option<String>,
+    },
 }
 
 impl fmt::Display for Wanted {
@@ -76,6 +89,10 @@ impl fmt::Display for Wanted {
                 log_group.map_or(Ok(()), |group| write!(f, " log_group={group}"))
             }
             What::Join(group) => write!(f, " join={group}"),
+            What::Receive { message, rule } => {
+                write!(f, " receive={message}")?;
+                rule.as_ref().map_or(Ok(()), |rule| write!(f, " rule={rule:?}"))
+            }
         }
     }
 }
@@ -163,7 +180,7 @@ impl Rule {
     }
 
     /// What may arrive by it, for a sieve; everything, without.
-    fn patterns(&self, ids: &GenericIds) -> Option<Vec<Pattern>> {
+    pub fn patterns(&self, ids: &GenericIds) -> Option<Vec<Pattern>> {
         self.receive.as_ref().map(|receive| receive.iter().filter_map(|message| message.pattern(ids)).collect())
     }
 
@@ -191,6 +208,7 @@ impl Rule {
                 Group::Known(_, name) => name == group,
                 Group::Generic(family, name) => group.split_once('/') == Some((family, name)),
             }),
+            What::Receive { .. } => false,
         }
     }
 }
@@ -281,13 +299,15 @@ impl Policy {
         Ok(Wanted { family: family.name, what: What::Join(name) })
     }
 
-    /// What a datagram wants, message by message, as far as it is understood: for the audit.
-    pub fn wants(family: u32, bytes: &[u8], ids: &GenericIds) -> Result<Vec<Wanted>, Why> {
+    /// What a datagram wants, and what arrives by that, as far as it is understood: for the audit.
+    pub fn wants(family: u32, bytes: &[u8], ids: &GenericIds) -> Result<BTreeMap<Wanted, BTreeSet<(About, u32)>>, Why> {
         let family = catalog::family_of(family).ok_or(Why::Family(family))?;
-        let mut all: Vec<Wanted> =
-            understand(family, bytes, ids)?.iter().map(|(message, msg)| wanted(family, message, msg)).collect();
-        all.sort();
-        all.dedup();
+        let mut all = BTreeMap::<_, BTreeSet<_>>::new();
+        for (message, msg) in understand(family, bytes, ids)? {
+            let wanted = wanted(family, message, &msg);
+            let brought = brings(&wanted, &msg).collect::<Vec<_>>();
+            all.entry(wanted).or_default().extend(brought);
+        }
         Ok(all)
     }
 }

@@ -9,6 +9,7 @@
 //! | [`decide`] | granted or not, by which rule or for which reason |
 //! | [`sieve`] | of what arrives by a grant, what its rule names |
 //! | [`rate`] | so many messages a second |
+//! | [`arrive`] | whether a message of the kernel's reaches a client, and by which rule |
 //! | [`words`] | what a policy means, in sentences |
 //! | [`audit`] | what is not granted, as lines of the log, and rules made of such lines |
 //!
@@ -17,6 +18,7 @@
 //! each attribute at every depth. Attributes that name a descriptor, a process, a user or a namespace are never granted: the
 //! kernel would look the number up in the daemon's tables.
 
+pub mod arrive;
 pub mod audit;
 pub mod catalog;
 pub mod config;

@@ -3,8 +3,10 @@
 //! By a grant arrives: what is sent to a group that was joined by one, the packets of a queue or log group that was bound by
 //! one, and the answers to requests that were sent by one. Everything else the client could have got itself, and passes.
 //! Where it cannot be told which rule an answer belongs to, every rule has to let it through.
+//!
+//! A sieve of an audit takes nothing away: it notes what it would have, and by which rule, once each.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::catalog::received::{LOG_PACKET, QUEUE_PACKET, WORDS};
 use super::wire::{self, FIRST_TYPE};
@@ -24,9 +26,55 @@ impl Pattern {
         Pattern((kind as u32) << 16 | first as u32)
     }
 
+    /// No message, but whose rule it is, for an audit: control messages, which have this type, are never judged.
+    pub const fn mark(number: u8) -> Pattern {
+        Pattern::first(MARK, number)
+    }
+
+    fn is_mark(self) -> bool {
+        self.0 >> 16 == u32::from(MARK)
+    }
+
+    /// Whether it is about this, of what an audit has heard.
+    pub fn is_about(self, heard: Heard) -> bool {
+        self.0 >> 16 == heard.what >> 16 && (self.0 & ANY != 0 || self.0 & 0xff == heard.what & 0xff)
+    }
+
     fn matches(self, kind: u16, payload: &[u8]) -> bool {
         let first = payload.first().map(|first| Pattern::first(kind, *first));
         self == Pattern::kind(kind) || Some(self) == first
+    }
+}
+
+const MARK: u16 = 1;
+
+/// A message that arrived in an audit, and that a rule would have withheld.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Heard {
+    /// The rule's mark; 0 for one without.
+    pub mark: u8,
+    /// Type, and first byte behind the header.
+    what: u32,
+}
+
+impl Heard {
+    fn new(mark: u8, kind: u16, first: u8) -> Heard {
+        Heard { mark, what: u32::from(kind) << 16 | u32::from(first) }
+    }
+
+    pub fn kind(self) -> u16 {
+        (self.what >> 16) as u16
+    }
+
+    /// From what a sieve has told; at most as many as it may tell.
+    pub fn read(bytes: &[u8]) -> impl Iterator<Item = Heard> {
+        let word = |bytes: &[u8; 8], at| wire::u32_at(bytes, at).unwrap_or_default();
+        let all = bytes.as_chunks::<8>().0.iter().take(MOST_HEARD);
+        all.map(move |bytes| Heard { mark: word(bytes, 0) as u8, what: word(bytes, 4) })
+    }
+
+    fn bytes(self) -> impl Iterator<Item = u8> {
+        u32::from(self.mark).to_ne_bytes().into_iter().chain(self.what.to_ne_bytes())
     }
 }
 
@@ -47,15 +95,27 @@ pub enum About {
     Sending,
     /// Nothing that arrives is known not to be granted.
     Everything,
+    /// An audit: everything arrives, and is noted.
+    Audit,
 }
 
-const ALL: [About; 7] =
-    [About::Group, About::Queue, About::LogGroup, About::Request, About::Dump, About::Sending, About::Everything];
+const ALL: [About; 8] = [
+    About::Group,
+    About::Queue,
+    About::LogGroup,
+    About::Request,
+    About::Dump,
+    About::Sending,
+    About::Everything,
+    About::Audit,
+];
 
 /// Rules with `receive` at one socket; of more, what they grant does not arrive.
-const MOST_RULES: usize = 64;
+pub const MOST_RULES: usize = 64;
 /// Requests, dumps and sendings that are told apart.
 const MOST: usize = 1024;
+/// What an audit hears at one socket, and tells apart.
+const MOST_HEARD: usize = 1024;
 
 /// What is known of one socket.
 #[derive(Clone, Debug, Default)]
@@ -69,6 +129,10 @@ pub struct Sieve {
     last_dump: Option<u32>,
     /// Some requests' answers are not told apart from the client's own.
     everything: bool,
+    audit: bool,
+    heard: BTreeSet<Heard>,
+    /// Of that, what nobody has been told of yet.
+    untold: Vec<Heard>,
 }
 
 /// Notes about all of these numbers, for [`Sieve::note`].
@@ -112,8 +176,10 @@ impl Sieve {
     }
 
     fn add(&mut self, about: About, number: u32, rule: usize) {
-        if about == About::Everything {
-            self.everything = true;
+        match about {
+            About::Audit => return self.audit = true,
+            About::Everything => self.everything = true,
+            _ => {}
         }
         if about == About::Dump {
             self.last_dump = Some(number);
@@ -161,7 +227,7 @@ impl Sieve {
 
     /// All of it, for [`Self::note`] elsewhere.
     pub fn pack(&self) -> Vec<u8> {
-        let mut bytes = Vec::new();
+        let mut bytes = if self.audit { note(About::Audit, 0, &[]) } else { Vec::new() };
         for ((about, number), rule) in &self.notes {
             bytes.extend(note(*about, *number, self.rules.get(*rule).map_or(&[][..], Vec::as_slice)));
         }
@@ -180,23 +246,45 @@ impl Sieve {
         self.rules.get(rule).is_some_and(|rule| rule.iter().any(|pattern| pattern.matches(kind, payload)))
     }
 
-    /// Whether one message may arrive.
-    fn passes(&self, netfilter: bool, group: u32, kind: u16, seq: u32, payload: &[u8]) -> bool {
+    /// The rules that a message might have come by, and that do not let it through.
+    fn refusing(&self, netfilter: bool, group: u32, kind: u16, seq: u32, payload: &[u8]) -> Vec<usize> {
+        let one = |about, number| self.rule(about, number).filter(|rule| !self.lets(*rule, kind, payload));
         if kind < FIRST_TYPE {
-            return true;
+            return Vec::new();
         }
         if group != 0 {
-            return self.rule(About::Group, group).is_none_or(|rule| self.lets(rule, kind, payload));
+            return one(About::Group, group).into_iter().collect();
         }
         if netfilter && matches!(kind, QUEUE_PACKET | LOG_PACKET) {
             let about = if kind == QUEUE_PACKET { About::Queue } else { About::LogGroup };
             // `res_id` of `struct nfgenmsg`, in network order.
             let number = payload.get(2..4).and_then(|bytes| bytes.try_into().ok()).map_or(0, u16::from_be_bytes);
-            return self.rule(about, number.into()).is_none_or(|rule| self.lets(rule, kind, payload));
+            return one(about, number.into()).into_iter().collect();
         }
-        let known = self.rule(About::Request, seq).into_iter().chain(self.rule(About::Dump, seq));
-        known.into_iter().all(|rule| self.lets(rule, kind, payload))
-            && (!self.everything || (0..self.rules.len()).all(|rule| self.lets(rule, kind, payload)))
+        let known = one(About::Request, seq).into_iter().chain(one(About::Dump, seq));
+        let any = (0..self.rules.len()).filter(|rule| self.everything && !self.lets(*rule, kind, payload));
+        known.chain(any).collect()
+    }
+
+    /// Whether a message goes that these rules refuse; in an audit none does, and each is noted.
+    fn goes(&mut self, refusing: &[usize], kind: u16, first: u8) -> bool {
+        if !self.audit {
+            return !refusing.is_empty();
+        }
+        for rule in refusing {
+            let patterns = self.rules.get(*rule).map_or(&[][..], Vec::as_slice);
+            let mark = patterns.iter().find(|pattern| pattern.is_mark()).map_or(0, |pattern| pattern.0 as u8);
+            let heard = Heard::new(mark, kind, first);
+            if self.heard.len() < MOST_HEARD && self.heard.insert(heard) {
+                self.untold.push(heard);
+            }
+        }
+        false
+    }
+
+    /// What an audit has heard since the last time, for [`Heard::read`].
+    pub fn take_heard(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.untold).into_iter().flat_map(Heard::bytes).collect()
     }
 
     /// Takes out of a datagram what may not arrive: how many bytes are left at its beginning, and how many messages are gone.
@@ -207,8 +295,11 @@ impl Sieve {
             return (bytes.len(), 0);
         }
         if family == libc::NETLINK_KOBJECT_UEVENT as u32 {
-            let passes = self.rule(About::Group, group).is_none_or(|rule| self.lets_word(rule, bytes));
-            return if passes { (bytes.len(), 0) } else { (0, 1) };
+            let word = word_of(bytes);
+            let refuses = |rule: &usize| word.is_none_or(|word| !self.lets(*rule, 0, &[word]));
+            let refusing: Vec<usize> = self.rule(About::Group, group).into_iter().filter(refuses).collect();
+            let goes = self.goes(&refusing, 0, word.unwrap_or(u8::MAX));
+            return if goes { (0, 1) } else { (bytes.len(), 0) };
         }
         let netfilter = family == libc::NETLINK_NETFILTER as u32;
         let (mut at, mut kept, mut gone) = (0, 0, 0);
@@ -216,37 +307,40 @@ impl Sieve {
             let header = (wire::u32_at(rest, 0), wire::u16_at(rest, 4), wire::u32_at(rest, 8));
             let (Some(len), Some(kind), Some(seq)) = header else {
                 // Not a message; of a cut one so little tells nothing.
-                gone += u64::from(!cut);
+                gone += u64::from(!cut && !self.audit);
                 break;
             };
             let len = len as usize;
             let whole = (wire::HEADER..=rest.len()).contains(&len);
             if !whole && !cut {
-                gone += 1;
+                gone += u64::from(!self.audit);
                 break;
             }
             let len = if whole { len.next_multiple_of(4).min(rest.len()) } else { rest.len() };
+            let payload = rest.get(wire::HEADER..).unwrap_or_default();
+            let refusing = self.refusing(netfilter, group, kind, seq, payload);
+            let first = payload.first().copied().unwrap_or_default();
             if kind == DONE {
                 self.forget(About::Dump, seq);
                 self.last_dump = self.last_dump.filter(|last| *last != seq);
             }
-            if self.passes(netfilter, group, kind, seq, rest.get(wire::HEADER..).unwrap_or_default()) {
+            if self.goes(&refusing, kind, first) {
+                gone += 1;
+            } else {
                 bytes.copy_within(at..at + len, kept);
                 kept += len;
-            } else {
-                gone += 1;
             }
             at += len;
         }
         // Without a loss not a byte is touched, whatever stands behind the last message.
         if gone == 0 { (bytes.len(), 0) } else { (kept, gone) }
     }
+}
 
-    fn lets_word(&self, rule: usize, bytes: &[u8]) -> bool {
-        let word = |word: &str| bytes.strip_prefix(word.as_bytes()).is_some_and(|rest| matches!(rest, [b'@' | 0, ..]));
-        let place = WORDS.iter().position(|known| word(known));
-        place.is_some_and(|place| self.lets(rule, 0, &[place as u8]))
-    }
+/// The place of a kernel event's word.
+fn word_of(bytes: &[u8]) -> Option<u8> {
+    let word = |word: &str| bytes.strip_prefix(word.as_bytes()).is_some_and(|rest| matches!(rest, [b'@' | 0, ..]));
+    WORDS.iter().position(|known| word(known)).map(|place| place as u8)
 }
 
 const DONE: u16 = 3;

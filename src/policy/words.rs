@@ -8,7 +8,7 @@ use super::config::{Group, Numbers, Policy, Rule, Unmatched};
 use super::decide::{Wanted, What};
 use super::subject::Subject;
 
-fn list<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
+pub fn list<T: ToString>(values: impl IntoIterator<Item = T>) -> String {
     values.into_iter().map(|value| value.to_string()).collect::<Vec<_>>().join(", ")
 }
 
@@ -136,7 +136,7 @@ pub fn answer(policy: &Policy, subject: &Subject, wanted: &Wanted) -> (bool, Str
                 (_, []) => {
                     let near = for_it.iter().find(|rule| match &wanted.what {
                         What::Send { message, .. } => rule.send.iter().any(|known| known.name == *message),
-                        What::Join(_) => false,
+                        What::Join(_) | What::Receive { .. } => false,
                     });
                     match near {
                         Some(rule) => format!("rule {:?} grants that for other numbers", rule.name),
@@ -144,9 +144,10 @@ pub fn answer(policy: &Policy, subject: &Subject, wanted: &Wanted) -> (bool, Str
                     }
                 }
             };
-            why += match unmatched {
-                Unmatched::Own => "; it is sent with the client's own rights",
-                Unmatched::Deny => "; it is refused",
+            why += match (unmatched, &wanted.what) {
+                (Unmatched::Own, What::Join(_)) => "; it is joined with the client's own rights",
+                (Unmatched::Own, _) => "; it is sent with the client's own rights",
+                (Unmatched::Deny, _) => "; it is refused",
             };
             (false, format!("no: {why}"))
         }

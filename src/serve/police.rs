@@ -8,6 +8,7 @@
 //! A grant is for whoever makes the request *and* for whoever opened the node: a program with grants that writes to an open
 //! file it was handed lends them to nobody, and one that hands an open file on gives none away.
 
+mod heard;
 mod join;
 mod kick;
 mod turns;
@@ -69,6 +70,7 @@ pub struct Police {
     lent: AtomicU64,
     /// Whether the socket is connected to something else than the kernel.
     elsewhere: AtomicBool,
+    marks: heard::Marks,
 }
 
 /// What a request is judged by.
@@ -135,7 +137,13 @@ impl Grants {
     /// Policy's part of an open file that `caller` opens.
     pub fn police(self: &Arc<Grants>, caller: &Caller) -> Police {
         let opener = self.policy().and_then(|_| subject(caller));
-        Police { grants: self.clone(), opener, lent: AtomicU64::new(0), elsewhere: AtomicBool::new(false) }
+        Police {
+            grants: self.clone(),
+            opener,
+            lent: AtomicU64::new(0),
+            elsewhere: AtomicBool::new(false),
+            marks: heard::Marks::default(),
+        }
     }
 
     fn ids(&self) -> Arc<GenericIds> {
@@ -257,12 +265,23 @@ impl File {
         let to_kernel = dest.map_or(!elsewhere, |dest| dest.portid == 0 && dest.groups == 0);
         let ids = if family == libc::NETLINK_GENERIC as u32 { grants.ids() } else { Arc::default() };
         let not = match judge.send(family, to_kernel, data, &ids) {
-            Ok(granted) => return self.send_granted(granted, origin, done),
+            Ok(granted) => {
+                let notes = if grants.audit {
+                    self.listen(judge, family, granted.bytes(), &ids)
+                } else {
+                    granted.notes.clone()
+                };
+                return self.send_granted(granted, notes, origin, done);
+            }
             Err(not) => not,
         };
+        let mut notes = Vec::new();
         if grants.audit {
             match Policy::wants(family, &not.bytes, &ids) {
-                Ok(wants) if to_kernel => wants.iter().for_each(|wanted| grants.note(judge, wanted)),
+                Ok(wants) if to_kernel => {
+                    wants.keys().for_each(|wanted| grants.note(judge, wanted));
+                    notes = self.listen(judge, family, &not.bytes, &ids);
+                }
                 Ok(_) | Err(Why::Nothing) => {}
                 Err(why) => {
                     let shown = Wanted::nameless(family);
@@ -283,8 +302,26 @@ impl File {
         let dest_len = if dest.is_some() { size_of::<SockaddrNl>() as u32 } else { 0 };
         let mut bytes = abi::bytes(&abi::Send { dest: dest.unwrap_or_default(), dest_len, flags: 0 }).to_vec();
         bytes.extend_from_slice(&not.bytes);
-        let then: Then = Box::new(move |answer| done(bytes_of(answer).map(drop)));
+        let mut then: Then = Box::new(move |answer| done(bytes_of(answer).map(drop)));
+        if !notes.is_empty() {
+            let sending = self.announce(&mut notes);
+            self.hear_by(notes);
+            let (file, sent) = (self.clone(), then);
+            then = Box::new(move |answer| {
+                let then: Then = Box::new(move |_| sent(answer));
+                file.ask(file.head(op::SERVICE, u64::from(sending), 0), Vec::new(), then);
+            });
+        }
         self.act(caller, self.head(op::WRITE, 0, 0), bytes, Vec::new(), then);
+    }
+
+    /// Notes about what is going to be sent hold until it has been: the number to say so by.
+    fn announce(&self, notes: &mut Vec<u8>) -> u32 {
+        let sending = self.police.grants.sendings.fetch_add(1, Ordering::Relaxed);
+        if !notes.is_empty() {
+            notes.extend(sieve::note(About::Sending, sending, &[]));
+        }
+        sending
     }
 
     /// The grantor gets a duplicate of the socket, if it has none, and then `bytes` with `head`.
@@ -331,13 +368,9 @@ impl File {
         self.ask(head, told, then);
     }
 
-    fn send_granted(self: &Arc<File>, granted: Granted, origin: Origin, done: Done) {
+    fn send_granted(self: &Arc<File>, granted: Granted, mut notes: Vec<u8>, origin: Origin, done: Done) {
         tracing::debug!(handle = self.handle, uid = self.client.uid, rules = ?granted.rules, "granted");
-        let mut notes = granted.notes.clone();
-        let sending = self.police.grants.sendings.fetch_add(1, Ordering::Relaxed);
-        if !notes.is_empty() {
-            notes.extend(sieve::note(About::Sending, sending, &[]));
-        }
+        let sending = self.announce(&mut notes);
         let bytes = granted.into_bytes();
         let beginning = (origin == Origin::Call).then(|| bytes.get(..BEGINNING).unwrap_or(&bytes).to_vec());
         let file = self.clone();

@@ -321,6 +321,11 @@ impl Workers {
                                 file.woken(worker.number, packet.head.value);
                             }
                         }
+                        op::HEARD => {
+                            if let Some(file) = self.find(packet.head.handle).filter(|file| file.is_in(worker.number)) {
+                                file.heard(&packet.bytes);
+                            }
+                        }
                         op::TURN => self.next_turns(|turns| match packet.head.value {
                             0 => turns.forget(worker.number),
                             _ => turns.ask(worker.number, worker.place.who.uids[1]),

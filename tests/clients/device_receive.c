@@ -1,5 +1,7 @@
 /* device_receive NODE ring|read MODE: what rules with `receive` (tests/device/receive.rs) let through.
  * answers       requests of six families: which answers arrive, and which do not
+ * audited       the same where nothing is withheld
+ * workload      links, and what happens to them and their addresses, without a witness
  * links         of two lent groups of route, one kind of message
  * monitor YES   a lent group of generic netlink: what it is sent is named, or not
  * vlans         a lent group above 32
@@ -24,6 +26,7 @@ static const char *node;
 static int ring;
 static char buf[1 << 16];
 static unsigned seq = 100;
+static int audited;
 
 /* A socket of ours, by the node. */
 static void begin(struct device *d, int family)
@@ -80,7 +83,7 @@ static int ask(struct device *d, int type, int flags, const void *payload, size_
 }
 
 #define ARRIVES(...) CHECK(ask(__VA_ARGS__) > 0, "%s does not arrive", #__VA_ARGS__)
-#define STAYS_AWAY(...) CHECK(ask(__VA_ARGS__) == 0, "%s arrives", #__VA_ARGS__)
+#define STAYS_AWAY(...) CHECK((ask(__VA_ARGS__) == 0) != audited, "%s arrives, or not in an audit", #__VA_ARGS__)
 
 static void answers(void)
 {
@@ -171,6 +174,21 @@ static void links(void)
 			CHECK(m->nlmsg_type == RTM_NEWLINK, "a message of type %d", m->nlmsg_type);
 	hears(other, RTM_NEWADDR, 5);
 	hears(other, RTM_DELADDR, 5);
+}
+
+static void workload(void)
+{
+	struct ifinfomsg link = { .ifi_family = AF_UNSPEC };
+	int left, seen = 0;
+	struct nlmsghdr *m;
+	struct device d;
+	begin(&d, NETLINK_ROUTE);
+	ARRIVES(&d, RTM_GETLINK, NLM_F_DUMP, &link, sizeof link, RTM_NEWLINK);
+	join(&d, RTNLGRP_LINK);
+	join(&d, RTNLGRP_IPV4_IFADDR);
+	while (seen != 7)
+		for (left = next(&d), m = (void *)buf; NLMSG_OK(m, left); m = NLMSG_NEXT(m, left))
+			seen |= m->nlmsg_type == RTM_NEWLINK ? 1 : m->nlmsg_type == RTM_NEWADDR ? 2 : m->nlmsg_type == RTM_DELADDR ? 4 : 0;
 }
 
 /* The numbers of ethtool's family and of its group. */
@@ -267,8 +285,11 @@ int main(int argc, char **argv)
 	node = argv[1];
 	ring = !strcmp(argv[2], "ring");
 	alarm(50);
-	if (!strcmp(argv[3], "answers"))
+	audited = !strcmp(argv[3], "audited");
+	if (audited || !strcmp(argv[3], "answers"))
 		answers();
+	else if (!strcmp(argv[3], "workload"))
+		workload();
 	else if (!strcmp(argv[3], "links"))
 		links();
 	else if (!strcmp(argv[3], "monitor"))

@@ -236,6 +236,34 @@ fn check_says_what_is_granted_and_what_that_amounts_to() {
     let (code, _, err) = run(&["--uid", "1001", "--family", "netfiltr", "--type", "queue/config"]);
     assert_eq!(code, Some(2));
     assert!(err.contains("did you mean \"netfilter\"?"), "{err}");
+    let queue = ["--uid", "1001", "--family", "netfilter", "--receive", "NFQNL_MSG_PACKET", "--queue"];
+    let (code, out, _) = run(&[&queue[..], &["7"]].concat());
+    let answer =
+        "yes, by rule \"queue 7\", which lets the client send queue/config for queue 7 and withholds nothing of that\n";
+    assert_eq!((code, out.as_str()), (Some(0), answer));
+    let (code, out, _) = run(&[&queue[..], &["8"]].concat());
+    assert_eq!(code, Some(1));
+    assert!(out.starts_with("no: rule \"queue 7\" grants that for other numbers; "), "{out}");
+    let (code, out, _) = run(&["--uid", "5", "--family", "route", "--receive", "newlink"]);
+    assert!(code == Some(0) && out.starts_with("yes, by rule \"all\" (send newlink"), "{out}");
+    // Questions that are none, and what was meant.
+    for (args, why) in [
+        (&["--uid", "5", "--family", "route", "--receive", "newlnk"][..], "did you mean \"newlink\"?"),
+        (&["--uid", "5", "--family", "route", "--receive", "getroute"], "is sent no message \"getroute\""),
+        (&["--uid", "5", "--family", "route", "--type", "getlnk", "--receive", "newlink"], "did you mean \"getlink\"?"),
+        (&["--uid", "5", "--family", "route", "--group", "lnk", "--receive", "newlink"], "did you mean \"link\"?"),
+        (&["--uid", "5", "--family", "generic", "--group", "notify"], "use FAMILY/GROUP"),
+        (&["--uid", "5", "--family", "route", "--queue", "3"], "a number goes with a message"),
+        (&["--uid", "5", "--family", "route", "--type", "getlink", "--queue", "3"], "getlink is not for a number"),
+        (&["--uid", "5", "--family", "netfilter", "--type", "queue/config"], "say which queue: --queue"),
+        (&["--uid", "5", "--family", "netfilter", "--type", "log/config"], "say which group: --log-group"),
+        (&["--uid", "5", "--family", "route"], "--type, --group or --receive"),
+        (&["--uid", "no-such-user", "--family", "route"], "no such user"),
+        (&["--uid", "5", "--gid", "no-such-group", "--family", "route"], "no such group"),
+    ] {
+        let (code, out, err) = run(args);
+        assert!(code == Some(2) && out.is_empty() && err.contains(why), "{args:?}: {out}{err}");
+    }
     let (code, out, _) = run(&["--uid", "5", "--family", "route", "--type", "getlink"]);
     assert_eq!((code, out.as_str()), (Some(0), "yes, by rule \"all\"\n"));
 }

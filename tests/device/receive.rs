@@ -4,7 +4,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use crate::daemon::{Daemon, Place, client, output};
+use crate::daemon::{Daemon, NLMMAP, Place, client, output};
 
 const POLICY: &str = r#"
 [[policy.rule]]
@@ -159,4 +159,66 @@ fn stat_counts_what_does_not_arrive() {
         child.kill().expect("a child");
         let _ = child.wait();
     });
+}
+
+/// The daemon's log as a policy.
+fn suggested(place: &Place) -> String {
+    let mut command = Command::new(NLMMAP);
+    let result = output(command.args(["policy", "suggest"]).arg(place.path("log")));
+    assert!(result.status.success(), "{result:?}");
+    String::from_utf8(result.stdout).expect("text")
+}
+
+/// Nothing is withheld under `--audit`; what would be is told with the rule, and so is what comes by no rule.
+#[test]
+fn an_audit_tells_what_rules_withhold_and_withholds_nothing() {
+    let mut place = Place::with_config(POLICY);
+    place.args.push("--audit".into());
+    let daemon = place.start();
+    run(&place, &daemon, 1001, "true", &["audited"]);
+    for told in [
+        "family=route receive=newaddr rule=\"links\"",
+        "family=route receive=newroute",
+        "family=netfilter receive=conntrack/get_stats rule=\"the generation\"",
+        "family=generic receive=nlctrl/newfamily rule=\"features\"",
+        "family=sock_diag receive=inet rule=\"local sockets\"",
+        "family=xfrm receive=newspdinfo rule=\"associations\"",
+    ] {
+        daemon.says(told);
+    }
+    let log = daemon.log();
+    for named in
+        ["receive=newlink", "receive=newroute rule", "receive=nftables/newgen", "receive=unix", "receive=newsadinfo"]
+    {
+        assert!(!log.contains(named), "{named}:\n{log}");
+    }
+    daemon.wait_for_opens(0);
+    daemon.stop();
+    let text = suggested(&place);
+    for line in [
+        "send = [\"getroute\"]\nreceive = [\"newroute\"]",
+        "# The `receive` of your rule \"links\" withholds from 1001, on route sockets: \"newaddr\"\n",
+    ] {
+        assert!(text.contains(line), "{line}:\n{text}");
+    }
+}
+
+/// What arrived under `--audit` is in the policy that comes of it; the workload runs under that, without any right of its own.
+#[test]
+fn an_audit_becomes_a_policy_that_says_what_arrives() {
+    let mut place = Place::with_config("");
+    place.args.push("--audit".into());
+    let daemon = place.start();
+    run(&place, &daemon, 1001, LINKS, &["workload"]);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+    let text = suggested(&place);
+    let rule = "family = \"route\"\nsend = [\"getlink\"]\njoin = [\"ipv4_ifaddr\", \"link\"]\n\
+                receive = [\"deladdr\", \"newaddr\", \"newlink\"]   # what arrived";
+    assert!(text.contains(rule), "{text}");
+    let place = Place::with_config(&text);
+    let daemon = place.start();
+    run(&place, &daemon, 1001, LINKS, &["workload"]);
+    daemon.wait_for_opens(0);
+    daemon.stop();
 }

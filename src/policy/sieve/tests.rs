@@ -189,6 +189,58 @@ fn floods_open_nothing() {
     }
 }
 
+/// An audit takes nothing away, whatever comes, and tells each message that a rule would have withheld once, with its mark.
+#[test]
+fn an_audit_tells_and_takes_nothing() {
+    let mut sieve = Sieve::default();
+    let marked = |patterns: &[Pattern], mark| [patterns, &[Pattern::mark(mark)]].concat();
+    sieve.note(&note(About::Audit, 0, &[]));
+    sieve.note(&note(About::Group, 7, &marked(&[Pattern::kind(16)], 3)));
+    sieve.note(&note(About::Group, 8, &marked(&[], 4)));
+    sieve.note(&note(About::Request, 5, &marked(&[], 5)));
+    let told = |sieve: &mut Sieve| -> Vec<(u8, u16)> {
+        Heard::read(&sieve.take_heard()).map(|heard| (heard.mark, heard.kind())).collect()
+    };
+    let [named, other, more] = [16, 17, 20].map(|kind| message(kind, 0, &[2, 0, 0, 1]));
+    let all = [named.clone(), other.clone(), more.clone()];
+    for _ in 0..3 {
+        assert_eq!(sift(&mut sieve, ROUTE, (KERNEL, 7), &all), (all.concat(), 0));
+    }
+    assert_eq!(told(&mut sieve), [(3, 17), (3, 20)]);
+    assert_eq!(told(&mut sieve), [], "once");
+    assert_eq!(sift(&mut sieve, ROUTE, (KERNEL, 8), std::slice::from_ref(&named)), (named.clone(), 0));
+    assert_eq!(sift(&mut sieve, ROUTE, (KERNEL, 0), &[message(24, 5, &[2]), message(24, 6, &[2])]).1, 0);
+    assert_eq!(told(&mut sieve), [(4, 16), (5, 24)], "another's answers are nobody's grant");
+    // Elsewhere it is one as well; what is no message, and what lies, is the client's to see.
+    let mut moved = Sieve::default();
+    moved.note(&sieve.pack());
+    let mut lying = other.clone();
+    lying[..4].copy_from_slice(&4096u32.to_ne_bytes());
+    for bytes in [lying, vec![1, 2, 3], other] {
+        assert_eq!(sift(&mut moved, ROUTE, (77, 7), std::slice::from_ref(&bytes)), (bytes, 0));
+    }
+    assert_eq!(told(&mut moved), [(3, 17)]);
+    // Any number of kinds is told of within bounds, and costs no more.
+    for kind in 16..=u16::MAX {
+        sift(&mut moved, ROUTE, (KERNEL, 7), &[message(kind, 0, &[0; 4])]);
+    }
+    assert_eq!(moved.take_heard().len(), (MOST_HEARD - 1) * 8);
+    // Every pattern of the catalog is found again by what an audit tells.
+    for family in &FAMILIES {
+        for named in family.received {
+            let mut sieve = Sieve::default();
+            sieve.note(&[note(About::Audit, 0, &[]), note(About::Group, 9, &[Pattern::mark(1)])].concat());
+            let bytes = datagram(named.is);
+            assert_eq!(sift(&mut sieve, family.number, (KERNEL, 9), std::slice::from_ref(&bytes)), (bytes, 0));
+            let heard: Vec<_> = Heard::read(&sieve.take_heard()).collect();
+            let [heard] = heard[..] else { panic!("{named:?}: {heard:?}") };
+            let found: Vec<_> =
+                family.received.iter().filter(|m| m.pattern(&ids()).unwrap().is_about(heard)).map(|m| m.name).collect();
+            assert_eq!(found, [named.name]);
+        }
+    }
+}
+
 /// From the configuration to what is left of an answer.
 #[test]
 fn a_rule_notes_what_its_grants_bring() {

@@ -76,14 +76,18 @@ impl File {
         self.ask(self.head(op::POLL, 0, flags), Vec::new(), then);
     }
 
-    /// The worker says that something has come.
-    pub fn woken(self: &Arc<File>, worker: u64, who: u64) {
-        let is_there = match &self.state().home {
+    /// Whether that worker has the socket.
+    pub fn is_in(&self, worker: u64) -> bool {
+        match &self.state().home {
             Home::At(at) => at.is_in(worker),
             Home::Moving { from, .. } => from.is_in(worker),
             _ => false,
-        };
-        if !is_there {
+        }
+    }
+
+    /// The worker says that something has come.
+    pub fn woken(self: &Arc<File>, worker: u64, who: u64) {
+        if !self.is_in(worker) {
             return;
         }
         if who & ready::POLL != 0 {

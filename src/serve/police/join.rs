@@ -11,6 +11,7 @@ use super::Done;
 use crate::policy::Policy;
 use crate::policy::config::Unmatched;
 use crate::policy::decide::Why;
+use crate::policy::sieve::About;
 use crate::serve::abi;
 use crate::serve::file::File;
 use crate::serve::worker::wire::op;
@@ -42,8 +43,13 @@ impl File {
         let (mut granted, mut notes) = (true, Vec::new());
         for group in groups {
             let wanted = Policy::wants_to_join(family, group, &ids);
+            if let (true, Ok(wanted)) = (grants.audit, &wanted) {
+                notes.extend(self.listen_by(&judge, wanted, [(About::Group, group)], &ids));
+            }
             if let Some(rule) = wanted.as_ref().ok().and_then(|wanted| judge.rule(wanted)) {
-                notes.extend(rule.notes_of_group(group, &ids));
+                if !grants.audit {
+                    notes.extend(rule.notes_of_group(group, &ids));
+                }
                 continue;
             }
             granted = false;
@@ -59,6 +65,7 @@ impl File {
             }
         }
         if !granted {
+            self.hear_by(notes);
             return Some(reply);
         }
         let has_ring = self.geometry().first().copied().flatten().is_some();

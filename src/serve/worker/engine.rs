@@ -245,6 +245,13 @@ impl Engine {
         let Some(open) = self.opens.get_mut(&handle) else {
             return;
         };
+        let heard = open.take_heard();
+        if !heard.is_empty() {
+            self.tell(&Head { op: op::HEARD, handle, ..Head::default() }, &heard, &[]);
+        }
+        let Some(open) = self.opens.get_mut(&handle) else {
+            return;
+        };
         let who = if quietly { 0 } else { open.tell() };
         let again = open.pump || open.kicks();
         if let Some(due) = open.keep_looking(self.start) {

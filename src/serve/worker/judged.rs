@@ -85,6 +85,11 @@ impl Open {
         }
     }
 
+    /// What an audit has heard of since the last time.
+    pub fn take_heard(&mut self) -> Vec<u8> {
+        self.sifter.as_mut().map(|sifter| sifter.sieve.get_mut().take_heard()).unwrap_or_default()
+    }
+
     /// A sieve has to know the group of a message, and only those up to 32 are in its address.
     fn tell_groups(&mut self) -> Result<(), Errno> {
         let Some(sifter) = self.sifter.as_ref().filter(|sifter| !sifter.hides_groups.get()) else {

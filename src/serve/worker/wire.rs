@@ -67,6 +67,8 @@ pub mod op {
     pub const READY: u32 = 103;
     /// It has worked for long, and waits for [`GO_ON`] before it goes on; `value` 0: it need not go on any more.
     pub const TURN: u32 = 104;
+    /// In an audit, messages have arrived on `handle` that a rule would have withheld. Bytes: `policy::sieve::Heard`.
+    pub const HEARD: u32 = 105;
 }
 
 /// Bits of [`Head::flags`].
