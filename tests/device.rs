@@ -18,6 +18,8 @@ mod fairness;
 mod library;
 #[path = "device/lifecycle.rs"]
 mod lifecycle;
+#[path = "device/metrics.rs"]
+mod metrics;
 #[path = "device/policy.rs"]
 mod policy;
 #[path = "device/receive.rs"]

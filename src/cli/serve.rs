@@ -44,7 +44,7 @@ pub struct Arguments {
     #[arg(long, value_parser = group)]
     group: Option<u32>,
 
-    /// Limits, policy and log level (TOML); read again at SIGHUP
+    /// Limits, policy, metrics and log level (TOML); read again at SIGHUP
     #[arg(long, value_name = "FILE")]
     config: Option<PathBuf>,
 
@@ -94,6 +94,11 @@ Configuration:
   ring_bytes_per_open = 67108864  both rings of one open file
   ring_bytes_per_uid = 536870912  all rings of one user; default: half of all
   ring_bytes = 1073741824         all rings; default: half of the memory less 48 MiB
+
+  [metrics]                       for Prometheus, at /metrics; none by default; read at the start alone
+  listen = \"unix:/run/nlmmap/metrics\"
+                                  or a port, for everybody here: \"127.0.0.1:9765\"
+  group = \"prometheus\"            of the socket file, which else is root's alone
 
   [[policy.rule]]                 what clients may do beyond their own rights: nlmmap policy --help
 

@@ -15,7 +15,7 @@ const COUNTER: &str = "counter";
 const GAUGE: &str = "gauge";
 
 /// Name, type, meaning.
-const METRICS: [(&str, &str, &str); 14] = [
+const METRICS: [(&str, &str, &str); 15] = [
     ("rx_frames_total", COUNTER, "Frames given to the client as VALID"),
     ("rx_datagrams_total", COUNTER, "Datagrams received from the kernel's socket"),
     ("rx_copies_total", COUNTER, "Messages that travelled by COPY, which the client had to read"),
@@ -25,6 +25,7 @@ const METRICS: [(&str, &str, &str); 14] = [
     ("kernel_overruns_total", COUNTER, "Of the losses, those by the kernel's ENOBUFS"),
     ("unread_overruns_total", COUNTER, "Of the losses, those beside a ring with room: COPY messages were not read"),
     ("held_total", COUNTER, "Looks that found messages waiting behind a full ring"),
+    ("policy_drops_total", COUNTER, "Messages that a rule of the daemon's policy does not name for receive"),
     ("rx_ring_frames", GAUGE, "Frames of the RX ring"),
     ("rx_occupied_frames", GAUGE, "RX frames filled and not known to be released"),
     ("tx_ring_frames", GAUGE, "Frames of the TX ring"),
@@ -74,6 +75,7 @@ fn of_process(id: &str, seen: &Seen) -> Row {
             Some(c.lost_by_kernel),
             Some(c.lost_unread),
             Some(c.held),
+            None,
             seen.rx.map(|ring| ring.frames.into()),
             seen.rx.map(|_| seen.occupied.into()),
             seen.tx.map(|ring| ring.frames.into()),
@@ -104,6 +106,7 @@ fn of_daemon(daemon: &Snapshot) -> impl Iterator<Item = Row> {
             None,
             None,
             None,
+            Some(e.policy_drops),
             e.rx.as_ref().map(|ring| ring.frames.into()),
             e.rx.as_ref().map(|_| e.occupied.into()),
             e.tx.as_ref().map(|ring| ring.frames.into()),

@@ -7,6 +7,7 @@ use serde::Deserialize;
 use tracing::level_filters::LevelFilter;
 
 use super::limits::{Limits, Machine, Wanted};
+use super::metrics;
 use super::{Failure, Settings};
 use crate::policy::config::{Policy, Raw, System};
 
@@ -17,6 +18,7 @@ pub struct Config {
     /// `error`, `warn`, `info`, `debug` or `trace`; the command line's comes first.
     pub log: Option<String>,
     pub limits: Wanted,
+    metrics: metrics::Wanted,
     policy: Raw,
 }
 
@@ -36,6 +38,7 @@ impl Config {
     fn parse(text: &str) -> Result<Config, String> {
         let config: Config = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
         config.level()?;
+        config.metrics.settle()?;
         Ok(config)
     }
 
@@ -57,6 +60,8 @@ pub struct InForce {
     pub level: LevelFilter,
     pub limits: Limits,
     pub policy: Policy,
+    /// Where metrics are served.
+    pub metrics: Option<metrics::Place>,
     /// For the log, once there is one.
     pub warnings: Vec<String>,
 }
@@ -75,7 +80,8 @@ impl InForce {
             return Err(wrong("--audit logs at the level info, which is not logged here".into()).cure("use --log info"));
         }
         let (limits, warnings) = Limits::settle(&config.limits, Machine::read()).map_err(|why| Failure::new(1, why))?;
-        Ok(InForce { level, limits, policy, warnings })
+        let metrics = config.metrics.settle().map_err(wrong)?;
+        Ok(InForce { level, limits, policy, metrics, warnings })
     }
 }
 
@@ -91,6 +97,8 @@ mod tests {
         assert_eq!(config.level().unwrap(), Some(LevelFilter::DEBUG));
         assert!(Config::parse("[limits]\nopenz = 5\n").unwrap_err().contains("openz"));
         assert!(Config::parse("log = \"loud\"").unwrap_err().contains("loud"));
+        assert!(Config::parse("[metrics]\nlisten = \"0.0.0.0:80\"").unwrap_err().contains("loopback"));
+        assert!(Config::parse("[metrics]\nport = 80\n").unwrap_err().contains("port"));
         assert!(Config::parse("[limits]\nopens = -1\n").unwrap_err().contains("opens"));
     }
 }

@@ -37,10 +37,15 @@ pub const fn is_known() -> bool {
     filter::MACHINE.is_some()
 }
 
-/// The capabilities that the front keeps.
-pub fn kept(settings: &Settings) -> u64 {
+/// The capabilities that the front keeps. `metrics`: its socket file.
+pub fn kept(settings: &Settings, metrics: Option<&Path>) -> u64 {
     let config = settings.config.as_deref();
-    let made = [Some(&*settings.runtime), settings.path.parent(), settings.link.as_deref().and_then(Path::parent)];
+    let made = [
+        Some(&*settings.runtime),
+        settings.path.parent(),
+        settings.link.as_deref().and_then(Path::parent),
+        metrics.and_then(Path::parent),
+    ];
     let paths = made.into_iter().chain([config, config.and_then(Path::parent)]).flatten();
     // What is not there yet will be root's.
     let is_roots = |path: &Path| path.metadata().map_or(true, |there| there.uid() == 0);

@@ -14,7 +14,7 @@
 //! | [`police`] | policy: what is sent beyond a client's own rights, and by whom |
 //! | [`memory`] | ring memory that nobody can take away |
 //! | [`limits`], [`config`] | how much clients may hold |
-//! | [`stat`], [`log`] | what people see |
+//! | [`stat`], [`metrics`], [`log`] | what people see |
 
 mod abi;
 mod caller;
@@ -26,6 +26,7 @@ mod limits;
 mod log;
 mod mappers;
 pub mod memory;
+mod metrics;
 mod node;
 mod police;
 pub mod socket;
@@ -124,13 +125,13 @@ fn must_be_root() -> Result<(), Failure> {
 /// # Errors
 /// Why there is no node, or how it ended badly.
 pub fn run(settings: &Settings) -> Result<(), Failure> {
-    let InForce { level, limits, policy, warnings } = InForce::read(settings)?;
+    let InForce { level, limits, policy, metrics, warnings } = InForce::read(settings)?;
     crate::sigpipe::ignore();
     must_be_root()?;
     worker::processor::ask_for(worker::processor::SHORT);
     // Before any thread is started: its children may then use everything.
     let spawner = Spawner::start().map_err(|error| Failure::new(1, format!("cannot start the spawner: {error}")))?;
-    let kept = confine::kept(settings);
+    let kept = confine::kept(settings, metrics.as_ref().and_then(metrics::Place::path));
     let log = log::start(level);
     let log = log.map_err(|error| Failure::new(1, format!("cannot start the thread of the log: {error}")))?;
     node::allow_many_descriptors();
@@ -165,6 +166,8 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
         let (workers, ledger, grants) = (workers.clone(), ledger.clone(), grants.clone());
         Arc::new(Netlink { workers, ledger, grants, max_write: node::max_write(kind) })
     };
+    // While sockets can be made, and have a group.
+    let listener = metrics.as_ref().map(metrics::Listener::bind).transpose()?;
     let (session, node) = node::make(settings, &mut lock, device)?;
     // Before the threads that read what strangers send: they inherit it.
     let rights = |error| Failure::new(1, format!("cannot give up rights: {error}"));
@@ -174,6 +177,8 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let listening = listening.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
     let control = stat::Server::start(&control_socket(runtime, name), name, session.device().clone());
     let control = control.map_err(bad("make the control socket"))?;
+    let scraped = listener.map(|listener| metrics::Server::start(listener, name, session.device().clone())).transpose();
+    let scraped = scraped.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
 
     // From here on there is nothing to make.
     confine::front().map_err(rights)?;
@@ -205,7 +210,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let (mut outcome, mut failed) = (Ok(()), false);
     for event in &received {
         match event {
-            Event::Signal(SIGHUP) => reload(settings, &ledger, &grants, &log),
+            Event::Signal(SIGHUP) => reload(settings, metrics.as_ref(), &ledger, &grants, &log),
             Event::Signal(signal) => {
                 tracing::info!(signal, opens = ledger.held().opens, "ending");
                 let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
@@ -233,7 +238,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     for thread in [serving, relay] {
         let _ = thread.join();
     }
-    drop(control);
+    drop((control, scraped));
     listening.stop();
     drop(node);
     outcome
@@ -254,10 +259,19 @@ fn tell(limits: &Limits, warnings: &[String]) {
 }
 
 /// Reads the configuration again: all of it is in force, or nothing is.
-fn reload(settings: &Settings, ledger: &Ledger, grants: &Grants, log: &log::Log) {
+fn reload(settings: &Settings, at: Option<&metrics::Place>, ledger: &Ledger, grants: &Grants, log: &log::Log) {
     let _ = sd_notify::notify(false, &[NotifyState::Reloading]);
     match InForce::read(settings) {
-        Ok(InForce { level, limits, policy, warnings }) => {
+        // It has given up making sockets.
+        Ok(now) if now.metrics.as_ref() != at => {
+            let told = |place: Option<&metrics::Place>| place.map_or_else(|| "none".to_owned(), ToString::to_string);
+            tracing::error!(
+                "configuration kept as it was: [metrics] has changed, from {} to {}, which takes a restart",
+                told(at),
+                told(now.metrics.as_ref())
+            );
+        }
+        Ok(InForce { level, limits, policy, warnings, .. }) => {
             log.set_level(level);
             tell(&limits, &warnings);
             tracing::info!("configuration read");

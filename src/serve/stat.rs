@@ -102,7 +102,8 @@ fn entry(file: &File) -> Entry {
     }
 }
 
-fn snapshot(name: &str, device: &Netlink) -> Snapshot {
+/// As it is now.
+pub(super) fn snapshot(name: &str, device: &Netlink) -> Snapshot {
     let held = device.ledger.held();
     let mut endpoints: Vec<Entry> = device.workers.files().iter().map(|file| entry(file)).collect();
     endpoints.sort_by_key(|entry| entry.handle);
