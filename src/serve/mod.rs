@@ -175,9 +175,12 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let lost = events.clone();
     let listening = workers.start(move || drop(lost.send(Event::NoWorkers)));
     let listening = listening.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
-    let control = stat::Server::start(&control_socket(runtime, name), name, session.device().clone());
+    let control =
+        stat::Server::start(&control_socket(runtime, name), name, session.device().clone(), session.observer());
     let control = control.map_err(bad("make the control socket"))?;
-    let scraped = listener.map(|listener| metrics::Server::start(listener, name, session.device().clone())).transpose();
+    let scraped = listener
+        .map(|listener| metrics::Server::start(listener, name, session.device().clone(), session.observer()))
+        .transpose();
     let scraped = scraped.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
 
     // From here on there is nothing to make.

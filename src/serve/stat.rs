@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 pub use ask::{Silence, ask};
 pub use server::Server;
 
-use cuse_rs::NodeKind;
+use cuse_rs::{NodeKind, Observer};
 use serde::{Deserialize, Serialize};
 
 use super::device::Netlink;
@@ -25,6 +25,14 @@ pub struct Snapshot {
     /// Descriptors of the daemon that the open files take.
     pub descriptors: u64,
     pub limits: Limits,
+    /// Requests of clients that are not answered yet.
+    #[serde(default)]
+    pub unanswered: usize,
+    /// Ring files: nodes that the kernel remembers, and those of them with memory to map.
+    #[serde(default)]
+    pub nodes: usize,
+    #[serde(default)]
+    pub backings: usize,
     pub endpoints: Vec<Entry>,
 }
 
@@ -103,8 +111,8 @@ fn entry(file: &File) -> Entry {
 }
 
 /// As it is now.
-pub(super) fn snapshot(name: &str, device: &Netlink) -> Snapshot {
-    let held = device.ledger.held();
+pub(super) fn snapshot(name: &str, device: &Netlink, session: &Observer) -> Snapshot {
+    let (held, session) = (device.ledger.held(), session.stats());
     let mut endpoints: Vec<Entry> = device.workers.files().iter().map(|file| entry(file)).collect();
     endpoints.sort_by_key(|entry| entry.handle);
     Snapshot {
@@ -114,6 +122,9 @@ pub(super) fn snapshot(name: &str, device: &Netlink) -> Snapshot {
         ring_bytes: held.ring_bytes,
         descriptors: held.descriptors(),
         limits: device.ledger.limits(),
+        unanswered: session.unanswered,
+        nodes: session.nodes,
+        backings: session.backings,
         endpoints,
     }
 }

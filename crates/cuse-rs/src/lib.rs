@@ -96,5 +96,5 @@ pub use error::Error;
 pub use fuse::{Passthrough, RingFile, clear_dead_mount};
 pub use poll::{PollFlags, PollNotifier};
 pub use reply::{IoctlReply, OpenReply, Opening, Parked, PollReply, ReadReply, Reply, ReplyError, WriteReply};
-pub use session::{Ended, Serving, Session, Stats};
+pub use session::{Ended, Observer, Serving, Session, Stats};
 pub use stop::StopToken;

@@ -83,6 +83,12 @@ impl<D: Device> Session<D> {
         stats(&self.core)
     }
 
+    /// Tells what the session holds while [`Session::run`] has it.
+    pub fn observer(&self) -> Observer {
+        let core = self.core.clone();
+        Observer(Arc::new(move || stats(&core)))
+    }
+
     /// Serves with this many reader threads (at least one) until the session ends.
     ///
     /// On return the device's node or mount is gone, requests in the kernel have failed, and
@@ -103,14 +109,12 @@ impl<D: Device> Session<D> {
     ///
     /// [`Error::Os`] when the thread could not be started.
     pub fn spawn(self, threads: usize) -> Result<Serving, Error> {
-        let stop = self.stop_token();
-        let core = self.core.clone();
+        let (stop, observer) = (self.stop_token(), self.observer());
         let thread = thread::Builder::new()
             .name("cuse-session".into())
             .spawn(move || self.run(threads))
             .map_err(Error::os("starting a thread"))?;
-        let stats = Arc::new(move || stats(&core));
-        Ok(Serving { stop, stats, thread: Some(thread) })
+        Ok(Serving { stop, observer, thread: Some(thread) })
     }
 
     fn serve(&self, threads: usize) -> Result<Ended, Error> {
@@ -217,10 +221,27 @@ fn stats<D: Device>(core: &Core<D>) -> Stats {
     Stats { files: core.files.len(), unanswered: core.channel.unanswered(), nodes, backings }
 }
 
+/// Tells what a session holds, also when it has ended: nothing then. Cheap to clone.
+#[derive(Clone)]
+pub struct Observer(Arc<dyn Fn() -> Stats + Send + Sync>);
+
+impl Observer {
+    /// What the session holds at this moment.
+    pub fn stats(&self) -> Stats {
+        (self.0)()
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_tuple("Observer").field(&self.stats()).finish()
+    }
+}
+
 /// A session that is served in the background. Dropped, it is stopped.
 pub struct Serving {
     stop: StopToken,
-    stats: Arc<dyn Fn() -> Stats + Send + Sync>,
+    observer: Observer,
     thread: Option<JoinHandle<Result<Ended, Error>>>,
 }
 
@@ -232,7 +253,7 @@ impl Serving {
 
     /// What the session holds.
     pub fn stats(&self) -> Stats {
-        (self.stats)()
+        self.observer.stats()
     }
 
     /// Whether the session has ended by itself.

@@ -10,6 +10,7 @@ use std::sync::{Arc, Weak};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use cuse_rs::Observer;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -43,10 +44,10 @@ impl Server {
     ///
     /// # Errors
     /// Threads or descriptors that cannot be had.
-    pub fn start(listener: Listener, name: &str, device: Arc<Netlink>) -> io::Result<Server> {
+    pub fn start(listener: Listener, name: &str, device: Arc<Netlink>, session: Observer) -> io::Result<Server> {
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let at = listener.at().to_owned();
-        let text = Text { name: name.to_owned(), device, last: None, sent: Vec::new() };
+        let text = Text { name: name.to_owned(), device, session, last: None, sent: Vec::new() };
         let mut all = All { listener, stop: stop.clone(), connections: Vec::new(), text };
         let thread = thread::Builder::new().name("metrics".into()).spawn(move || while all.turn() {})?;
         tracing::info!(at, "metrics");
@@ -68,6 +69,7 @@ impl Drop for Server {
 struct Text {
     name: String,
     device: Arc<Netlink>,
+    session: Observer,
     last: Option<Made>,
     sent: Vec<Weak<[u8]>>,
 }
@@ -87,7 +89,7 @@ impl Text {
         {
             return last.clone();
         }
-        let text = prometheus::text(Some(&snapshot(&self.name, &self.device)), std::iter::empty());
+        let text = prometheus::text(Some(&snapshot(&self.name, &self.device, &self.session)), std::iter::empty());
         let (bytes, head) = http::metrics(&text);
         let made = Made { at: Instant::now(), bytes: bytes.into(), head };
         self.sent.push(Arc::downgrade(&made.bytes));

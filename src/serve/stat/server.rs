@@ -10,6 +10,7 @@ use std::sync::Arc;
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
+use cuse_rs::Observer;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -30,7 +31,7 @@ pub struct Server {
 impl Server {
     /// Listens at `path`, which nobody else serves: the caller holds the daemon's lock, so a socket that lies there is
     /// stale.
-    pub fn start(path: &Path, name: &str, device: Arc<Netlink>) -> io::Result<Server> {
+    pub fn start(path: &Path, name: &str, device: Arc<Netlink>, session: Observer) -> io::Result<Server> {
         match fs::symlink_metadata(path) {
             Ok(there) if there.file_type().is_socket() => fs::remove_file(path)?,
             Ok(_) => return Err(io::Error::other(format!("{} is there and is no socket", path.display()))),
@@ -44,7 +45,10 @@ impl Server {
         let (stopped, name) = (stop.clone(), name.to_owned());
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
             while ready(&listener, PollFlags::POLLIN, &stopped, None) {
-                match listener.accept().and_then(|(stream, _)| answer(&stream, &stopped, &name, &device)) {
+                match listener.accept().and_then(|(stream, _)| {
+                    let text = serde_json::to_vec(&snapshot(&name, &device, &session))?;
+                    answer(&stream, &stopped, text)
+                }) {
                     Ok(()) => {}
                     Err(error) => {
                         tracing::debug!(%error, "control socket");
@@ -79,9 +83,8 @@ fn ready(fd: &impl AsFd, events: PollFlags, stop: &EventFd, until: Option<Instan
     }
 }
 
-fn answer(stream: &UnixStream, stop: &EventFd, name: &str, device: &Netlink) -> io::Result<()> {
+fn answer(stream: &UnixStream, stop: &EventFd, mut text: Vec<u8>) -> io::Result<()> {
     stream.set_nonblocking(true)?;
-    let mut text = serde_json::to_vec(&snapshot(name, device))?;
     text.push(b'\n');
     let (mut rest, mut to, until) = (text.as_slice(), stream, Instant::now() + PATIENCE);
     while !rest.is_empty() && ready(stream, PollFlags::POLLOUT, stop, Some(until)) {
