@@ -12,6 +12,8 @@ mod cage;
 mod clients;
 #[path = "device/daemon.rs"]
 mod daemon;
+#[path = "device/endurance.rs"]
+mod endurance;
 #[path = "device/fairness.rs"]
 mod fairness;
 #[path = "device/library.rs"]

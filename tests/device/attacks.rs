@@ -19,12 +19,12 @@ const NOBODY: u32 = 65534;
 pub struct Beside(Child);
 
 impl Beside {
-    fn start(command: &mut Command) -> Beside {
+    pub fn start(command: &mut Command) -> Beside {
         Beside(command.stdout(Stdio::piped()).spawn().expect("a client"))
     }
 
     /// The next line it prints.
-    fn line(&mut self) -> String {
+    pub fn line(&mut self) -> String {
         let mut line = String::new();
         let out = self.0.stdout.as_mut().expect("a pipe");
         // Byte by byte: nothing behind the line is taken.
@@ -33,6 +33,11 @@ impl Beside {
             line.push(char::from(byte[0]));
         }
         line
+    }
+
+    /// Waits for its end.
+    pub fn succeeds(&mut self) -> bool {
+        self.0.wait().expect("it ends").success()
     }
 }
 
@@ -43,7 +48,7 @@ impl Drop for Beside {
     }
 }
 
-fn witness(place: &Place, seconds: u32) -> Beside {
+pub fn witness(place: &Place, seconds: u32) -> Beside {
     let mut witness = Beside::start(client("device_witness").arg(place.node()).arg(seconds.to_string()));
     assert_eq!(witness.line(), "ready\n");
     witness
@@ -51,7 +56,7 @@ fn witness(place: &Place, seconds: u32) -> Beside {
 
 /// The witness's report: nothing lost, nothing late.
 #[track_caller]
-fn unharmed(mut witness: Beside, daemon: &Daemon<'_>) {
+pub fn unharmed(mut witness: Beside, daemon: &Daemon<'_>) {
     let line = witness.line();
     let status = witness.0.wait().expect("it ends");
     assert!(status.success(), "the witness: {status}\n{}", daemon.tail());

@@ -17,7 +17,7 @@ nix::ioctl_write_ptr!(bind, 0xDA, 2, [u32; 3]);
 nix::ioctl_write_ptr!(set_rx_ring, 0xDA, 9, [u32; 4]);
 
 /// An open node with a ROUTE socket and a receive ring of 64 KiB.
-fn open(place: &Place) -> File {
+pub fn open(place: &Place) -> File {
     let file = File::options().read(true).write(true).open(place.node()).expect("the node opens");
     // SAFETY: the arguments are those of the ioctls.
     unsafe {

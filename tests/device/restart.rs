@@ -7,7 +7,10 @@ use std::time::Duration;
 
 use nix::sys::signal::Signal;
 
+use crate::attacks::{unharmed, witness};
 use crate::daemon::{Place, client, uses_cuse};
+use crate::endurance::{complete, stream};
+use crate::workers::{family, gone};
 
 /// For an error and a new beginning, on a busy machine. Clients themselves give up sleeping later.
 const SOON: Duration = Duration::from_secs(30);
@@ -68,4 +71,39 @@ fn clients_of_a_daemon_that_goes_have_an_error_and_find_the_next_one() {
     drop(clients);
     daemon.wait_for_opens(0);
     daemon.stop();
+}
+
+/// Killed again and again with everything under way, it leaves nothing that the next one does not clear away, and the clients of
+/// another daemon notice nothing.
+#[test]
+fn daemons_killed_under_load_leave_nothing_and_hurt_no_others() {
+    if uses_cuse() {
+        return eprintln!("skipped: these clients map the node");
+    }
+    let (place, other) = (Place::new(), Place::new());
+    let untouched = other.start();
+    let beside = (witness(&other, 6), stream(&other, 4, 6));
+    let mut daemon = place.start();
+    let all = ["dump", "dump", "wait", "wait", "stuck"];
+    let mut clients: Vec<Client> = all.iter().map(|what| Client::start(&place, what)).collect();
+    for round in 0..6 {
+        clients.iter_mut().for_each(|client| client.is_at_work(&format!("round {round}")));
+        // In the middle of something else each time.
+        std::thread::sleep(Duration::from_millis(37 * round));
+        let processes = family(&daemon);
+        daemon.signal(Signal::SIGKILL);
+        assert!(!daemon.wait().success());
+        gone(&processes);
+        daemon = place.start();
+    }
+    clients.iter_mut().for_each(|client| client.is_at_work("at the end"));
+    drop(clients);
+    daemon.wait_for_opens(0);
+    let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
+    let here = place.directory.path().display().to_string();
+    assert_eq!(mounts.lines().filter(|line| line.contains(&here)).count(), 1, "mounts of dead daemons");
+    unharmed(beside.0, &untouched);
+    complete(beside.1, &untouched);
+    daemon.stop();
+    untouched.stop();
 }

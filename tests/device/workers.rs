@@ -54,6 +54,20 @@ pub fn workers(daemon: &Daemon<'_>) -> Vec<i32> {
         .collect()
 }
 
+/// All processes of a daemon.
+pub fn family(daemon: &Daemon<'_>) -> Vec<i32> {
+    let spawner = spawner(daemon);
+    [daemon.pid() as i32, spawner].into_iter().chain(children(spawner)).collect()
+}
+
+/// Waits until none of these processes of a daemon lives.
+#[track_caller]
+pub fn gone(processes: &[i32]) {
+    for pid in processes {
+        until("its end", || process(*pid).is_none_or(|(name, _)| !name.starts_with("nlmmap")));
+    }
+}
+
 #[track_caller]
 fn until(what: &str, mut done: impl FnMut() -> bool) {
     let end = Instant::now() + patient(LIMIT);
@@ -262,9 +276,7 @@ fn no_worker_outlives_its_daemon() {
         assert_eq!(all.len(), 2);
         daemon.signal(signal);
         daemon.wait();
-        for pid in all {
-            until("its end", || process(pid).is_none_or(|(name, _)| !name.starts_with("nlmmap-")));
-        }
+        gone(&all);
         held.write_all(&[0; 16]).expect_err("nobody is there");
     }
 }
