@@ -14,6 +14,8 @@ mod clients;
 mod daemon;
 #[path = "device/endurance.rs"]
 mod endurance;
+#[path = "device/deputy.rs"]
+mod deputy;
 #[path = "device/fairness.rs"]
 mod fairness;
 #[path = "device/library.rs"]
