@@ -12,10 +12,10 @@ mod cage;
 mod clients;
 #[path = "device/daemon.rs"]
 mod daemon;
-#[path = "device/endurance.rs"]
-mod endurance;
 #[path = "device/deputy.rs"]
 mod deputy;
+#[path = "device/endurance.rs"]
+mod endurance;
 #[path = "device/fairness.rs"]
 mod fairness;
 #[path = "device/library.rs"]

@@ -11,10 +11,12 @@
 mod heard;
 mod join;
 mod kick;
+mod line;
 mod turns;
 
 use std::fs;
 use std::io;
+use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
 use std::time::{Duration, Instant};
@@ -35,6 +37,7 @@ use crate::policy::decide::{Granted, Wanted, Why};
 use crate::policy::generic::GenericIds;
 use crate::policy::sieve::{self, About};
 use crate::policy::subject::Subject;
+use line::{Errand, Line};
 use turns::Turns;
 
 const CAP_NET_ADMIN: u64 = 1 << 12;
@@ -56,6 +59,8 @@ pub struct Grants {
     told: Told,
     ids: Mutex<Option<(Instant, Arc<GenericIds>)>>,
     grantor: Mutex<Option<Arc<Lodging>>>,
+    /// Before the grantor.
+    line: Arc<Line>,
     /// The number of the next sending, for sieves.
     sendings: AtomicU32,
     workers: Arc<Workers>,
@@ -118,6 +123,7 @@ impl Grants {
             told: Told::default(),
             ids: Mutex::default(),
             grantor: Mutex::default(),
+            line: Line::new(),
             sendings: AtomicU32::new(1),
             workers,
         }))
@@ -271,7 +277,7 @@ impl File {
                 } else {
                     granted.notes.clone()
                 };
-                return self.send_granted(granted, notes, origin, done);
+                return self.send_granted(caller.uid, granted, notes, origin, done);
             }
             Err(not) => not,
         };
@@ -324,43 +330,55 @@ impl File {
         sending
     }
 
-    /// The grantor gets a duplicate of the socket, if it has none, and then `bytes` with `head`.
+    /// The grantor gets a duplicate of the socket, if it has none, and then `bytes` with `head`, when it is this user's turn.
     ///
     /// `beginning` is for the worker, if it has not seen the message; `notes` are for its sieve.
-    fn lend(self: &Arc<File>, beginning: Option<Vec<u8>>, notes: &[u8], head: Head, bytes: Vec<u8>, done: Done) {
+    fn lend(
+        self: &Arc<File>,
+        uid: u32,
+        beginning: Option<Vec<u8>>,
+        notes: &[u8],
+        head: Head,
+        bytes: Vec<u8>,
+        done: Done,
+    ) {
         let grantor = match self.police.grants.grantor() {
             Ok(grantor) => grantor,
             Err(errno) => return done(Err(errno)),
         };
         let (file, number) = (self.clone(), grantor.worker.number());
         let is_lent = self.police.lent.load(Ordering::Acquire) == number;
-        if is_lent && beginning.is_none() && notes.is_empty() {
-            let then: Then = Box::new(move |answer| done(bytes_of(answer).map(drop)));
-            if let Err((then, errno)) = grantor.worker.ask(self.workers(), head, bytes, Vec::new(), then) {
-                then(Err(errno));
-            }
-            return;
-        }
-        let then: Then = Box::new(move |answer| {
-            let mut packet = match answer {
-                Ok(packet) if packet.head.error == 0 => packet,
-                Ok(packet) => return done(Err(Errno::new(packet.head.error))),
-                Err(errno) => return done(Err(errno)),
-            };
-            let workers = file.workers();
-            if let Some(socket) = packet.fds.pop() {
-                let family = u64::from(file.family().unwrap_or(u32::MAX));
-                // In order: what follows finds it there, or finds it refused.
-                let nothing: Then = Box::new(|_| {});
-                let borrow = file.head(op::BORROW, family, 0);
-                if grantor.worker.ask(workers, borrow, Vec::new(), vec![socket], nothing).is_ok() {
-                    file.police.lent.store(number, Ordering::Release);
+        let grant = move |socket: Option<OwnedFd>, done: Done| {
+            let line = file.police.grants.line.clone();
+            let errand: Errand = Box::new(move |pass| {
+                let workers = file.workers();
+                if let Some(socket) = socket {
+                    let family = u64::from(file.family().unwrap_or(u32::MAX));
+                    // In order: what follows finds it there, or finds it refused.
+                    let nothing: Then = Box::new(|_| {});
+                    let borrow = file.head(op::BORROW, family, 0);
+                    if grantor.worker.ask(workers, borrow, Vec::new(), vec![socket], nothing).is_ok() {
+                        file.police.lent.store(number, Ordering::Release);
+                    }
                 }
-            }
-            let then: Then = Box::new(move |answer| done(bytes_of(answer).map(drop)));
-            if let Err((then, errno)) = grantor.worker.ask(workers, head, bytes, Vec::new(), then) {
-                then(Err(errno));
-            }
+                let then: Then = Box::new(move |answer| {
+                    drop(pass);
+                    done(bytes_of(answer).map(drop));
+                });
+                if let Err((then, errno)) = grantor.worker.ask(workers, head, bytes, Vec::new(), then) {
+                    then(Err(errno));
+                }
+            });
+            line.enter(uid, errand);
+        };
+        if is_lent && beginning.is_none() && notes.is_empty() {
+            return grant(None, done);
+        }
+        // The client's own worker may take its time, and holds up nobody but its clients.
+        let then: Then = Box::new(move |answer| match answer {
+            Ok(mut packet) if packet.head.error == 0 => grant(packet.fds.pop(), done),
+            Ok(packet) => done(Err(Errno::new(packet.head.error))),
+            Err(errno) => done(Err(errno)),
         });
         let mut told = beginning.unwrap_or_default();
         let head = self.head(op::SHARE, u64::from(!is_lent), told.len() as u32);
@@ -368,7 +386,7 @@ impl File {
         self.ask(head, told, then);
     }
 
-    fn send_granted(self: &Arc<File>, granted: Granted, mut notes: Vec<u8>, origin: Origin, done: Done) {
+    fn send_granted(self: &Arc<File>, uid: u32, granted: Granted, mut notes: Vec<u8>, origin: Origin, done: Done) {
         tracing::debug!(handle = self.handle, uid = self.client.uid, rules = ?granted.rules, "granted");
         let sending = self.announce(&mut notes);
         let bytes = granted.into_bytes();
@@ -379,7 +397,7 @@ impl File {
             let then: Then = Box::new(move |_| done(result));
             file.ask(file.head(op::SERVICE, u64::from(sending), 0), Vec::new(), then);
         });
-        self.lend(beginning, &notes, self.head(op::GRANTED, 0, 0), bytes, sent);
+        self.lend(uid, beginning, &notes, self.head(op::GRANTED, 0, 0), bytes, sent);
     }
 
     /// `write`, and `NLMMAP_SEND`.

@@ -2,6 +2,7 @@
  * granted    queue 7, the group conntrack_new and nothing else, by every way of sending
  * race       a message that changes in the ring while it is judged
  * rate N     N messages a second, of two sockets together
+ * flood N S  N threads, each with an open file of its own, send long datagrams for S seconds
  * denied     requests that no rule grants: each has its error, with a ring and without
  * pass UID   an open file handed to another user, who has no grants; and one of his, used here */
 #include "device.h"
@@ -175,6 +176,35 @@ static void rate(const char *node, int most)
 
 static volatile int stop;
 
+/* Long to judge, nothing to do for the kernel, and no answer. */
+static void *send_much(void *node)
+{
+	enum { MANY = 400 };
+	static __thread char data[MANY * NLMSG_SPACE(12)];
+	struct device d;
+	int i;
+	device_open(&d, node, NETLINK_NETFILTER);
+	for (i = 0; i < MANY; i++)
+		config(data + i * NLMSG_SPACE(12), 0, NFQNL_CFG_CMD_PF_BIND)->nlmsg_flags = NLM_F_REQUEST;
+	while (!stop)
+		CHECK(write(d.fd, data, sizeof data) == sizeof data, "write: %s", strerror(errno));
+	close(d.fd);
+	return NULL;
+}
+
+static void flood(const char *node, int threads, int seconds)
+{
+	pthread_t all[64];
+	int i;
+	CHECK(threads <= 64, "at most 64 threads");
+	for (i = 0; i < threads; i++)
+		CHECK(!pthread_create(&all[i], NULL, send_much, (void *)node), "pthread_create");
+	sleep(seconds);
+	stop = 1;
+	for (i = 0; i < threads; i++)
+		pthread_join(all[i], NULL);
+}
+
 static void *flip(void *arg)
 {
 	struct device *d = arg;
@@ -290,6 +320,8 @@ int main(int argc, char **argv)
 		granted(argv[1]);
 	else if (!strcmp(argv[2], "rate"))
 		rate(argv[1], atoi(argv[3]));
+	else if (!strcmp(argv[2], "flood"))
+		flood(argv[1], atoi(argv[3]), atoi(argv[4]));
 	else if (!strcmp(argv[2], "race"))
 		race(argv[1]);
 	else if (!strcmp(argv[2], "denied"))

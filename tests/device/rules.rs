@@ -99,3 +99,46 @@ fn a_rate_holds_for_all_sockets_of_a_user_together() {
     daemon.wait_for_opens(0);
     daemon.stop();
 }
+
+/// In the order in which they were judged: two users who both send without end go one after the other, however many open files
+/// and threads the one has. First come, first served, it were eight of his for one of the other's.
+#[test]
+fn users_with_grants_go_one_after_the_other() {
+    let place = Place::with_config(&policy("users = [1001, 1002]"));
+    let daemon = place.start();
+    let flood = |uid: u32, threads: &str, seconds: &str| {
+        let command = workload(&place, &["--clear-groups"], &["flood", threads, seconds]);
+        let args = command.get_args().map(|arg| match arg.to_str() {
+            Some("--reuid=1001") => format!("--reuid={uid}").into(),
+            _ => arg.to_owned(),
+        });
+        let mut other = Command::new("unshare");
+        other.args(args);
+        other
+    };
+    let mut much = flood(1001, "64", "8").spawn().expect("a client");
+    let granted = |log: &str| -> Vec<u32> {
+        let lines = log.lines().filter(|line| line.contains(" granted ") && line.contains("queue 7"));
+        lines.filter_map(|line| [1001, 1002].into_iter().find(|uid| line.contains(&format!("uid={uid} ")))).collect()
+    };
+    let started = || granted(&daemon.log()).len() > 100 || much.try_wait().expect("a child").is_some();
+    crate::lifecycle::wait_for(started, || daemon.log());
+    let result = output(&mut flood(1002, "8", "3"));
+    let status = much.wait().expect("a child");
+    if status.code() == Some(77) {
+        return eprintln!("skipped: no queues");
+    }
+    assert!(status.success() && result.status.success(), "{status} {result:?}\n{}", daemon.tail());
+    let log = daemon.log();
+    assert!(!log.contains("log lines were lost"), "{}", daemon.tail());
+    let order = granted(&log);
+    let of_few = |uid: &u32| *uid == 1002;
+    let (first, last) =
+        (order.iter().position(of_few).expect("judged"), order.iter().rposition(of_few).expect("judged"));
+    let both = &order[first..=last];
+    let few = both.iter().filter(|uid| of_few(uid)).count();
+    let ratio = (both.len() - few) as f64 / few as f64;
+    assert!(few > 50 && ratio < 2.5, "{} of one user's messages were judged for each of {few} of the other's", ratio);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}

@@ -75,7 +75,7 @@ impl File {
             Ok(()) => drop(reply.done(0, &[])),
             Err(errno) => reply.error(errno),
         });
-        self.lend(None, &notes, head, argument, done);
+        self.lend(caller.uid, None, &notes, head, argument, done);
         None
     }
 }

@@ -5,10 +5,43 @@ use std::sync::{Condvar, Mutex};
 
 use crate::serve::workers::lock;
 
-struct State<T> {
+/// Things of users, each user's in order, and users one after the other.
+pub struct ByUser<T> {
     waiting: HashMap<u32, VecDeque<T>>,
     /// Users with something waiting, in the order of their turns.
     line: VecDeque<u32>,
+}
+
+impl<T> ByUser<T> {
+    pub fn new() -> ByUser<T> {
+        ByUser { waiting: HashMap::new(), line: VecDeque::new() }
+    }
+
+    /// Something of a user's, behind everything else of his. Bounded by what he may have under way.
+    pub fn push(&mut self, uid: u32, thing: T) {
+        let waiting = self.waiting.entry(uid).or_default();
+        waiting.push_back(thing);
+        if waiting.len() == 1 {
+            self.line.push_back(uid);
+        }
+    }
+
+    /// What is next.
+    pub fn pop(&mut self) -> Option<T> {
+        let uid = self.line.pop_front()?;
+        let waiting = self.waiting.get_mut(&uid)?;
+        let thing = waiting.pop_front();
+        if waiting.is_empty() {
+            self.waiting.remove(&uid);
+        } else {
+            self.line.push_back(uid);
+        }
+        thing
+    }
+}
+
+struct State<T> {
+    queue: ByUser<T>,
     closed: bool,
 }
 
@@ -20,18 +53,12 @@ pub struct Turns<T> {
 
 impl<T> Turns<T> {
     pub fn new() -> Turns<T> {
-        let state = State { waiting: HashMap::new(), line: VecDeque::new(), closed: false };
-        Turns { state: Mutex::new(state), more: Condvar::new() }
+        Turns { state: Mutex::new(State { queue: ByUser::new(), closed: false }), more: Condvar::new() }
     }
 
-    /// Something of a user's, behind everything else of his. Bounded by what he may have under way.
+    /// See [`ByUser::push`].
     pub fn push(&self, uid: u32, thing: T) {
-        let mut state = lock(&self.state);
-        let waiting = state.waiting.entry(uid).or_default();
-        waiting.push_back(thing);
-        if waiting.len() == 1 {
-            state.line.push_back(uid);
-        }
+        lock(&self.state).queue.push(uid, thing);
         self.more.notify_one();
     }
 
@@ -39,15 +66,8 @@ impl<T> Turns<T> {
     pub fn next(&self) -> Option<T> {
         let mut state = lock(&self.state);
         loop {
-            if let Some(uid) = state.line.pop_front() {
-                let waiting = state.waiting.get_mut(&uid)?;
-                let thing = waiting.pop_front();
-                if waiting.is_empty() {
-                    state.waiting.remove(&uid);
-                } else {
-                    state.line.push_back(uid);
-                }
-                return thing;
+            if let Some(thing) = state.queue.pop() {
+                return Some(thing);
             }
             if state.closed {
                 return None;
@@ -83,7 +103,7 @@ mod tests {
         turns.close();
         let rest: Vec<_> = std::iter::from_fn(|| turns.next()).collect();
         assert_eq!(rest, (4..100).map(|number| (1, number)).collect::<Vec<_>>());
-        assert!(lock(&turns.state).waiting.is_empty());
+        assert!(lock(&turns.state).queue.waiting.is_empty());
     }
 
     #[test]
