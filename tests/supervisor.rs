@@ -9,7 +9,11 @@ mod support;
 mod clients;
 #[path = "supervisor/command.rs"]
 mod command;
+#[path = "supervisor/ends.rs"]
+mod ends;
 #[path = "supervisor/go.rs"]
 mod go;
+#[path = "supervisor/refusals.rs"]
+mod refusals;
 #[path = "supervisor/rust.rs"]
 mod rust;

@@ -3,6 +3,7 @@
 mod entry;
 mod machine;
 mod network;
+mod supervisor;
 
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -107,6 +108,7 @@ fn report() -> Report {
     let mut checks = vec![machine::kernel(&system), machine::kernel_rings()];
     checks.extend(entry::checks());
     checks.push(machine::memory());
+    checks.extend(supervisor::checks());
     checks.extend(machine::permissions());
     checks.extend(network::families());
     checks.extend(network::netfilter());

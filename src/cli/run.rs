@@ -208,6 +208,9 @@ fn become_program(
     program: &Program,
     view: Option<&Path>,
 ) -> Failure {
+    if matches!(arguments.log, Some(Level::Info | Level::Debug)) {
+        eprintln!("nlmmap: by the library in it: {}", library.path.display());
+    }
     let environment = environment(arguments, node, &library.path, view);
     start(&program.path, !program.scripts.is_empty(), &arguments.command, &environment)
 }

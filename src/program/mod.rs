@@ -34,8 +34,8 @@ const NOTE_GO: &str =
     "a go program: netlink calls made through C (cgo) are served, those of go's own syscall package are not seen";
 const NOTE_LINKER: &str = "a dynamic linker: the program that it is told to load is not judged";
 
-/// Judges the program at `path` for a library made for `library`, run by `caller`.
-pub fn judge(path: &Path, library: elf::Machine, caller: &secure::Caller) -> Result<Program, Refusal> {
+/// The ELF file that runs in the end, and the scripts on the way.
+fn entered(path: &Path) -> Result<(PathBuf, Vec<PathBuf>), Refusal> {
     let mut scripts = Vec::new();
     let mut entered = path.to_owned();
     loop {
@@ -45,7 +45,7 @@ pub fn judge(path: &Path, library: elf::Machine, caller: &secure::Caller) -> Res
         })?;
         let head = head(&entered).map_err(|source| Refusal::Unreadable { path: entered.clone(), source })?;
         if elf::is_elf(&head) {
-            break;
+            return Ok((entered, scripts));
         }
         if scripts.len() == script::DEPTH_MAX {
             return Err(Refusal::ScriptsTooDeep { path: path.to_owned() });
@@ -53,6 +53,21 @@ pub fn judge(path: &Path, library: elf::Machine, caller: &secure::Caller) -> Res
         let next = interpreter(&entered, &head)?;
         scripts.push(std::mem::replace(&mut entered, next));
     }
+}
+
+/// Refuses a program at `path` that would gain rights when `caller` executes it.
+pub fn gains_nothing(path: &Path, caller: &secure::Caller) -> Result<(), Refusal> {
+    let (entered, _) = entered(path)?;
+    let grants = secure::grants(&entered).map_err(|source| Refusal::Unreadable { path: entered.clone(), source })?;
+    match secure::judge(caller, &grants) {
+        None | Some(secure::Reason::Caller) => Ok(()),
+        Some(reason) => Err(Refusal::Gains { path: entered, reason }),
+    }
+}
+
+/// Judges the program at `path` for a library made for `library`, run by `caller`.
+pub fn judge(path: &Path, library: elf::Machine, caller: &secure::Caller) -> Result<Program, Refusal> {
+    let (entered, scripts) = entered(path)?;
     judge_elf(&entered, library, caller).map(|(facts, note)| Program {
         path: path.to_owned(),
         scripts,

@@ -41,6 +41,8 @@ pub enum Refusal {
     NoLinker { path: PathBuf, linker: PathBuf, why: NotRunnable },
     #[error("{}: {}: the dynamic linker drops LD_PRELOAD for it", path.display(), reason_text(reason))]
     Secure { path: PathBuf, reason: Reason },
+    #[error("{}: {}, and a supervised program gains no rights (no_new_privs)", path.display(), reason_text(reason))]
+    Gains { path: PathBuf, reason: Reason },
 }
 
 impl Refusal {
@@ -78,7 +80,7 @@ impl Refusal {
                 };
                 vec![package]
             }
-            Refusal::Secure { reason, .. } => match reason {
+            Refusal::Secure { reason, .. } | Refusal::Gains { reason, .. } => match reason {
                 Reason::Setuid(0) => {
                     own(&["run the whole as root, who gains nothing by it: sudo nlmmap run -- ...", DEVICE])
                 }

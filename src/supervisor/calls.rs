@@ -41,10 +41,26 @@ impl Supervisor {
                 Some(self.send(call))
             }
             _ => {
-                self.rights_differ |= filter::changes_rights(call.nr);
+                self.rights_differ |= self.changes_rights(call);
                 Some(Outcome::Native)
             }
         }
+    }
+
+    /// Whether a thread, or what it makes, may have other rights after this call.
+    fn changes_rights(&self, call: &Call) -> bool {
+        let flags = match c_long::from(call.nr) {
+            libc::SYS_unshare | libc::SYS_clone => call.args[0],
+            // 0: whatever the descriptor is.
+            libc::SYS_setns if call.int(1) == 0 => return true,
+            libc::SYS_setns => call.args[1],
+            libc::SYS_clone3 => match client::read(call.tid, call.args[0], 8) {
+                Ok(bytes) => client::long(&bytes, 0),
+                Err(_) => return false,
+            },
+            nr => return filter::RIGHTS.contains(&nr),
+        };
+        flags & libc::CLONE_NEWUSER as u64 != 0
     }
 
     /// The netlink socket at a number of a caller's, and the caller's process.
@@ -86,10 +102,6 @@ impl Supervisor {
     }
 
     fn make_socket(&mut self, call: &Call) -> Option<Outcome> {
-        if !client::is_in_our_network(call.tid) {
-            self.log.info(format_args!("{}: a netlink socket in another network, left alone", call.tid));
-            return Some(Outcome::Native);
-        }
         if !self.rings.is_empty() {
             self.sweep();
         }
@@ -98,10 +110,22 @@ impl Supervisor {
             let tgid = process.tgid;
             self.makers.insert(tgid);
         }
-        let made = self.on_behalf_of(call.tid, |_| {
-            // SAFETY: numbers only.
-            Errno::result(unsafe { libc::socket(libc::AF_NETLINK, kind | libc::SOCK_CLOEXEC, protocol) })
-        });
+        // SAFETY: numbers only.
+        let socket = || Errno::result(unsafe { libc::socket(libc::AF_NETLINK, kind | libc::SOCK_CLOEXEC, protocol) });
+        let made = if client::is_in_our_network(call.tid) {
+            self.on_behalf_of(call.tid, |_| socket())
+        } else {
+            let network = self.network.try_clone();
+            let network = network.map_err(|_| Errno::EMFILE);
+            let made = network.and_then(|ours| {
+                client::in_network_of(call.tid, &ours, || self.on_behalf_of(call.tid, |_| socket()))
+                    .and_then(|made| made)
+            });
+            if let Err(error) = &made {
+                self.log.warn(format_args!("{}: no rings in this network namespace: {error}", call.tid));
+            }
+            made
+        };
         let fd = match made {
             Err(_) => return Some(Outcome::Native),
             Ok(Err(error)) => return Some(Outcome::from(error)),

@@ -2,10 +2,11 @@
 //! looks afterwards whether the client still waits, for a thread's number may be another's once it does not.
 
 use std::collections::HashMap;
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sched::{CloneFlags, setns};
 use nlmmap_ring::sys;
 
 /// No call of a client is given more bytes than this at once.
@@ -192,6 +193,19 @@ fn has_ended(pidfd: BorrowedFd<'_>) -> bool {
     let mut entry = libc::pollfd { fd: pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
     // SAFETY: one entry, no waiting.
     unsafe { libc::poll(&raw mut entry, 1, 0) == 1 }
+}
+
+/// Does something in the network namespace of a thread. The error: it cannot be entered.
+pub fn in_network_of<T>(tid: u32, ours: &File, work: impl FnOnce() -> T) -> Result<T, Errno> {
+    let theirs = File::open(format!("/proc/{tid}/ns/net"));
+    let theirs = theirs.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EPERM)))?;
+    setns(&theirs, CloneFlags::CLONE_NEWNET)?;
+    let done = work();
+    if setns(ours, CloneFlags::CLONE_NEWNET).is_err() {
+        // Whatever comes next would be done in the wrong one. The clients' calls end with `ENOSYS`.
+        std::process::abort();
+    }
+    Ok(done)
 }
 
 /// Whether a thread and this one are in the same network namespace.

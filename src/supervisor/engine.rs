@@ -1,7 +1,7 @@
 //! The supervisor's one thread: stopped calls, sockets and time, in turns.
 
 use std::collections::{HashMap, HashSet};
-use std::fs;
+use std::fs::{self, File};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd};
 use std::time::{Duration, Instant};
@@ -53,6 +53,8 @@ pub struct Supervisor {
     pub(super) numbers: Range<i32>,
     pub(super) strict: bool,
     pub(super) log: Log,
+    /// Its network namespace.
+    pub(super) network: File,
     /// What this process may.
     rights: Option<Rights>,
     /// Some client may have other rights by now.
@@ -76,6 +78,7 @@ impl Supervisor {
             numbers,
             strict,
             log,
+            network: File::open("/proc/self/ns/net").map_err(|_| Errno::ENOENT)?,
             rights: Rights::of("self"),
             rights_differ: false,
         })

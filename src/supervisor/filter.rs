@@ -15,6 +15,7 @@ const LOAD: u16 = 0x20;
 const EQUAL: u16 = 0x15;
 const AT_LEAST: u16 = 0x35;
 const ABOVE: u16 = 0x25;
+const ANY_OF: u16 = 0x45;
 const RETURN: u16 = 0x06;
 
 /// Calls that stop on a supervised number, and in which argument it is. What is not here (`bind`, `close`, names) is the kernel's.
@@ -42,7 +43,7 @@ const BY_NUMBER: [(c_long, u32); 20] = [
 ];
 
 /// Calls after which a thread may have other rights than the supervisor.
-const RIGHTS: [c_long; 12] = [
+pub const RIGHTS: [c_long; 13] = [
     libc::SYS_setuid,
     libc::SYS_setgid,
     libc::SYS_setreuid,
@@ -55,12 +56,9 @@ const RIGHTS: [c_long; 12] = [
     libc::SYS_capset,
     libc::SYS_unshare,
     libc::SYS_setns,
+    // Its flags lie in memory.
+    libc::SYS_clone3,
 ];
-
-/// Whether a stopped call is one after which its thread may have other rights.
-pub fn changes_rights(nr: i32) -> bool {
-    RIGHTS.contains(&c_long::from(nr))
-}
 
 const fn op(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
@@ -111,6 +109,8 @@ pub fn build(numbers: &Range<u32>, watch_rights: bool) -> Vec<sock_filter> {
     rules.extend(BY_NUMBER.map(|(nr, index)| (nr, number(numbers, index))));
     if watch_rights {
         rules.extend(RIGHTS.map(|nr| (nr, vec![NOTIFY])));
+        let new_user = vec![argument(0), op(ANY_OF, libc::CLONE_NEWUSER as u32, 0, 1), NOTIFY, ALLOW];
+        rules.push((libc::SYS_clone, new_user));
     }
     // Another architecture's numbers mean other calls; x32's are far above ours.
     let mut all = vec![op(LOAD, 4, 0, 0), op(EQUAL, ARCH, 1, 0), ALLOW, op(LOAD, 0, 0, 0)];
@@ -143,6 +143,7 @@ mod tests {
                 EQUAL => at += jump(value == step.k),
                 AT_LEAST => at += jump(value >= step.k),
                 ABOVE => at += jump(value > step.k),
+                ANY_OF => at += jump(value & step.k != 0),
                 RETURN => return step.k == libc::SECCOMP_RET_USER_NOTIF,
                 code => panic!("{code:#x}"),
             }
@@ -178,5 +179,8 @@ mod tests {
         for nr in RIGHTS {
             assert!(judge(&with, ARCH, nr, [0; 6]) && !judge(&without, ARCH, nr, [0; 6]), "{nr}");
         }
+        let clone = |filter, flags: i32| judge(filter, ARCH, libc::SYS_clone, [flags as u64, 0, 0, 0, 0, 0]);
+        assert!(clone(&with, libc::CLONE_NEWUSER | libc::SIGCHLD) && !clone(&with, libc::SIGCHLD));
+        assert!(!clone(&without, libc::CLONE_NEWUSER));
     }
 }

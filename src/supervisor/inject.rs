@@ -27,9 +27,16 @@ pub enum Mapped {
     Refused(Errno),
 }
 
+/// Traces a thread for a moment, and lets it go on as if nothing had been.
+pub fn try_out(tid: u32) -> Result<(), Errno> {
+    Traced::seize(tid)?.stop().map(drop)
+}
+
 /// A traced thread; let go when this is dropped.
 struct Traced {
     tid: i32,
+    /// It stands still: only then it can be let go.
+    stands: bool,
     mask: Option<u64>,
     /// What it goes on with.
     regs: Option<Regs>,
@@ -45,8 +52,22 @@ fn ptrace(request: libc::c_uint, tid: i32, address: usize, data: usize) -> Resul
 impl Traced {
     fn seize(tid: u32) -> Result<Traced, Errno> {
         let tid = tid.cast_signed();
-        ptrace(libc::PTRACE_SEIZE, tid, 0, libc::PTRACE_O_TRACESYSGOOD as usize)?;
-        Ok(Traced { tid, mask: None, regs: None, signal: 0 })
+        // Without its tracer it would go on with registers that are not its own.
+        let options = libc::PTRACE_O_TRACESYSGOOD | libc::PTRACE_O_EXITKILL;
+        ptrace(libc::PTRACE_SEIZE, tid, 0, options as usize)?;
+        Ok(Traced { tid, stands: false, mask: None, regs: None, signal: 0 })
+    }
+
+    /// Makes it stand still: signal and event, as [`Self::stopped`].
+    fn stop(&mut self) -> Result<(i32, i32), Errno> {
+        ptrace(libc::PTRACE_INTERRUPT, self.tid, 0, 0)?;
+        let (signal, event) = self.stopped()?;
+        self.stands = true;
+        if event != EVENT_STOP {
+            // A signal of its own came first: it goes its way.
+            self.signal = signal;
+        }
+        Ok((signal, event))
     }
 
     /// Waits for its next stop: signal and event.
@@ -76,11 +97,9 @@ impl Traced {
 
     /// Interrupts the call that it waits in: its registers behind that.
     fn interrupt(&mut self) -> Result<Regs, Errno> {
-        ptrace(libc::PTRACE_INTERRUPT, self.tid, 0, 0)?;
-        let (signal, event) = self.stopped()?;
-        if event != EVENT_STOP {
-            // A signal of its own came first: it goes its way, and the call comes again.
-            self.signal = signal;
+        self.stop()?;
+        if self.signal != 0 {
+            // The call comes again.
             return Err(Errno::EINTR);
         }
         let regs = self.registers()?;
@@ -88,12 +107,51 @@ impl Traced {
         if !is_interrupted {
             return Err(Errno::EINTR);
         }
-        let mut mask = 0u64;
+        self.block_signals()?;
+        Ok(regs)
+    }
+
+    fn block_signals(&mut self) -> Result<(), Errno> {
+        let (mut mask, all) = (0u64, u64::MAX);
         ptrace(GET_MASK, self.tid, size_of::<u64>(), (&raw mut mask).addr())?;
-        let all = u64::MAX;
         ptrace(SET_MASK, self.tid, size_of::<u64>(), (&raw const all).addr())?;
         self.mask = Some(mask);
-        Ok(regs)
+        Ok(())
+    }
+
+    /// Closes what was lent for a call that a signal has ended meanwhile, wherever the thread is by now. `ip`: behind the
+    /// instruction of a call.
+    fn take_back(&mut self, ip: u64, numbers: &[i32]) -> Result<(), Errno> {
+        if numbers.is_empty() {
+            return Ok(());
+        }
+        if !self.stands {
+            self.stop()?;
+        }
+        // Signals go their way first: the thread stands before the first instruction of a handler, or goes on with its call.
+        while self.signal != 0 {
+            ptrace(libc::PTRACE_INTERRUPT, self.tid, 0, 0)?;
+            ptrace(libc::PTRACE_CONT, self.tid, 0, std::mem::take(&mut self.signal) as usize)?;
+            if let (signal, event) = self.stopped()?
+                && event != EVENT_STOP
+            {
+                self.signal = signal;
+            }
+        }
+        let regs = self.registers()?;
+        self.block_signals()?;
+        for number in numbers {
+            let args = [number.cast_unsigned().into(), 0, 0, 0, 0, 0];
+            let _ = self.call(&Regs { rip: ip, ..regs }, libc::SYS_close, args);
+        }
+        // Only from a stop of the kind that it was in does the kernel make the interrupted call again, if it is to.
+        ptrace(libc::PTRACE_INTERRUPT, self.tid, 0, 0)?;
+        ptrace(libc::PTRACE_CONT, self.tid, 0, 0)?;
+        while self.stopped()?.1 != EVENT_STOP {
+            ptrace(libc::PTRACE_CONT, self.tid, 0, 0)?;
+        }
+        self.regs = Some(regs);
+        Ok(())
     }
 
     /// Lets it make a call, from where it has made its own.
@@ -119,6 +177,10 @@ impl Traced {
 
 impl Drop for Traced {
     fn drop(&mut self) {
+        if !self.stands {
+            // Gone, or let go below.
+            let _ = self.stop();
+        }
         if let Some(regs) = &self.regs {
             let _ = self.set_registers(regs);
         }
@@ -135,21 +197,26 @@ pub fn map<F: AsFd>(listener: &Listener, call: &Call, files: &[(F, usize)], lowe
         Ok(traced) => traced,
         Err(error) => return Mapped::Refused(error),
     };
-    let mut numbers = Vec::new();
+    let (mut numbers, mut failed) = (Vec::new(), None);
     for (file, _) in files {
         match listener.lend(call.id, file.as_fd()) {
             Ok(number) => numbers.push(number),
-            Err(error) => return Mapped::Refused(error),
+            Err(error) => failed = failed.or(Some(error)),
         }
     }
     if numbers.iter().any(|number| *number >= lowest) {
-        return Mapped::Refused(Errno::EMFILE);
+        failed = Some(Errno::EMFILE);
     }
-    let regs = match traced.interrupt() {
+    // `ENOENT`: a signal has ended the call already.
+    let regs = if failed == Some(Errno::ENOENT) { Err(Errno::EINTR) } else { traced.interrupt() };
+    let regs = match regs {
         Ok(regs) => regs,
-        Err(error) => return Mapped::Gone(Err(error)),
+        Err(error) => return Mapped::Gone(traced.take_back(call.ip, &numbers).and(Err(error))),
     };
-    let mapped = map_all(&traced, &regs, &call.args, files, &numbers);
+    let mapped = match failed {
+        None => map_all(&traced, &regs, &call.args, files, &numbers),
+        Some(error) => Err(error),
+    };
     for number in &numbers {
         let _ = traced.call(&regs, libc::SYS_close, [number.cast_unsigned().into(), 0, 0, 0, 0, 0]);
     }

@@ -12,12 +12,15 @@
 //! | [`standin`] | what `epoll` waits for in place of it |
 //! | [`rights`] | a client's rights, where they are not the supervisor's |
 //! | [`inject`] | mapping the rings into a client |
+//! | [`guardian`] | what happens when it is killed |
+//! | [`trial`] | whether all that can be had here |
 //! | [`log`] | what it says |
 
 mod calls;
 mod client;
 mod engine;
 mod filter;
+mod guardian;
 mod inject;
 mod log;
 mod notify;
@@ -26,6 +29,7 @@ mod rights;
 mod ring;
 mod send;
 mod standin;
+pub mod trial;
 mod wait;
 
 use std::fs::File;
@@ -60,6 +64,8 @@ pub enum Refusal {
     Nested,
     #[error("a seccomp filter cannot be set: {0}")]
     Denied(Errno),
+    #[error("the kernel lets no process reach into another here: {0}: {1}")]
+    Unreachable(&'static str, Errno),
     #[error("the limit of open files ({0}) leaves no numbers for sockets with rings")]
     FewDescriptors(u64),
     #[error("the supervisor did not start: {0}")]
@@ -75,6 +81,14 @@ impl Refusal {
                 "look for a sandbox that forbids seccomp(2), as some containers do",
                 "or link the program dynamically, and use the preload",
             ],
+            Refusal::Unreachable("ptrace", Errno::EPERM) => &[
+                "if it runs under strace or gdb: trace less, for a thread has one tracer",
+                "allow ptrace in the sandbox (docker run --cap-add SYS_PTRACE), or lower kernel.yama.ptrace_scope to 1",
+            ],
+            Refusal::Unreachable(..) => &[
+                "allow pidfd_open, pidfd_getfd, process_vm_readv and ptrace in the sandbox (docker run --cap-add SYS_PTRACE)",
+                "start nlmmap with equal real and effective ids",
+            ],
             Refusal::FewDescriptors(_) => &["ulimit -n 1024"],
             Refusal::NotStarted(_) => &["look at the limits of processes, memory and open files"],
         };
@@ -89,37 +103,6 @@ fn numbers() -> Result<Range<u32>, Refusal> {
     if end < FEWEST { Err(Refusal::FewDescriptors(limit)) } else { Ok((end - end / 4) as u32..end as u32) }
 }
 
-/// Whether a supervisor could be started here; tried in a child, so that this process stays as it is.
-pub fn try_out() -> Result<(), Refusal> {
-    // SAFETY: this process has one thread.
-    match unsafe { fork() }.map_err(Refusal::NotStarted)? {
-        ForkResult::Child => {
-            let code = match numbers().and_then(|numbers| install(&numbers, false)) {
-                Ok(_) => 0,
-                Err(Refusal::OldKernel) => 1,
-                Err(Refusal::Nested) => 2,
-                Err(Refusal::FewDescriptors(_)) => 3,
-                Err(Refusal::Denied(error) | Refusal::NotStarted(error)) => error as i32 + 8,
-            };
-            // SAFETY: ends the child at once.
-            unsafe { libc::_exit(code) }
-        }
-        ForkResult::Parent { child } => {
-            let limit = || getrlimit(Resource::RLIMIT_NOFILE).map_or(0, |(limit, _)| limit);
-            match nix::sys::wait::waitpid(child, None) {
-                Ok(nix::sys::wait::WaitStatus::Exited(_, code)) => match code {
-                    0 => Ok(()),
-                    1 => Err(Refusal::OldKernel),
-                    2 => Err(Refusal::Nested),
-                    3 => Err(Refusal::FewDescriptors(limit())),
-                    error => Err(Refusal::Denied(Errno::from_raw(error - 8))),
-                },
-                _ => Err(Refusal::NotStarted(Errno::ECHILD)),
-            }
-        }
-    }
-}
-
 /// Puts this process under a supervisor, which it starts: a grandchild in a session of its own. From here on the process, and
 /// whatever it starts, has the filter, and gains no rights by executing files (`no_new_privs`).
 ///
@@ -129,6 +112,7 @@ pub fn start(strict: bool, level: Level) -> Result<(), Refusal> {
     let numbers = numbers()?;
     let flags = SockFlag::SOCK_CLOEXEC;
     let (ours, theirs) = socketpair(AddressFamily::Unix, SockType::SeqPacket, None, flags).map_err(failed)?;
+    let client = std::process::id();
     // SAFETY: this process has one thread.
     match unsafe { fork() }.map_err(failed)? {
         ForkResult::Child => {
@@ -136,7 +120,7 @@ pub fn start(strict: bool, level: Level) -> Result<(), Refusal> {
             // Not this process's child: nobody waits for it, and no `wait` of the program's finds it.
             // SAFETY: as above.
             if let Ok(ForkResult::Child) = unsafe { fork() } {
-                supervise(theirs, numbers, strict, Log(level));
+                supervise(theirs, client, numbers, strict, Log(level));
             }
             // SAFETY: ends the child without running what belongs to its parent.
             unsafe { libc::_exit(0) }
@@ -146,7 +130,7 @@ pub fn start(strict: bool, level: Level) -> Result<(), Refusal> {
             nix::sys::wait::waitpid(child, None).map_err(failed)?;
         }
     }
-    // The supervisor says who it is, is given the listener, and says that it listens.
+    // The supervisor says who it is; looks whether it can do its work; is given the listener; and says that it listens.
     let mut pid = [0u8; 4];
     if read(&ours, &mut pid).map_err(failed)? != pid.len() {
         return Err(failed(Errno::ECHILD));
@@ -154,6 +138,14 @@ pub fn start(strict: bool, level: Level) -> Result<(), Refusal> {
     // Where yama restricts tracing; elsewhere it is not known.
     // SAFETY: numbers only.
     unsafe { libc::prctl(libc::PR_SET_PTRACER, libc::c_ulong::from(u32::from_ne_bytes(pid)), 0, 0, 0) };
+    if write(&ours, &[0]).map_err(failed)? != 1 {
+        return Err(failed(Errno::ECHILD));
+    }
+    let mut reach = [0u8; 2];
+    if read(&ours, &mut reach).map_err(failed)? != reach.len() {
+        return Err(failed(Errno::ECHILD));
+    }
+    trial::understood(reach)?;
     let listener = install(&numbers, has_rights())?;
     let number = [listener.as_raw_fd()];
     let sent = [ControlMessage::ScmRights(&number)];
@@ -191,16 +183,20 @@ fn install(numbers: &Range<u32>, watch_rights: bool) -> Result<OwnedFd, Refusal>
         )
     };
     match Errno::result(fd) {
-        // SAFETY: the kernel has just made it.
-        Ok(fd) => Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+        Ok(fd) => {
+            // SAFETY: the kernel has just made it.
+            let listener = Listener::new(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+            // Whoever stops nevertheless, without a listener, is told `ENOSYS`.
+            if listener.puts_descriptors() { Ok(listener.into()) } else { Err(Refusal::OldKernel) }
+        }
         Err(Errno::EBUSY) => Err(Refusal::Nested),
-        Err(Errno::EINVAL) => Err(Refusal::OldKernel),
+        Err(Errno::EINVAL | Errno::ENOSYS) => Err(Refusal::OldKernel),
         Err(error) => Err(Refusal::Denied(error)),
     }
 }
 
 /// The supervisor's life.
-fn supervise(channel: OwnedFd, numbers: Range<u32>, strict: bool, log: Log) {
+fn supervise(channel: OwnedFd, client: u32, numbers: Range<u32>, strict: bool, log: Log) {
     let _ = setsid();
     let _ = std::env::set_current_dir("/");
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE, libc::SIGTSTP] {
@@ -210,9 +206,15 @@ fn supervise(channel: OwnedFd, numbers: Range<u32>, strict: bool, log: Log) {
     }
     keep_only(channel.as_raw_fd(), log.0 != Level::Nothing);
     let _ = write(&channel, &std::process::id().to_ne_bytes());
+    // It has made itself known to yama.
+    let mut byte = [0u8];
+    if read(&channel, &mut byte) != Ok(1) || write(&channel, &trial::reach(client)).is_err() {
+        return;
+    }
     let Some(listener) = take_listener(&channel) else { return };
     let numbers = numbers.start.cast_signed()..numbers.end.cast_signed();
     if let Ok(supervisor) = Supervisor::new(Listener::new(listener), numbers, strict, log)
+        && guardian::start().is_ok()
         && write(&channel, &[0]) == Ok(1)
     {
         drop(channel);

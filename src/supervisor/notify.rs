@@ -14,7 +14,8 @@ pub struct Call {
     flags: u32,
     pub nr: i32,
     arch: u32,
-    ip: u64,
+    /// Behind its instruction.
+    pub ip: u64,
     pub args: [u64; 6],
 }
 
@@ -91,6 +92,12 @@ impl AsFd for Listener {
     }
 }
 
+impl From<Listener> for OwnedFd {
+    fn from(listener: Listener) -> OwnedFd {
+        listener.0
+    }
+}
+
 impl Listener {
     pub fn new(fd: OwnedFd) -> Listener {
         // Kernels before 6.6 do not know it, and are slower.
@@ -141,6 +148,14 @@ impl Listener {
             }
             result => result.map(drop),
         }
+    }
+
+    /// Whether this kernel puts descriptors into clients (Linux 5.9): of a call that nobody makes it says so, and an older one does
+    /// not know the question.
+    pub fn puts_descriptors(&self) -> bool {
+        let from = self.0.as_raw_fd() as u32;
+        let mut add = AddFd { id: u64::MAX, flags: SETFD, from, to: from, to_flags: 0 };
+        self.ioctl(ADDFD, &raw mut add) == Err(Errno::ENOENT)
     }
 
     /// Gives the caller a descriptor at the lowest number that is free there.

@@ -12,7 +12,7 @@
 //! | `signals` | counts the signals of a time in which calls are several times slower here |
 //! | `early`, `plugin`, `loader`, `leak` | about how the library gets into programs, and its own memory |
 
-use crate::support::{Build, Client, Mode, client};
+use crate::support::{Build, Client, Mode, client, compile};
 
 /// `NAME ARGUMENT...` of each line, statically linked with glibc.
 fn hold_in(lines: &[&str], mode: Option<Mode>) {
@@ -94,6 +94,35 @@ fn hostile_memory_harms_nobody() {
 }
 
 #[test]
+fn hostile_arguments_are_answered_as_the_kernel_does() {
+    hold_in_default_mode(&["supervised unreadable", "supervised changing"]);
+}
+
+#[test]
+fn signals_interrupt_calls_at_any_moment() {
+    hold(&["interrupted restart", "interrupted"]);
+}
+
+#[test]
+fn sockets_go_to_other_processes_and_programs() {
+    let second = compile("supervised", Build::Static).display().to_string();
+    hold_in_default_mode(&["supervised passed", &format!("supervised executed {second}")]);
+    let musl = compile("supervised", Build::StaticMusl).display().to_string();
+    hold_in_default_mode(&[&format!("supervised executed {musl}")]);
+}
+
+#[test]
+fn programs_have_filters_of_their_own() {
+    hold_in_default_mode(&["supervised filtered"]);
+}
+
+#[test]
+fn sockets_are_made_in_the_namespace_of_their_thread() {
+    let client = client("supervised").arg("network").supervised(Build::Static).only(Mode::Default);
+    client.setup("ip link add nlmmap0 type ifb || ip link add nlmmap0 type dummy || exit 77").may_lack().served();
+}
+
+#[test]
 fn packets_are_judged() {
     const QUEUE: &str = "ip link set lo up; iptables-legacy -A OUTPUT -p udp --dport 9999 -j NFQUEUE --queue-num 5";
     for (mode, build) in [("accept", Build::Static), ("batch", Build::Static), ("accept", Build::StaticMusl)] {
@@ -109,4 +138,10 @@ fn other_users_get_what_they_may() {
         client(name).supervised(Build::Static).under(&NOBODY).only(Mode::Default).served();
     }
     hold_in_default_mode(&["setuid"]);
+}
+
+/// A child of root's in a user namespace of its own is nobody there, whichever call has made it.
+#[test]
+fn children_in_user_namespaces_are_not_root() {
+    hold_in_default_mode(&["supervised demoted"]);
 }

@@ -21,6 +21,7 @@ fn auto_takes_the_way_that_is_open() {
         let outcome = run(nlmmap(&["run", "--log", "info", "--"]).arg(program), limit());
         assert!(outcome.success(), "{}", outcome.describe());
         assert_eq!(outcome.stderr.contains("nlmmap: by a supervisor: "), supervised, "{}", outcome.stderr);
+        assert_eq!(outcome.stderr.contains("nlmmap: by the library in it: "), !supervised, "{}", outcome.stderr);
         assert_eq!(outcome.stderr.contains("nlmmap[supervisor]"), supervised, "{}", outcome.stderr);
     }
     // Which needs no library.

@@ -145,7 +145,9 @@ pub fn sandbox() -> Vec<Check> {
             "sandbox",
             "yama",
             State::Maybe,
-            format!("ptrace_scope {scope}: no matter to `nlmmap run`; debuggers and strace -p are limited"),
+            format!(
+                "ptrace_scope {scope}: no matter to the library; without root a supervisor serves its program, and not what that starts"
+            ),
         ),
     };
     let privileges = match field(&status, "NoNewPrivs:") {

@@ -31,13 +31,13 @@ fn static_program(arguments: &Arguments) -> Option<String> {
 /// Starts a supervisor and becomes the program.
 pub fn supervise(arguments: &Arguments, why: &str) -> ExitCode {
     let failure = match prepare(arguments) {
-        Ok(program) if arguments.check => match supervisor::try_out() {
+        Ok(program) if arguments.check => match supervisor::trial::whole() {
             Ok(()) => {
                 println!("{} can be supervised", program.display());
                 println!("  why      {why}");
                 return ExitCode::SUCCESS;
             }
-            Err(refusal) => refused(&refusal),
+            Err((cause, cures)) => Failure(format!("no supervisor: {cause}"), cures, 126),
         },
         Ok(program) => become_program(arguments, &program, why),
         Err(failure) => failure,
@@ -61,7 +61,14 @@ fn prepare(arguments: &Arguments) -> Result<PathBuf, Failure> {
         }
     }
     let name = arguments.command.first().map_or(OsStr::new(""), |name| name);
-    Ok(search::find(name).map_err(|why| Refusal::NotRunnable { path: name.into(), why })?)
+    let program = search::find(name).map_err(|why| Refusal::NotRunnable { path: name.into(), why })?;
+    // What cannot be judged the kernel will refuse, or run as it is.
+    if let Ok(caller) = secure::Caller::current()
+        && let Err(refusal @ Refusal::Gains { .. }) = program::gains_nothing(&program, &caller)
+    {
+        return Err(refusal.into());
+    }
+    Ok(program)
 }
 
 fn become_program(arguments: &Arguments, program: &Path, why: &str) -> Failure {
