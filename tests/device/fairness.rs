@@ -17,20 +17,19 @@ fn small_requests_do_not_wait_for_large_kicks() {
     daemon.stop();
 }
 
-/// The effective user id of a process.
-fn uid(pid: i32) -> u32 {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("its status");
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:")).expect("its ids");
-    ids.split_ascii_whitespace().nth(1).expect("the effective one").parse().expect("a number")
+/// The effective user id of a process that lives.
+fn uid(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
-/// How long a thread asks to be let run at a time, in nanoseconds: 0 where the kernel does not know.
-fn turn(pid: i32) -> u64 {
+/// How long a thread that lives asks to be let run at a time, in nanoseconds: 0 where the kernel does not know.
+fn turn(pid: i32) -> Option<u64> {
     let mut attributes = [0u64; 6];
     // SAFETY: the kernel writes `struct sched_attr` of the size that it is told.
     let done = unsafe { libc::syscall(libc::SYS_sched_getattr, pid, attributes.as_mut_ptr(), 48, 0) };
-    assert_eq!(done, 0, "sched_getattr");
-    attributes[3]
+    (done == 0).then(|| attributes[3])
 }
 
 /// Users who kick without end go on one after the other, one that is stopped in its turn holds nobody, and whoever only asks
@@ -46,17 +45,20 @@ fn long_kicks_of_many_users_have_turns() {
     let mut lines = BufReader::new(kickers.stdout.take().expect("a pipe")).lines();
     assert_eq!(lines.next().expect("a line").expect("text"), "ready");
     let all = workers(&daemon);
-    let of = |user: u32| *all.iter().find(|pid| uid(**pid) == user).expect("its worker");
-    let (stopped, asking) = (of(FIRST), of(0));
+    let of = |user: u32| *all.iter().find(|pid| uid(**pid) == Some(user)).expect("its worker");
+    let (stopped, asking, others) = (of(FIRST), of(0), [1, 2, 3].map(|next| of(FIRST + next)));
     nix::sys::signal::kill(nix::unistd::Pid::from_raw(stopped), nix::sys::signal::Signal::SIGSTOP).expect("stopped");
-    let mut long = 0;
+    let (mut long, mut told) = (0, 0);
     for _ in 0..400 {
-        long = long.max((FIRST + 1..FIRST + 4).map(|user| turn(of(user))).max().unwrap_or(0));
-        assert!(turn(asking) <= 100_000, "the worker of who only asks");
+        // On a busy machine the kickers' time may be over before.
+        let Some(short) = turn(asking) else { break };
+        told = told.max(short);
+        long = others.into_iter().filter_map(turn).fold(long, u64::max);
+        assert!(short <= 100_000, "the worker of who only asks");
         std::thread::sleep(Duration::from_millis(5));
     }
     // Kernels before 6.12 tell of no turns.
-    assert!(long == 10_000_000 || turn(asking) == 0, "nobody's turns are long: {long}");
+    assert!(long == 10_000_000 || told == 0, "nobody's turns are long: {long}");
     let counts = lines.map(|line| line.expect("text")).find_map(|line| Some(line.strip_prefix("kicks")?.to_owned()));
     let counts: Vec<u64> = counts.expect("counts").split_whitespace().map(|n| n.parse().expect("a number")).collect();
     assert!(counts.len() == 4 && counts.iter().skip(1).all(|kicks| *kicks > 0), "{counts:?}\n{}", daemon.tail());

@@ -5,6 +5,8 @@
 //! requests before his own.
 
 mod requests;
+#[cfg(test)]
+mod tests;
 
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, HashMap, VecDeque};
@@ -27,6 +29,8 @@ const EDGES: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLERR).union(
 const EVENTS: usize = 32;
 /// Requests that are taken in before the line has its turn.
 const REQUESTS: usize = 64;
+/// So long after its last request a worker's open file counts as one that asks.
+const COMPANY: Duration = Duration::from_millis(100);
 /// Slices that newcomers have before the line has one.
 const FAVOURS: u32 = 4;
 
@@ -49,6 +53,8 @@ pub struct Engine {
     room: Vec<u8>,
     front_gone: bool,
     passes: Passes,
+    /// When somebody last asked something on an open file while another one had work in the line.
+    company: Option<Instant>,
     /// User and group of a client that may name the process that sends (`scm_check_creds`).
     ids: Option<(u32, u32)>,
 }
@@ -87,6 +93,7 @@ impl Engine {
             room: Vec::new(),
             front_gone: false,
             passes: Passes::new(),
+            company: None,
             ids: None,
         })
     }
@@ -103,15 +110,20 @@ impl Engine {
     /// Works until the front closes the channel.
     pub fn run(mut self) {
         while !self.front_gone {
-            self.wait();
-            self.wake_sleepers();
-            if let Some(handle) = self.next() {
-                self.turn(handle);
-            }
-            if self.line.is_empty() && self.fresh.is_empty() && self.passes.done() {
-                processor::ask_for(processor::SHORT);
-                self.tell(&Head { op: op::TURN, ..Head::default() }, &[], &[]);
-            }
+            self.step();
+        }
+    }
+
+    /// Takes in what has come, and gives one open file a slice.
+    fn step(&mut self) {
+        self.wait();
+        self.wake_sleepers();
+        if let Some(handle) = self.next() {
+            self.turn(handle);
+        }
+        if self.line.is_empty() && self.fresh.is_empty() && self.passes.done() {
+            processor::ask_for(processor::SHORT);
+            self.tell(&Head { op: op::TURN, ..Head::default() }, &[], &[]);
         }
     }
 
@@ -135,6 +147,23 @@ impl Engine {
             self.tell(&Head { op: op::TURN, value: 1, ..Head::default() }, &[], &[]);
         }
         next == Next::GoOn
+    }
+
+    /// Whether others than those with work that lasts have asked something lately: with long turns of the processor this worker
+    /// would let everybody else go before them.
+    fn has_company(&self, now: Instant) -> bool {
+        self.company.is_some_and(|last| now.duration_since(last) < COMPANY)
+    }
+
+    /// Notes a request of an open file.
+    fn heard(&mut self, handle: u64) {
+        if self.line.len() > 1 || self.line.front().is_some_and(|there| *there != handle) {
+            let now = Instant::now();
+            if !self.has_company(now) {
+                processor::ask_for(processor::SHORT);
+            }
+            self.company = Some(now);
+        }
     }
 
     /// Sleeps until there is something to do, and takes it in.

@@ -26,7 +26,8 @@ impl Engine {
             }
             op::PING => self.answer(id, Ok(&[]), 0, &[]),
             op::GO_ON => {
-                if self.passes.granted(Instant::now()) {
+                let now = Instant::now();
+                if self.passes.granted(now) && !self.has_company(now) {
                     processor::ask_for(processor::LONG);
                 }
             }
@@ -77,6 +78,7 @@ impl Engine {
     /// A request of an open file that has its socket.
     pub(super) fn on_open(&mut self, packet: Packet) {
         let Head { op, id, handle, value, flags, pid, .. } = packet.head;
+        self.heard(handle);
         let cmd = value as u32;
         let Some(open) = self.opens.get_mut(&handle) else {
             return self.answer(id, Err(Errno::new(libc::ENOTSOCK)), 0, &[]);

@@ -1,0 +1,227 @@
+//! A worker's engine over real sockets, step by step: what comes between a request and its answer.
+
+use std::collections::VecDeque;
+use std::sync::atomic::Ordering;
+
+use memmap2::{MmapOptions, MmapRaw};
+use nlmmap_ring::abi::nl_mmap_req;
+
+use super::super::wire::op;
+use super::*;
+use crate::serve::abi;
+use crate::serve::memory::{self, Shared};
+
+const BLOCK: usize = 1 << 20;
+const BLOCKS: usize = 4;
+const FRAME: usize = 256;
+const FRAMES: usize = BLOCK * BLOCKS / FRAME;
+/// Where a frame's message begins.
+const HEADER: usize = 32;
+
+/// An open file as its client has it.
+struct Ours {
+    handle: u64,
+    shared: Shared,
+    ring: MmapRaw,
+}
+
+impl Ours {
+    fn sent(&self) -> u64 {
+        self.shared.control().counters.tx_frames.load(Ordering::Relaxed)
+    }
+
+    /// Puts a request for the first link into so many frames.
+    fn fill(&self, frames: usize) {
+        let mut message = [0u8; 32];
+        // Length, RTM_GETLINK with NLM_F_REQUEST, sequence, port; then the family and the index.
+        for (at, word) in [(0, 32u32), (4, 0x1_0012), (8, 1), (20, 1)] {
+            message[at..at + 4].copy_from_slice(&word.to_ne_bytes());
+        }
+        for frame in 0..frames {
+            // SAFETY: the frame lies in the ring, and the engine is at rest.
+            unsafe {
+                let frame = self.ring.as_mut_ptr().add(frame * FRAME);
+                frame.add(HEADER).copy_from_nonoverlapping(message.as_ptr(), message.len());
+                frame.add(4).cast::<u32>().write(message.len() as u32);
+                frame.cast::<u32>().write(2);
+            }
+        }
+    }
+}
+
+/// An engine, and the front's end of its channel.
+struct Bench {
+    engine: Engine,
+    front: OwnedFd,
+    receiver: Receiver,
+    heard: VecDeque<Head>,
+    ids: u64,
+}
+
+impl Bench {
+    fn new() -> Bench {
+        let (front, back) = wire::channel().unwrap();
+        let engine = Engine::new(back).unwrap();
+        Bench { engine, front, receiver: Receiver::new(), heard: VecDeque::new(), ids: 100 }
+    }
+
+    fn say(&mut self, op: u32, handle: u64, value: u64, bytes: &[u8], fds: &[std::os::fd::BorrowedFd<'_>]) -> u64 {
+        self.ids += 1;
+        let head = Head { op, id: self.ids, handle, value, ..Head::default() };
+        wire::send(self.front.as_fd(), &head, bytes, fds).unwrap();
+        self.ids
+    }
+
+    fn hear(&mut self) {
+        while let Ok(Some(packet)) = self.receiver.receive(self.front.as_fd()) {
+            self.heard.push_back(packet.head);
+        }
+    }
+
+    /// Whether this has been answered, well.
+    fn answered(&mut self, id: u64) -> bool {
+        self.hear();
+        let answer = self.heard.iter().find(|head| head.op == op::ANSWER && head.id == id);
+        answer.inspect(|head| assert_eq!(head.error, 0)).is_some()
+    }
+
+    /// Whether the worker has asked to go on since the last question.
+    fn asks(&mut self) -> bool {
+        self.hear();
+        let before = self.heard.len();
+        self.heard.retain(|head| !(head.op == op::TURN && head.value == 1));
+        self.heard.len() < before
+    }
+
+    fn open(&mut self, handle: u64) -> Ours {
+        let (shared, memory) = (Shared::new().unwrap(), memory::new().unwrap());
+        let route = abi::Socket { kind: libc::SOCK_RAW as u32, protocol: 0 };
+        let made = self.say(op::SOCKET, handle, 0, abi::bytes(&route), &[shared.memory().as_fd()]);
+        let ring = nl_mmap_req {
+            nm_block_size: BLOCK as u32,
+            nm_block_nr: BLOCKS as u32,
+            nm_frame_size: FRAME as u32,
+            nm_frame_nr: FRAMES as u32,
+        };
+        let set = self.say(op::IOCTL, handle, abi::TX_RING.into(), abi::bytes(&ring), &[memory.as_fd()]);
+        self.engine.step();
+        assert!(self.answered(made) && self.answered(set));
+        let ring = MmapOptions::new().len(BLOCK * BLOCKS).map_raw(&memory).unwrap();
+        Ours { handle, shared, ring }
+    }
+
+    fn kick(&mut self, open: &Ours) -> u64 {
+        self.say(op::IOCTL, open.handle, abi::KICK.into(), abi::bytes(&abi::Kick::default()), &[])
+    }
+}
+
+/// What a client may ask at any time: bytes of the kind, and what belongs to it.
+fn small_requests() -> [(u32, u32, Vec<u8>); 4] {
+    let mut write = abi::bytes(&abi::Send::default()).to_vec();
+    write.extend([16, 0, 0, 0, 1, 0, 1, 0, 9, 0, 0, 0, 0, 0, 0, 0]);
+    [
+        (op::IOCTL, abi::GETSOCKNAME, Vec::new()),
+        (op::POLL, 0, Vec::new()),
+        (op::IOCTL, abi::STATE, Vec::new()),
+        (op::WRITE, 0, write),
+    ]
+}
+
+fn turn_length() -> u64 {
+    let mut attributes = [0u64; 6];
+    // SAFETY: the kernel writes `struct sched_attr` of the size that it is told.
+    assert_eq!(unsafe { libc::syscall(libc::SYS_sched_getattr, 0, attributes.as_mut_ptr(), 48, 0) }, 0);
+    attributes[3]
+}
+
+#[test]
+fn no_request_stands_behind_more_than_a_slice_of_anybodys_data() {
+    let mut bench = Bench::new();
+    let kickers = [bench.open(1), bench.open(2), bench.open(3)];
+    let (asker, other) = (bench.open(4), bench.open(5));
+    let kicks = kickers.each_ref().map(|open| {
+        open.fill(FRAMES);
+        bench.kick(open)
+    });
+    // Until it asks for a pass: meanwhile slices, one a step.
+    let mut steps = 0;
+    while !bench.asks() {
+        bench.engine.step();
+        steps += 1;
+        assert!(steps < 1000, "work that lasts is not noticed");
+    }
+    let sent = |kickers: &[Ours; 3]| kickers.each_ref().map(Ours::sent);
+    assert!(sent(&kickers).iter().all(|frames| *frames > 0), "each has had its turn");
+    // Without a pass nothing is sent, and everybody is answered in the step that hears of it.
+    let before = sent(&kickers);
+    for (what, value, bytes) in small_requests() {
+        let id = bench.say(what, asker.handle, value.into(), &bytes, &[]);
+        bench.engine.step();
+        assert!(bench.answered(id), "{what} {value}");
+    }
+    asker.fill(1);
+    let small = bench.kick(&asker);
+    bench.engine.step();
+    assert!(bench.answered(small) && asker.sent() == 1, "the smallest kick goes first");
+    assert_eq!(sent(&kickers), before, "without a pass");
+    // With one it is the same: at most one slice lies between.
+    bench.say(op::GO_ON, 0, 0, &[], &[]);
+    for (what, value, bytes) in small_requests() {
+        let id = bench.say(what, asker.handle, value.into(), &bytes, &[]);
+        let before = sent(&kickers);
+        bench.engine.step();
+        assert!(bench.answered(id), "{what} {value}");
+        let slices = sent(&kickers).iter().zip(before).filter(|(now, then)| **now > *then).count();
+        assert!(slices <= 1, "one slice a step");
+    }
+    let mut goes_on = || {
+        if bench.asks() {
+            bench.say(op::GO_ON, 0, 0, &[], &[]);
+        }
+        let before = sent(&kickers);
+        for open in [&asker, &other] {
+            open.fill(1);
+            let id = bench.kick(open);
+            bench.engine.step();
+            bench.engine.step();
+            assert!(bench.answered(id), "behind at most one slice of the line");
+        }
+        sent(&kickers) != before
+    };
+    // And who asks without end does not hold the kickers up.
+    assert!((0..20).any(|_| goes_on()), "the line has a slice at last");
+    assert!(kicks.iter().all(|id| !bench.answered(*id)), "they were long");
+}
+
+#[test]
+fn a_worker_that_others_ask_does_not_let_everybody_go_first() {
+    let mut bench = Bench::new();
+    let (kicker, asker) = (bench.open(1), bench.open(2));
+    processor::ask_for(processor::SHORT);
+    if turn_length() == 0 {
+        eprintln!("skipped: this kernel has no turns of a length");
+        return;
+    }
+    let long = |bench: &mut Bench| {
+        kicker.fill(FRAMES);
+        bench.kick(&kicker);
+        while !bench.asks() {
+            bench.engine.step();
+        }
+        bench.say(op::GO_ON, 0, 0, &[], &[]);
+        bench.engine.step();
+        turn_length()
+    };
+    assert_eq!(long(&mut bench), 10_000_000, "it has one client");
+    let id = bench.say(op::POLL, kicker.handle, 0, &[], &[]);
+    bench.engine.step();
+    assert!(bench.answered(id));
+    assert_eq!(turn_length(), 10_000_000, "who kicks may ask");
+    let id = bench.say(op::POLL, asker.handle, 0, &[], &[]);
+    bench.engine.step();
+    assert!(bench.answered(id));
+    assert_eq!(turn_length(), 100_000, "somebody else has asked");
+    assert_eq!(long(&mut bench), 100_000, "and may again");
+    std::thread::sleep(COMPANY);
+    assert_eq!(long(&mut bench), 10_000_000, "and has not");
+}
