@@ -66,7 +66,7 @@ pub fn borrow_more(fd: i32) -> Option<&'static Local> {
 /// Whether a number is the endpoint's socket at this instant.
 #[inline]
 pub fn is_still(fd: i32, local: &Local) -> bool {
-    sys::cookie(fd) == Ok(local.cookie.load(Ordering::Relaxed))
+    local.is_socket(fd)
 }
 
 /// Whether a number that leads to `local`, which the caller uses, is still its socket. If not, it leads nowhere from now on. (A

@@ -7,6 +7,7 @@ use crate::duty::Duty;
 use crate::log::info;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use nlmmap_ring::endpoint::Endpoint;
+use nlmmap_ring::errno::Errno;
 use nlmmap_ring::sys;
 
 /// Mappings of one endpoint that are followed in one process.
@@ -177,6 +178,16 @@ impl Local {
             return false;
         }
         true
+    }
+
+    /// Whether a number is this socket at this instant. Only `EBADF` and `ENOTSOCK` tell without a cookie that it is something
+    /// else; where the kernel does not answer (a sandbox that refuses the question) it is what the table says.
+    #[inline]
+    pub fn is_socket(&self, fd: i32) -> bool {
+        match sys::cookie(fd) {
+            Ok(cookie) => cookie == self.cookie.load(Ordering::Relaxed),
+            Err(error) => !matches!(error, Errno::BADF | Errno::NOTSOCK),
+        }
     }
 
     /// Whether nothing of the process leads here any more, when nobody is at work with it.

@@ -8,6 +8,7 @@
 use crate::local::Local;
 use core::ptr::null_mut;
 use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, Ordering};
+use nlmmap_ring::errno::Errno;
 use nlmmap_ring::sys;
 use syscalls::Sysno;
 
@@ -153,11 +154,15 @@ fn mark(fd: i32) {
     }
 }
 
-/// Whether a number is a file of our own making, as far as that can be told here.
+/// Whether a number is a file of our own making, as far as that can be told here: where the kernel does not answer for one that is
+/// open (a sandbox that refuses the question), it is what the table says.
 pub fn is_marked(fd: i32) -> bool {
     // SAFETY: numbers only.
     let signal = unsafe { sys::call(Sysno::fcntl, [fd as usize, GET_SIGNAL, 0, 0, 0, 0]) };
-    signal == Ok(MARK) || signal.is_ok() && !CAN_MARK.load(Ordering::Relaxed)
+    match signal {
+        Ok(signal) => signal == MARK || !CAN_MARK.load(Ordering::Relaxed),
+        Err(error) => error != Errno::BADF,
+    }
 }
 
 /// Whether the table has a number as our own.
@@ -168,9 +173,7 @@ pub fn is_noted(fd: i32) -> bool {
 
 /// Whether a number that the table has as our own is.
 pub fn is_ours(fd: i32) -> bool {
-    is_marked(fd)
-        || all()
-            .any(|l| l.orphan.load(Ordering::Relaxed) == fd && sys::cookie(fd) == Ok(l.cookie.load(Ordering::Relaxed)))
+    is_marked(fd) || all().any(|l| l.orphan.load(Ordering::Relaxed) == fd && l.is_socket(fd))
 }
 
 /// Moves a file of our own making out of the way of the client's, marks and notes it.

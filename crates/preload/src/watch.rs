@@ -103,7 +103,7 @@ fn register(local: &Local, events: u32, about_to_use: impl Fn(i32)) -> bool {
         return false;
     }
     about_to_use(fd);
-    if !local.is_reached_by(fd) || sys::cookie(fd) != Ok(local.cookie.load(Ordering::Relaxed)) {
+    if !local.is_reached_by(fd) || !local.is_socket(fd) {
         return false;
     }
     let done = match control(ADD, fd, events, local) {

@@ -21,7 +21,7 @@ use core::ffi::{c_int, c_void};
 use core::sync::atomic::Ordering::Relaxed;
 use nlmmap_ring::rx::Context;
 use reports::{each, events_of, report, sift};
-use watches::{add, concerns_us, count, drop_watch, end_unseen, find, mark, set};
+use watches::{add, concerns_us, count, drop_watch, end_unseen, find, is_marked, mark, set};
 
 pub(super) use earlier::find_watches;
 pub(super) use watches::{closing, closing_instance};
@@ -93,9 +93,9 @@ unsafe fn wait_any(
             n += 1;
             n < most
         };
-        let (mut room, mut lost) = (true, false);
+        let (mut room, mut lost, mut unmarked) = (true, false, false);
         each(ep, |local, watch| {
-            mark(ep, local, watch);
+            unmarked |= !mark(ep, local, watch);
             let fd = watch.fd.load(Relaxed);
             let wants = wait::wants_service(local);
             if (wants || events_of(local, watch) != 0) && !fdtable::confirm(fd, local) {
@@ -168,6 +168,15 @@ unsafe fn wait_any(
         }
         if blocked {
             nap = (nap * 2).min(LONGEST_NAP);
+        }
+        if unmarked && result > 0 {
+            // Reported in the client's words, as the kernel's: the client shall find what it is told of.
+            each(ep, |local, watch| {
+                let fd = watch.fd.load(Relaxed);
+                if !is_marked(watch) && fdtable::confirm(fd, local) {
+                    wait::service(local, fd, Context::Wait);
+                }
+            });
         }
         // SAFETY: as above.
         let n = unsafe { sift(ep, events, result, true) };

@@ -22,6 +22,7 @@ pub static ASKED: AtomicBool = AtomicBool::new(false);
 
 const SO_ERROR: c_int = 4;
 const SO_PASSCRED: c_int = 16;
+const SO_DOMAIN: c_int = 39;
 
 pub unsafe fn setsockopt(fd: c_int, level: c_int, name: c_int, value: Ptr, len: c_uint) -> c_int {
     if level == SOL_NETLINK && (name == NETLINK_RX_RING || name == NETLINK_TX_RING) {
@@ -88,9 +89,13 @@ unsafe fn ring(fd: c_int, name: c_int, value: Ptr, len: c_uint) -> c_int {
         set_errno(Errno::PERM);
         return -1;
     }
-    let known = sys::getsockopt::<i32>(fd, SOL_SOCKET, 39).is_ok_and(|d| d == i32::from(sys::AF_NETLINK));
-    if !known {
-        return -1;
+    match sys::getsockopt::<i32>(fd, SOL_SOCKET, SO_DOMAIN) {
+        Ok(domain) if domain == i32::from(sys::AF_NETLINK) => {}
+        Ok(_) => return -1,
+        Err(e) => {
+            info!("fd {fd}: no ring: the kernel does not say what socket it is (errno {})", e.0);
+            return -1;
+        }
     }
     match adopt::set_ring(fd, name, value.cast(), len) {
         Ok(()) => {

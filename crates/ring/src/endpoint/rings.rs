@@ -77,7 +77,9 @@ fn map_twice(len: usize) -> Result<(*mut u8, i32)> {
     if sys::ON_HEAP {
         return Ok((base, -1));
     }
-    let spare = sys::map_nothing(sys::PAGE)?;
+    // SAFETY: nobody has seen it.
+    let give_back = |_: &Errno| unsafe { sys::unmap(base, len) };
+    let spare = sys::map_nothing(sys::PAGE).inspect_err(give_back)?;
     // SAFETY: a page of the ring, to a page reserved for this.
     let can = unsafe { sys::map_again_at(base, sys::PAGE, spare) };
     // SAFETY: nobody has seen it.

@@ -97,10 +97,19 @@ pub(super) fn of_mark(word: u64) -> Option<(&'static Local, &'static Watch)> {
     Some((local, watch))
 }
 
-/// Has the kernel wake us by every arrival, under our own mark.
-pub(super) fn mark(ep: c_int, local: &'static Local, watch: &Watch) {
-    if watch.marked.load(Relaxed) || watch.events.load(Relaxed) & EPOLLEXCLUSIVE != 0 {
-        return;
+/// Whether the kernel reports a registration by our mark.
+pub(super) fn is_marked(watch: &Watch) -> bool {
+    watch.marked.load(Relaxed)
+}
+
+/// Has the kernel wake us by every arrival, under our own mark. `false`: it reports the client's words, because it cannot change
+/// them (`EPOLLEXCLUSIVE`) or does not.
+pub(super) fn mark(ep: c_int, local: &'static Local, watch: &Watch) -> bool {
+    if is_marked(watch) {
+        return true;
+    }
+    if watch.events.load(Relaxed) & EPOLLEXCLUSIVE != 0 {
+        return false;
     }
     let keep = watch.events.load(Relaxed) & EPOLLWAKEUP;
     let event = EpollEvent { events: EPOLLIN | EPOLLET | keep, data: core::ptr::from_ref(watch) as u64 };
@@ -112,6 +121,7 @@ pub(super) fn mark(ep: c_int, local: &'static Local, watch: &Watch) {
         slot.store(page.cast_mut(), Relaxed);
     }
     watch.marked.store(done.is_ok(), Relaxed);
+    done.is_ok()
 }
 
 /// A registration ends.
