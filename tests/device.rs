@@ -8,6 +8,8 @@ mod support;
 mod attacks;
 #[path = "device/cage.rs"]
 mod cage;
+#[path = "device/capture.rs"]
+mod capture;
 #[path = "device/clients.rs"]
 mod clients;
 #[path = "device/daemon.rs"]

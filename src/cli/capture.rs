@@ -1,5 +1,8 @@
 //! `nlmmap capture`: what passes through rings, for Wireshark.
 
+mod packet;
+mod source;
+
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::{self, BufWriter, IsTerminal, Write};
@@ -11,21 +14,19 @@ use std::thread;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use clap::Args;
-use nlmmap_ring::abi::status;
-use nlmmap_ring::tap::{Record, kind};
+use nlmmap_ring::tap::kind;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::complain;
-use crate::see::pcapng::{self, Packet, Way};
-use crate::see::place::{self, Found};
-use crate::see::seen::family;
-use crate::see::tapped::{Passed, Tapped};
+use crate::see::pcapng;
+use packet::About;
+use source::{New, Refusal, Source, Sources};
 
 /// Capture what passes through the rings of programs, as pcapng: for Wireshark, tshark and tcpdump -r.
 ///
 /// Both ways, from when the capture begins. A comment on each packet tells its ring position and status. A capture that is
 /// too slow misses messages, which the programs get all the same; the file says how many (interface statistics, drop
-/// counts). Only the owner of a process, and root, can capture it.
+/// counts). Only the owner of a process, and root, can capture it; a daemon's open files are for root.
 #[derive(Args)]
 #[command(after_help = HELP)]
 pub struct Arguments {
@@ -37,9 +38,13 @@ pub struct Arguments {
     #[arg(long, value_name = "PID")]
     pid: Option<u32>,
 
-    /// Only this endpoint, as `nlmmap stat` names it
-    #[arg(long, value_name = "PID.N")]
+    /// Only this endpoint: PID.N of a process, NAME:HANDLE of a daemon, as `nlmmap top` names it
+    #[arg(long, value_name = "ID", conflicts_with = "pid")]
     endpoint: Option<String>,
+
+    /// Only the open files of a daemon (nlmmap serve), with --pid those of one client
+    #[arg(long, conflicts_with = "endpoint")]
+    device: bool,
 
     /// End after so many messages
     #[arg(short, long, value_name = "N")]
@@ -48,6 +53,14 @@ pub struct Arguments {
     /// End after so many seconds
     #[arg(long, value_name = "SECONDS")]
     seconds: Option<u64>,
+
+    /// Name of the daemon's node
+    #[arg(long, default_value = "nlmmap")]
+    name: String,
+
+    /// Directory of the daemon's sockets
+    #[arg(long, value_name = "DIR", default_value = "/run/nlmmap")]
+    runtime_dir: PathBuf,
 }
 
 const HELP: &str = "\
@@ -55,20 +68,20 @@ Examples:
   nlmmap capture -w rings.pcapng                       all that you may see, until Ctrl-C
   nlmmap capture -w - --pid 812 | tshark -r -          one program, decoded at once
   nlmmap capture -w rings.pcapng --endpoint 812.1 -c 100
+  sudo nlmmap capture -w rings.pcapng --device         all that passes through a daemon's open files
+  sudo nlmmap capture -w rings.pcapng --endpoint nlmmap:7
 
 Endpoints that are made while it runs are captured, too, from their next messages on. With --pid or --endpoint it ends \
-when they do. Open files of a daemon (nlmmap serve) cannot be captured.";
+when they do, with --device when the daemon does.";
 
 /// Between two looks for messages, and for endpoints.
 const TICK: Duration = Duration::from_millis(20);
 const SEARCH: Duration = Duration::from_millis(250);
 
 struct Endpoint {
-    tapped: Tapped,
-    found: Found,
-    family: u16,
-    /// Number of its interface.
-    number: u32,
+    source: Source,
+    /// Number of its interface, and family; none before it has a socket.
+    place: Option<(u32, u16)>,
     received: u64,
     /// Drops that the file tells of.
     told: u64,
@@ -76,10 +89,13 @@ struct Endpoint {
 
 struct Capture<W: Write> {
     to: W,
-    endpoints: HashMap<PathBuf, Endpoint>,
+    sources: Sources,
+    endpoints: HashMap<String, Endpoint>,
     interfaces: u32,
     messages: u64,
     dropped: u64,
+    /// As many messages as shall be written.
+    count: u64,
 }
 
 pub fn main(arguments: &Arguments) -> ExitCode {
@@ -107,16 +123,28 @@ pub fn main(arguments: &Arguments) -> ExitCode {
             return ExitCode::FAILURE;
         }
     }
+    let sources = match Sources::new(arguments) {
+        Ok(sources) => sources,
+        Err((cause, cures)) => {
+            complain(&cause, &cures);
+            return ExitCode::FAILURE;
+        }
+    };
     let capture = Capture {
         to: BufWriter::with_capacity(1 << 16, to),
+        sources,
         endpoints: HashMap::new(),
         interfaces: 0,
         messages: 0,
         dropped: 0,
+        count: arguments.count.unwrap_or(u64::MAX),
     };
-    match capture.run(arguments, &ended) {
-        Ok((messages, dropped)) => {
+    match capture.run(arguments.seconds.map(Duration::from_secs), &ended) {
+        Ok(Done { messages, dropped, left_out }) => {
             eprintln!("nlmmap: {messages} messages captured, {dropped} missed");
+            if left_out > 0 {
+                eprintln!("nlmmap: {left_out} open files of the daemon were too many at a time, or captured already");
+            }
             ExitCode::SUCCESS
         }
         Err(Ended::Nothing(cause, cures)) => {
@@ -132,6 +160,12 @@ pub fn main(arguments: &Arguments) -> ExitCode {
     }
 }
 
+struct Done {
+    messages: u64,
+    dropped: u64,
+    left_out: usize,
+}
+
 enum Ended {
     /// Cause and cures.
     Nothing(String, Vec<String>),
@@ -144,33 +178,39 @@ impl From<io::Error> for Ended {
     }
 }
 
+impl From<Refusal> for Ended {
+    fn from((cause, cures): Refusal) -> Ended {
+        Ended::Nothing(cause, cures)
+    }
+}
+
 fn now() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |time| time.as_nanos() as u64)
 }
 
 impl<W: Write> Capture<W> {
-    fn run(mut self, arguments: &Arguments, ended: &AtomicBool) -> Result<(u64, u64), Ended> {
-        let is_some = arguments.pid.is_some() || arguments.endpoint.is_some();
+    fn run(mut self, limit: Option<Duration>, ended: &AtomicBool) -> Result<Done, Ended> {
+        let is_some = self.sources.wish().is_some();
         let (began, mut search) = (Instant::now(), Instant::now());
         pcapng::section(&mut self.to)?;
-        self.find(arguments)?;
+        self.find()?;
         if is_some && self.endpoints.is_empty() {
             let cure = "nlmmap stat names those that can be captured; root sees everybody's".to_owned();
             return Err(Ended::Nothing("no such endpoint".to_owned(), vec![cure]));
         }
         self.to.flush()?;
-        let is_enough = |messages: u64| arguments.count.is_some_and(|count| messages >= count);
-        let is_late = || arguments.seconds.is_some_and(|seconds| began.elapsed() >= Duration::from_secs(seconds));
-        while !ended.load(Ordering::Relaxed) && !is_enough(self.messages) && !is_late() {
-            let more = self.read(arguments.count)?;
+        let is_late = || limit.is_some_and(|limit| began.elapsed() >= limit);
+        while !ended.load(Ordering::Relaxed) && self.messages < self.count && !is_late() {
+            let more = self.read()?;
             self.to.flush()?;
             if search.elapsed() >= SEARCH {
                 search = Instant::now();
-                self.leave_dead(arguments.count)?;
-                if is_some && self.endpoints.is_empty() {
+                self.sources.leave_ended();
+                self.leave_dead()?;
+                if is_some && self.endpoints.is_empty() || !self.sources.may_go_on() {
                     break;
                 }
-                self.find(arguments)?;
+                self.find()?;
             }
             if !more {
                 thread::sleep(TICK);
@@ -180,97 +220,83 @@ impl<W: Write> Capture<W> {
             self.end(endpoint)?;
         }
         self.to.flush()?;
-        Ok((self.messages, self.dropped))
+        Ok(Done { messages: self.messages, dropped: self.dropped, left_out: self.sources.left_out() })
     }
 
     /// Begins with endpoints that are new.
-    fn find(&mut self, arguments: &Arguments) -> Result<(), Ended> {
-        let found = place::look_beside(&|path| self.endpoints.contains_key(path));
-        let wanted = found.into_iter().filter(|found| {
-            arguments.pid.is_none_or(|pid| found.seen.pid == pid)
-                && arguments.endpoint.as_ref().is_none_or(|id| found.id == *id)
-        });
-        for found in wanted {
-            let tapped = match Tapped::start(&found) {
-                Ok(tapped) => tapped,
-                Err(cause) if arguments.pid.is_some() || arguments.endpoint.is_some() => {
-                    return Err(Ended::Nothing(cause, Vec::new()));
-                }
-                // Others can be captured; this one is tried again.
-                Err(_) => continue,
-            };
-            let seen = &found.seen;
-            let what = format!("{}[{}] fd {} ({})", seen.command, seen.pid, seen.fd, family(seen.family));
-            pcapng::interface(&mut self.to, &found.id, &what)?;
-            let (number, family) = (self.interfaces, seen.family as u16);
-            self.interfaces += 1;
-            let endpoint = Endpoint { tapped, family, number, received: 0, told: 0, found };
-            self.endpoints.insert(endpoint.found.path.clone(), endpoint);
+    fn find(&mut self) -> Result<(), Ended> {
+        let endpoints = &self.endpoints;
+        for New { id, about, source } in self.sources.find(&|id| endpoints.contains_key(id))? {
+            let place = about.map(|about| self.announce(&id, &about)).transpose()?;
+            self.endpoints.insert(id, Endpoint { source, place, received: 0, told: 0 });
+        }
+        let unknown: Vec<String> =
+            self.endpoints.iter().filter(|(_, e)| e.place.is_none()).map(|(id, _)| id.clone()).collect();
+        for id in unknown {
+            if let Some(about) = self.sources.about(&id) {
+                let place = Some(self.announce(&id, &about)?);
+                self.endpoints.entry(id).and_modify(|endpoint| endpoint.place = place);
+            }
         }
         Ok(())
     }
 
+    /// An interface of the file.
+    fn announce(&mut self, id: &str, (what, family): &(String, u16)) -> io::Result<(u32, u16)> {
+        pcapng::interface(&mut self.to, id, what)?;
+        let number = self.interfaces;
+        self.interfaces += 1;
+        Ok((number, *family))
+    }
+
     /// Writes what has come. Whether there is more.
-    fn read(&mut self, count: Option<u64>) -> Result<bool, Ended> {
+    fn read(&mut self) -> Result<bool, Ended> {
         let (mut more, to, messages) = (false, &mut self.to, &mut self.messages);
         for endpoint in self.endpoints.values_mut() {
-            more |= read_one(endpoint, to, messages, count)?;
+            more |= read_one(endpoint, to, messages, self.count)?;
         }
         Ok(more)
     }
 
-    fn leave_dead(&mut self, count: Option<u64>) -> Result<(), Ended> {
-        let is_over = |endpoint: &Endpoint| {
-            endpoint.found.again().is_none() || !endpoint.found.users.iter().any(|pid| crate::see::live::is_alive(*pid))
-        };
-        let over: Vec<PathBuf> =
-            self.endpoints.iter().filter(|(_, endpoint)| is_over(endpoint)).map(|(path, _)| path.clone()).collect();
-        for path in over {
-            if let Some(mut endpoint) = self.endpoints.remove(&path) {
-                while read_one(&mut endpoint, &mut self.to, &mut self.messages, count)? {}
+    fn leave_dead(&mut self) -> Result<(), Ended> {
+        let over = self.endpoints.iter().filter(|(_, endpoint)| self.sources.is_over(&endpoint.source));
+        let over: Vec<String> = over.map(|(id, _)| id.clone()).collect();
+        for id in over {
+            if let Some(mut endpoint) = self.endpoints.remove(&id) {
+                while read_one(&mut endpoint, &mut self.to, &mut self.messages, self.count)? {}
                 self.end(endpoint)?;
             }
         }
         Ok(())
     }
 
-    fn end(&mut self, endpoint: Endpoint) -> Result<(), Ended> {
-        let dropped = endpoint.tapped.dropped();
+    fn end(&mut self, mut endpoint: Endpoint) -> Result<(), Ended> {
+        let dropped = endpoint.source.copies().dropped();
         self.dropped = self.dropped.saturating_add(dropped);
-        pcapng::statistics(&mut self.to, endpoint.number, now(), endpoint.received, dropped)?;
+        self.sources.end(&endpoint.source);
+        if let Some((number, _)) = endpoint.place {
+            pcapng::statistics(&mut self.to, number, now(), endpoint.received, dropped)?;
+        }
         Ok(())
     }
 }
 
-fn read_one(
-    endpoint: &mut Endpoint,
-    to: &mut impl Write,
-    messages: &mut u64,
-    count: Option<u64>,
-) -> Result<bool, Ended> {
-    let Endpoint { tapped, family, number, received, told, .. } = endpoint;
+fn read_one(endpoint: &mut Endpoint, to: &mut impl Write, messages: &mut u64, count: u64) -> Result<bool, Ended> {
+    let Endpoint { source, place, received, told } = endpoint;
+    let Some((interface, family)) = *place else { return Ok(false) };
     let mut failed = None;
-    let result = tapped.each(|Passed { record, bytes }| {
-        if count.is_some_and(|count| *messages >= count) {
+    let result = source.copies().each(|passed| {
+        if *messages >= count {
             return Ok(());
         }
+        let record = &passed.record;
         if record.kind != kind::LOSS {
             *messages += 1;
             *received += 1;
         }
-        let comment = comment(&record, bytes.len());
-        let packet = Packet {
-            interface: *number,
-            time: record.time,
-            way: if record.kind == kind::TX { Way::Out } else { Way::In },
-            family: *family,
-            bytes,
-            whole: if record.kind == kind::LOSS { 0 } else { record.whole.max(bytes.len() as u32) },
-            comment: &comment,
-            dropped: record.dropped.saturating_sub(*told),
-        };
+        let dropped = record.dropped.saturating_sub(*told);
         *told = record.dropped.max(*told);
-        pcapng::packet(to, &packet).map_err(|error| {
+        packet::write(to, &passed, About { interface, family, dropped }).map_err(|error| {
             failed = Some(error);
             io::Error::from(io::ErrorKind::Interrupted)
         })
@@ -280,26 +306,5 @@ fn read_one(
         // What the process has spoilt is the end of its capture, and of none else's.
         (Err(_), None) => Ok(false),
         (Ok(more), None) => Ok(more),
-    }
-}
-
-/// What the file says beside a message.
-fn comment(record: &Record, kept: usize) -> String {
-    let words = |error: u32| io::Error::from_raw_os_error(error.cast_signed()).to_string();
-    let Record { position, whole, group, pid, .. } = record;
-    match record.kind {
-        kind::LOSS => format!("{whole} losses before this ({})", words(record.error)),
-        kind::TX if record.error != 0 => format!("tx frame {position}: not sent: {}", words(record.error)),
-        kind::TX => format!("tx frame {position}: sent, {whole} bytes"),
-        _ => {
-            let status = match record.status {
-                status::VALID => "VALID",
-                status::COPY if kept == 0 && *whole > 0 => "COPY, read before it was captured",
-                status::COPY => "COPY",
-                status::UNUSED => "VALID, released already",
-                _ => "in a state that it was given by the program",
-            };
-            format!("rx frame {position}: {status}, {whole} bytes, group {group}, sender {pid}")
-        }
     }
 }

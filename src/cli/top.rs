@@ -6,9 +6,8 @@ mod state;
 use std::io::{self, IsTerminal};
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
-use std::thread;
 use std::time::{Duration, Instant};
 
 use clap::Args;
@@ -21,8 +20,8 @@ use signal_hook::consts::SIGTERM;
 use std::os::fd::AsFd;
 
 use super::complain;
+use crate::see::asked::Asked;
 use crate::see::live::Live;
-use crate::serve::stat::{self, Snapshot};
 use state::{State, Step};
 
 /// Watch sockets with rings: rates, occupancy, losses and their cure.
@@ -73,25 +72,6 @@ fn seconds(text: &str) -> Result<Duration, String> {
     }
 }
 
-/// What a daemon has last answered. It is asked by a thread of its own: one that is stopped answers late or never.
-struct Daemon(Arc<Mutex<Vec<Snapshot>>>);
-
-impl Daemon {
-    fn ask(socket: PathBuf, interval: Duration) -> Daemon {
-        let answer = Arc::new(Mutex::new(Vec::new()));
-        let to = answer.clone();
-        // Without it the daemon is not shown.
-        let _ = thread::Builder::new().name("daemon".into()).spawn(move || {
-            loop {
-                let all = stat::ask(&socket).into_iter().collect();
-                *to.lock().unwrap_or_else(PoisonError::into_inner) = all;
-                thread::sleep(interval);
-            }
-        });
-        Daemon(answer)
-    }
-}
-
 pub fn main(arguments: &Arguments) -> ExitCode {
     if !io::stdout().is_terminal() || !io::stdin().is_terminal() {
         let cures = ["for a file or a pipe: nlmmap stat, nlmmap stat --json".to_owned()];
@@ -111,7 +91,7 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         }
     };
     let socket = crate::serve::control_socket(&arguments.runtime_dir, &arguments.name);
-    let daemon = Daemon::ask(socket, arguments.interval);
+    let daemon = Asked::start(socket, arguments.interval);
     let result = watch(&mut terminal, State::new(filter, arguments.pid.is_some()), arguments.interval, &daemon, &ended);
     ratatui::restore();
     match result {
@@ -127,7 +107,7 @@ fn watch(
     terminal: &mut DefaultTerminal,
     mut state: State,
     interval: Duration,
-    daemon: &Daemon,
+    daemon: &Asked,
     ended: &AtomicBool,
 ) -> io::Result<()> {
     let mut live = Live::default();
@@ -137,8 +117,7 @@ fn watch(
         let now = Instant::now();
         if now >= next {
             if !state.paused {
-                let daemons = daemon.0.lock().unwrap_or_else(PoisonError::into_inner);
-                live.look(now, &daemons);
+                daemon.last(|daemon| live.look(now, daemon));
             }
             next = now + interval;
         }

@@ -43,7 +43,7 @@ pub struct Live {
 
 impl Live {
     /// Looks again. `daemon`: what a daemon has answered.
-    pub fn look(&mut self, now: Instant, daemons: &[Snapshot]) {
+    pub fn look(&mut self, now: Instant, daemon: Option<&Snapshot>) {
         self.looks += 1;
         let (mark, threads) = (self.looks, &mut self.threads);
         let paths: HashSet<PathBuf> =
@@ -65,7 +65,7 @@ impl Live {
             row.history.note(now, &row.seen);
             self.rows.insert(row.id.clone(), row);
         }
-        for daemon in daemons {
+        if let Some(daemon) = daemon {
             for entry in &daemon.endpoints {
                 let (id, seen) = (format!("{}:{}", daemon.name, entry.handle), of_daemon(entry));
                 let row = self.rows.entry(id.clone()).or_insert_with(|| Row {

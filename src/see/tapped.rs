@@ -1,7 +1,6 @@
-//! Copies of what passes through one endpoint's rings, asked for and read (`nlmmap_ring::tap`).
+//! Copies of what passes through the rings of a process's endpoint, asked for (`nlmmap_ring::tap`).
 //!
-//! The endpoint's process may do anything to the file, so it is read and written by copy, and each record is judged. Only the
-//! word of flags in the endpoint's page is mapped, for a moment: it is the process's own too, and changes by single bits.
+//! Only the word of flags in the endpoint's page is mapped, for a moment: it is the process's own too, and changes by single bits.
 
 use std::fs::{self, File, OpenOptions};
 use std::io;
@@ -11,29 +10,18 @@ use std::path::{Path, PathBuf};
 
 use nlmmap_ring::card::Page;
 use nlmmap_ring::control::flag::TAPPED;
-use nlmmap_ring::tap::{CAPACITY, LEN, Record, SNAP, Tap, VERSION, kind};
+use nlmmap_ring::tap::{CAPACITY, LEN, Tap, VERSION};
 
+use super::copies::Copies;
 use super::place::Found;
 use crate::sys;
-
-/// Bytes that are read at once.
-const PART: usize = 1 << 20;
-
-/// One message or loss.
-#[derive(Debug)]
-pub struct Passed<'a> {
-    pub record: Record,
-    pub bytes: &'a [u8],
-}
 
 /// See the module. Dropped, nothing is copied any more.
 #[derive(Debug)]
 pub struct Tapped {
     page: File,
-    file: File,
+    pub copies: Copies,
     path: PathBuf,
-    tail: u64,
-    buffer: Vec<u8>,
 }
 
 fn offset_of(field: usize) -> u64 {
@@ -67,16 +55,17 @@ impl Tapped {
         let file =
             OpenOptions::new().read(true).write(true).create_new(true).mode(0o600).custom_flags(flags).open(&path);
         let file = file.map_err(|e| fail("no file for the copies", &e))?;
-        let mut tapped = Tapped { page, file, path, tail: 0, buffer: Vec::new() };
+        let tapped = Tapped { page, copies: Copies::new(file), path };
         tapped.begin(about.uid()).map_err(|e| fail("no copies", &e))?;
         Ok(tapped)
     }
 
-    fn begin(&mut self, uid: u32) -> io::Result<()> {
+    fn begin(&self, uid: u32) -> io::Result<()> {
         // Its memory is there before it is used: the process would die where it cannot be had.
-        nix::fcntl::fallocate(&self.file, nix::fcntl::FallocateFlags::empty(), 0, LEN as i64)?;
-        if uid != self.file.metadata()?.uid() {
-            fchown(&self.file, Some(uid), None)?;
+        let file = self.copies.file();
+        nix::fcntl::fallocate(file, nix::fcntl::FallocateFlags::empty(), 0, LEN as i64)?;
+        if uid != file.metadata()?.uid() {
+            fchown(file, Some(uid), None)?;
         }
         let mut page = Page::default();
         self.page.read_exact_at(page.bytes_mut(), 0)?;
@@ -84,7 +73,7 @@ impl Tapped {
         tap.begin(&page.control);
         *tap.version.get_mut() = VERSION;
         *tap.reader.get_mut() = std::process::id();
-        self.file.write_all_at(tap.bytes_mut(), 0)?;
+        self.copies.file().write_all_at(tap.bytes_mut(), 0)?;
         // Another number than the one before: the process opens the file anew.
         let number = page.card.tap.load(std::sync::atomic::Ordering::Relaxed).wrapping_add(1).max(1);
         let at = std::mem::offset_of!(Page, card) + std::mem::offset_of!(nlmmap_ring::card::Card, tap);
@@ -95,48 +84,6 @@ impl Tapped {
     fn flag(&self, on: bool) -> io::Result<()> {
         let at = std::mem::offset_of!(nlmmap_ring::control::Control, flags);
         sys::change_bits(self.page.as_raw_fd(), size_of::<Page>(), at, TAPPED, on)
-    }
-
-    fn word(&self, at: usize) -> io::Result<u64> {
-        let mut word = [0; 8];
-        self.file.read_exact_at(&mut word, offset_of(at))?;
-        Ok(u64::from_ne_bytes(word))
-    }
-
-    /// Messages that found no room so far.
-    pub fn dropped(&self) -> u64 {
-        self.word(std::mem::offset_of!(Tap, dropped)).unwrap_or(0)
-    }
-
-    /// Hands on what has come since the last time, about a mebibyte of it at most, and says whether there may be more.
-    pub fn each(&mut self, mut f: impl FnMut(Passed<'_>) -> io::Result<()>) -> io::Result<bool> {
-        let head = self.word(std::mem::offset_of!(Tap, head))?;
-        let ready = head.wrapping_sub(self.tail);
-        if ready > CAPACITY as u64 {
-            return Err(io::Error::other("the process has written nonsense"));
-        }
-        let at = self.tail as usize % CAPACITY;
-        let len = (ready as usize).min(CAPACITY - at).min(PART + SNAP);
-        self.buffer.resize(len, 0);
-        self.file.read_exact_at(&mut self.buffer, (nlmmap_ring::sys::PAGE + at) as u64)?;
-        let mut done = 0;
-        while let Some(rest) = self.buffer.get(done..).filter(|rest| rest.len() >= size_of::<Record>()) {
-            let record = sys::record(rest);
-            let span = record.len as usize;
-            if span < size_of::<Record>() || !span.is_multiple_of(size_of::<Record>()) || at + done + span > CAPACITY {
-                return Err(io::Error::other("the process has written nonsense"));
-            }
-            let Some(whole) = rest.get(..span) else { break };
-            let bytes = whole.get(size_of::<Record>()..).and_then(|b| b.get(..record.kept as usize)).unwrap_or(&[]);
-            if record.kind != kind::PAD {
-                f(Passed { record, bytes })?;
-            }
-            done += span;
-        }
-        self.tail = self.tail.wrapping_add(done as u64);
-        let at = std::mem::offset_of!(Tap, tail);
-        self.file.write_all_at(&self.tail.to_ne_bytes(), offset_of(at))?;
-        Ok(done > 0 && (done as u64) < ready)
     }
 }
 
@@ -154,6 +101,6 @@ impl Drop for Tapped {
         // The process has it mapped for as long as it likes: the memory is given back now.
         let punch = nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE | nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;
         let from = nlmmap_ring::sys::PAGE as i64;
-        let _ = nix::fcntl::fallocate(&self.file, punch, from, CAPACITY as i64);
+        let _ = nix::fcntl::fallocate(self.copies.file(), punch, from, CAPACITY as i64);
     }
 }

@@ -5,6 +5,7 @@
 
 mod moving;
 mod rings;
+mod tapped;
 mod waiting;
 
 use std::collections::VecDeque;
@@ -85,6 +86,8 @@ struct State {
     /// Where the next `write` of a thread goes.
     next: Vec<(u32, Option<SockaddrNl>)>,
     readers: VecDeque<Reader>,
+    /// Where what passes is copied, if somebody captures it.
+    tap: Option<Arc<OwnedFd>>,
     closed: bool,
 }
 
@@ -164,6 +167,7 @@ impl File {
                 mappers: Mappers::default(),
                 next: Vec::new(),
                 readers: VecDeque::new(),
+                tap: None,
                 closed: false,
             }),
         }
@@ -279,6 +283,7 @@ impl File {
             state.home = match (std::mem::replace(&mut state.home, Home::None), &made) {
                 (Home::Making(lodging), Ok(_)) => {
                     let _ = file.family.set(wanted.protocol);
+                    file.go_on_tapping(&state, &lodging, true);
                     Home::At(lodging)
                 }
                 _ => Home::None,
@@ -418,6 +423,7 @@ impl File {
         self.return_lent();
         let mut state = self.state();
         state.closed = true;
+        state.tap = None;
         let (readers, waiting) = (std::mem::take(&mut state.readers), std::mem::take(&mut state.waiting));
         let home = std::mem::replace(&mut state.home, Home::Lost);
         drop(state);

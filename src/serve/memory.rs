@@ -101,19 +101,22 @@ impl Shared {
 /// client can write, and can never make shorter.
 pub fn take(tid: u32, number: i32, len: usize) -> Result<OwnedFd, Errno> {
     let memory = take_descriptor(tid, number)?;
-    let stat = nix::sys::stat::fstat(&memory).map_err(errno)?;
-    let kind = fstatfs(&memory).map_err(errno)?.filesystem_type();
-    let flags = fcntl(&memory, FcntlArg::F_GETFL).map_err(errno)?;
-    let seals = fcntl(&memory, FcntlArg::F_GET_SEALS).map_err(errno)?;
+    judge(&memory, len)?;
+    Ok(memory)
+}
+
+/// Whether this is a memfd of `len` bytes that can be written, and never be made shorter.
+pub fn judge(memory: &OwnedFd, len: usize) -> Result<(), Errno> {
+    let stat = nix::sys::stat::fstat(memory).map_err(errno)?;
+    let kind = fstatfs(memory).map_err(errno)?.filesystem_type();
+    let flags = fcntl(memory, FcntlArg::F_GETFL).map_err(errno)?;
+    let seals = fcntl(memory, FcntlArg::F_GET_SEALS).map_err(errno)?;
     let writable = OFlag::from_bits_truncate(flags) & OFlag::O_ACCMODE == OFlag::O_RDWR;
     let sealed = SealFlag::from_bits_truncate(seals).contains(SealFlag::F_SEAL_SHRINK);
     if kind != TMPFS_MAGIC || stat.st_size != len as i64 || !sealed {
         return Err(Errno::EINVAL);
     }
-    if !writable {
-        return Err(Errno::EACCES);
-    }
-    Ok(memory)
+    if writable { Ok(()) } else { Err(Errno::EACCES) }
 }
 
 /// `pidfd_getfd`: the very open file of the client, with its access mode, not a new one with ours.

@@ -14,15 +14,18 @@
 //! | [`police`] | policy: what is sent beyond a client's own rights, and by whom |
 //! | [`memory`] | ring memory that nobody can take away |
 //! | [`limits`], [`config`] | how much clients may hold |
-//! | [`stat`], [`metrics`], [`log`] | what people see |
+//! | [`stat`], [`metrics`], [`capture`], [`log`] | what people see |
+//! | [`local`] | socket files |
 
 mod abi;
 mod caller;
+pub mod capture;
 pub mod config;
 mod confine;
 mod device;
 mod file;
 mod limits;
+mod local;
 mod log;
 mod mappers;
 pub mod memory;
@@ -178,6 +181,8 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let control =
         stat::Server::start(&control_socket(runtime, name), name, session.device().clone(), session.observer());
     let control = control.map_err(bad("make the control socket"))?;
+    let capture = capture::Server::start(&capture::socket_of(runtime, name), session.device().clone());
+    let capture = capture.map_err(bad("make the capture socket"))?;
     let scraped = listener
         .map(|listener| metrics::Server::start(listener, name, session.device().clone(), session.observer()))
         .transpose();
@@ -241,7 +246,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     for thread in [serving, relay] {
         let _ = thread.join();
     }
-    drop((control, scraped));
+    drop((control, capture, scraped));
     listening.stop();
     drop(node);
     outcome

@@ -37,7 +37,7 @@ pub struct Snapshot {
 }
 
 /// Shape and position of a ring.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Ring {
     pub block_size: u32,
     pub blocks: u32,
@@ -47,7 +47,7 @@ pub struct Ring {
 }
 
 /// One open file.
-#[derive(Debug, Deserialize, Serialize)]
+#[derive(Clone, Debug, Deserialize, Serialize)]
 pub struct Entry {
     pub handle: u64,
     pub node: String,

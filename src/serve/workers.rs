@@ -161,7 +161,8 @@ impl Workers {
         self.files.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
     }
 
-    fn find(&self, handle: u64) -> Option<Arc<File>> {
+    /// The open file of this handle.
+    pub fn find(&self, handle: u64) -> Option<Arc<File>> {
         self.files.read().unwrap_or_else(PoisonError::into_inner).get(&handle).cloned()
     }
 

@@ -1,5 +1,5 @@
-/* device_move NODE: a client changes what it is, again and again, while somebody waits on its open file and messages are in
- * it. Nothing of that is lost. Runs as root. */
+/* device_move NODE [wait]: a client changes what it is, again and again, while somebody waits on its open file and messages are in
+ * it. Nothing of that is lost. Runs as root. `wait`: begins at a byte of its input, with its rings there. */
 #include "device.h"
 #include <pthread.h>
 #include <sched.h>
@@ -41,9 +41,11 @@ int main(int argc, char **argv)
 	socklen_t len = sizeof to;
 	char req[64];
 	unsigned i;
-	CHECK(argc == 2, "usage: %s NODE", argv[0]);
+	CHECK(argc >= 2, "usage: %s NODE [wait]", argv[0]);
 	device_open(&d, argv[1], NETLINK_USERSOCK);
 	device_rings(&d, 65536, 1, 4096);
+	if (argc > 2)
+		CHECK(read(0, req, 1) == 1, "no byte");
 	CALL(ioctl(d.fd, NLMMAP_GETSOCKNAME, &to));
 	port = to.nl_pid;
 	CHECK(!pthread_create(&thread, NULL, sleeper, NULL), "pthread_create");

@@ -7,6 +7,7 @@ use std::thread::sleep;
 use std::time::Duration;
 
 use super::place::{NLMMAP, client, directory, eventually, files, ready};
+use super::support::tshark::{packets, tshark};
 use super::support::{Build, compile, preload};
 
 fn capture(dir: &Path, words: &[&str]) -> Command {
@@ -18,20 +19,6 @@ fn capture(dir: &Path, words: &[&str]) -> Command {
 fn stop(mut child: Child) {
     drop(child.stdin.take());
     assert!(child.wait().expect("it ends").success());
-}
-
-/// What tshark makes of a file.
-fn tshark(file: &Path, words: &[&str]) -> String {
-    let output = Command::new("tshark").args(["-n", "-r"]).arg(file).args(words).output();
-    let output = output.expect("tshark (apt install tshark)");
-    assert!(output.status.success(), "{output:?}");
-    String::from_utf8_lossy(&output.stdout).into_owned()
-}
-
-/// Its protocols, direction and comment, a line a packet.
-fn packets(file: &Path) -> Vec<String> {
-    let fields = ["-T", "fields", "-E", "separator=|", "-e", "frame.protocols", "-e", "frame.comment"];
-    tshark(file, &fields).lines().map(str::to_owned).collect()
 }
 
 fn said(output: &Output) -> String {

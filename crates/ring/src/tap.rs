@@ -9,6 +9,7 @@
 use crate::abi::{FrameHdr, status};
 use crate::control::{Control, flag};
 use crate::endpoint::Endpoint;
+use crate::errno::Result;
 use crate::memory::{Frames, RingMemory};
 use crate::sys;
 use core::sync::atomic::Ordering::{Acquire, Relaxed, Release};
@@ -29,7 +30,7 @@ pub const VERSION: u32 = 1 << 16 | size_of::<Record>() as u32;
 pub struct Tap {
     /// [`VERSION`]
     pub version: AtomicU32,
-    /// The process that reads.
+    /// The process that reads; 0 where somebody else sees to its end.
     pub reader: AtomicU32,
     /// Offset behind the last record; counts up, taken modulo [`CAPACITY`].
     pub head: AtomicU64,
@@ -219,7 +220,7 @@ impl Writer<'_> {
         self.tap.head.store(head.wrapping_add((gap + need) as u64), Release);
     }
 
-    fn sent(&self, control: &Control, ring: &RingMemory) {
+    fn sent(&self, control: &Control, ring: &RingMemory, became: u32) {
         let now = control.counters.tx_frames.load(Relaxed);
         let passed = now.wrapping_sub(self.tap.tx_frames.swap(now, Relaxed));
         let n = passed.min(ring.frame_nr().into()) as u32;
@@ -232,13 +233,12 @@ impl Writer<'_> {
             if matches!(ring.status(pos), status::UNUSED | status::RESERVED) {
                 let FrameHdr { len, group, pid, .. } = ring.read_header(pos);
                 let error = if failed >> 32 == u64::from(pos) + 1 { failed as u32 } else { 0 };
-                let status = status::VALID;
                 let record = Record {
                     kind: kind::TX,
                     kept: len,
                     whole: len,
                     position: pos,
-                    status,
+                    status: became,
                     group,
                     pid,
                     error,
@@ -302,6 +302,13 @@ impl Writer<'_> {
 #[cold]
 #[inline(never)]
 pub(crate) fn copy(endpoint: &Endpoint, control: &Control) {
+    copy_as(endpoint, control, status::VALID);
+}
+
+/// As [`copy`]: frames of the transmit ring have been sent (`VALID`), or taken to be judged (`RESERVED`).
+#[cold]
+#[inline(never)]
+pub(crate) fn copy_as(endpoint: &Endpoint, control: &Control, became: u32) {
     let at = endpoint.tap.current(endpoint);
     // SAFETY: null, or mapped for good until `forget`, which is the lock's holder's too; atomics only.
     let Some(tap) = (unsafe { at.as_ref() }).filter(|tap| tap.version.load(Acquire) == VERSION) else {
@@ -312,7 +319,7 @@ pub(crate) fn copy(endpoint: &Endpoint, control: &Control) {
     let writer = Writer { tap, records, time: sys::wall_clock() };
     let dropped = tap.dropped.load(Relaxed);
     if let Some(ring) = endpoint.tx() {
-        writer.sent(control, ring);
+        writer.sent(control, ring, became);
     }
     if let Some(ring) = endpoint.rx() {
         writer.received(endpoint, control, ring);
@@ -324,8 +331,43 @@ pub(crate) fn copy(endpoint: &Endpoint, control: &Control) {
         writer.put(Record { kind: kind::LOSS, whole: lost as u32, error, ..Record::default() }, &Bytes::Here(&[]));
     }
     // A reader that was killed has not said that it is over.
-    if tap.dropped.load(Relaxed) != dropped && sys::is_dead(tap.reader.load(Relaxed)) {
+    let reader = tap.reader.load(Relaxed);
+    if reader != 0 && tap.dropped.load(Relaxed) != dropped && sys::is_dead(reader) {
         control.set(flag::TAPPED, false);
+    }
+}
+
+impl Endpoint {
+    /// From now on copies what passes into the file `fd`, [`LEN`] bytes of it for good, whatever the card says. `begins`: what
+    /// has passed so far is not wanted. The caller is the only user of the endpoint.
+    ///
+    /// # Errors
+    /// Those of `mmap`; nothing is copied then.
+    pub fn tap_into(&self, fd: i32, begins: bool) -> Result<()> {
+        self.tap_no_more();
+        let Some(control) = self.control() else { return Ok(()) };
+        let at = sys::map_fd(fd, LEN)?.cast::<Tap>();
+        if begins {
+            // SAFETY: mapped just now, for good; atomics only.
+            unsafe { &*at }.begin(control);
+        }
+        self.tap.at.store(at, Relaxed);
+        control.set(flag::TAPPED, true);
+        Ok(())
+    }
+
+    /// Copies no more. The caller is the only user of the endpoint.
+    pub fn tap_no_more(&self) {
+        if let Some(control) = self.control() {
+            control.set(flag::TAPPED, false);
+        }
+        self.tap.forget();
+    }
+
+    /// Goes on with the file of `other`, which is in the same state and will not be used any more.
+    pub fn keep_tap_of(&self, other: &Endpoint) {
+        self.tap.forget();
+        self.tap.at.store(other.tap.at.swap(core::ptr::null_mut(), Relaxed), Relaxed);
     }
 }
 

@@ -12,6 +12,7 @@ use crate::message;
 use crate::rx::Context;
 use crate::socket::Socket;
 use crate::sys::{self, MsgHdr};
+use crate::tap;
 use core::sync::atomic::Ordering::{AcqRel, Relaxed};
 
 mod joining;
@@ -208,6 +209,10 @@ impl Endpoint {
         ring.set_status(pos, status::UNUSED);
         control.tx_head.store(ring.geometry().wrap(pos + 1), Relaxed);
         control.count(&control.counters.tx_frames, 1);
+        if control.has(flag::TAPPED) {
+            let _held = control.lock.hold(pid);
+            tap::copy_as(self, control, status::RESERVED);
+        }
         taken
     }
 

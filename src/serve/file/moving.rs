@@ -80,7 +80,10 @@ impl File {
             }
         });
         let asked = to.worker.ask(&self.workers, self.head(op::ADOPT, 0, 0), packet.bytes, fds, then);
-        asked.map_err(|(_, errno)| errno)
+        asked.map_err(|(_, errno)| errno)?;
+        // Behind it, and before anything is moved there.
+        self.go_on_tapping(state, to, false);
+        Ok(())
     }
 
     /// A worker has died. Whether the socket was there, and is gone.

@@ -3,17 +3,17 @@
 use std::fs;
 use std::io;
 use std::net::{SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-use std::os::unix::fs::{FileTypeExt, PermissionsExt, chown};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::FileTypeExt;
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
 
-use nix::sys::socket::{AddressFamily, Backlog, SockFlag, SockType, UnixAddr, bind, listen, socket};
+use nix::sys::socket::SockType;
 use serde::Deserialize;
 use toml::Value;
 
 use crate::policy::config::{Accounts, System};
-use crate::serve::Failure;
+use crate::serve::{Failure, local};
 
 /// The section `[metrics]`, as it is written.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
@@ -196,25 +196,13 @@ fn file(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {}
         Err(error) => return Err(error),
     }
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let fd = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
-    bind(fd.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let mode = if group.is_some() { 0o660 } else { 0o600 };
-    let ready = fs::set_permissions(path, fs::Permissions::from_mode(mode))
-        .and_then(|()| group.map_or(Ok(()), |group| chown(path, None, Some(group))))
-        .and_then(|()| Ok(listen(&fd, Backlog::new(64)?)?));
-    match ready {
-        Ok(()) => Ok(fd.into()),
-        Err(error) => {
-            let _ = fs::remove_file(path);
-            Err(error)
-        }
-    }
+    local::listen(path, SockType::Stream, group)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::fs::PermissionsExt;
 
     fn settled(text: &str) -> Result<Option<Place>, String> {
         toml::from_str::<Wanted>(text).expect("a section").settle()

@@ -3,8 +3,7 @@
 use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
-use std::os::unix::fs::{FileTypeExt, PermissionsExt};
-use std::os::unix::net::{UnixListener, UnixStream};
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::thread::{self, JoinHandle};
@@ -14,9 +13,11 @@ use cuse_rs::Observer;
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::eventfd::{EfdFlags, EventFd};
+use nix::sys::socket::SockType;
 
 use super::snapshot;
 use crate::serve::device::Netlink;
+use crate::serve::local;
 
 /// A client that connects and does not read gets no more than this.
 const PATIENCE: Duration = Duration::from_secs(2);
@@ -32,15 +33,8 @@ impl Server {
     /// Listens at `path`, which nobody else serves: the caller holds the daemon's lock, so a socket that lies there is
     /// stale.
     pub fn start(path: &Path, name: &str, device: Arc<Netlink>, session: Observer) -> io::Result<Server> {
-        match fs::symlink_metadata(path) {
-            Ok(there) if there.file_type().is_socket() => fs::remove_file(path)?,
-            Ok(_) => return Err(io::Error::other(format!("{} is there and is no socket", path.display()))),
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => return Err(error),
-        }
-        let listener = UnixListener::bind(path)?;
-        fs::set_permissions(path, fs::Permissions::from_mode(0o600))?;
-        listener.set_nonblocking(true)?;
+        local::clear(path)?;
+        let listener = local::listen(path, SockType::Stream, None)?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
         let (stopped, name) = (stop.clone(), name.to_owned());
         let thread = thread::Builder::new().name("control".into()).spawn(move || {

@@ -329,6 +329,17 @@ impl Open {
         Ok(())
     }
 
+    /// Copies what passes into this memory, or no more.
+    pub fn tap(&self, memory: Option<&OwnedFd>, begins: bool) -> Result<(), Errno> {
+        match memory {
+            Some(memory) => self.endpoint.tap_into(memory.as_raw_fd(), begins).map_err(os),
+            None => {
+                self.endpoint.tap_no_more();
+                Ok(())
+            }
+        }
+    }
+
     /// `write`: one message.
     pub fn send(&mut self, packet: &[u8], sender: Option<Credentials>) -> Result<usize, Errno> {
         let (head, data) = abi::split::<abi::Send>(packet).ok_or(Errno::EINVAL)?;

@@ -58,6 +58,9 @@ pub mod op {
     pub const SPAWN: u32 = 11;
     /// What [`TURN`] asked for.
     pub const GO_ON: u32 = 20;
+    /// What passes through the rings is copied into the memory that is the descriptor; without one, no more. `value` 1: what has
+    /// passed by now is not. Also what a capture asks the front.
+    pub const TAP: u32 = 21;
     /// The first packet of a worker.
     pub const HELLO: u32 = 100;
     /// Instead of it: why there is none. Bytes are words.

@@ -84,7 +84,7 @@ impl Engine {
             return self.answer(id, Err(Errno::new(libc::ENOTSOCK)), 0, &[]);
         };
         let aside = match op {
-            op::POLL | op::READ => true,
+            op::POLL | op::READ | op::TAP => true,
             op::IOCTL => abi::only_asks(cmd),
             _ => false,
         };
@@ -147,6 +147,10 @@ impl Engine {
                 open.granted(value as u32);
                 open.service(Context::Send);
                 self.answer(id, Ok(&[]), 0, &[]);
+            }
+            op::TAP => {
+                let done = open.tap(packet.fds.first(), value != 0);
+                return self.answer(id, done.map(|()| &[][..]), 0, &[]);
             }
             op::REFUSE => {
                 open.refuse(&packet.bytes);

@@ -122,6 +122,9 @@ impl Open {
         let endpoint = endpoint_over(self.socket.family, self.is_strict(), state)?;
         let before = std::mem::replace(&mut self.endpoint, endpoint);
         let added = self.add_rings(to, false);
+        if added.is_ok() {
+            self.endpoint.keep_tap_of(&before);
+        }
         // Where they are not, what was built of them goes, and all is as it was.
         let unused = if added.is_ok() { before } else { std::mem::replace(&mut self.endpoint, before) };
         // SAFETY: the owner is the only user of its endpoints.
