@@ -5,10 +5,20 @@
 
 mod support;
 
+#[allow(dead_code, reason = "shared with the conformance tests, which also rewrite their list")]
+#[path = "conformance/differences.rs"]
+mod differences;
+#[path = "conformance/kernel.rs"]
+mod kernel;
+#[path = "conformance/lines.rs"]
+mod lines;
+
 #[path = "supervisor/clients.rs"]
 mod clients;
 #[path = "supervisor/command.rs"]
 mod command;
+#[path = "supervisor/conformance.rs"]
+mod conformance;
 #[path = "supervisor/ends.rs"]
 mod ends;
 #[path = "supervisor/go.rs"]

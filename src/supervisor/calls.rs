@@ -38,7 +38,7 @@ impl Supervisor {
                 self.receive(call)
             }
             libc::SYS_write | libc::SYS_writev | libc::SYS_sendto | libc::SYS_sendmsg | libc::SYS_sendmmsg => {
-                Some(self.send(call))
+                self.send(call)
             }
             _ => {
                 self.rights_differ |= self.changes_rights(call);
@@ -113,12 +113,12 @@ impl Supervisor {
         // SAFETY: numbers only.
         let socket = || Errno::result(unsafe { libc::socket(libc::AF_NETLINK, kind | libc::SOCK_CLOEXEC, protocol) });
         let made = if client::is_in_our_network(call.tid) {
-            self.on_behalf_of(call.tid, |_| socket())
+            self.on_behalf_of(call.tid, false, |_| socket())
         } else {
             let network = self.network.try_clone();
             let network = network.map_err(|_| Errno::EMFILE);
             let made = network.and_then(|ours| {
-                client::in_network_of(call.tid, &ours, || self.on_behalf_of(call.tid, |_| socket()))
+                client::in_network_of(call.tid, &ours, || self.on_behalf_of(call.tid, false, |_| socket()))
                     .and_then(|made| made)
             });
             if let Err(error) = &made {
@@ -162,6 +162,10 @@ impl Supervisor {
         let found = if asks_for_ring { self.socket_at(call, number) } else { self.ring_at(call, number) };
         let Some((held, tgid)) = found else {
             if asks_for_ring {
+                // As a kernel that has rings.
+                if self.strict && !may_set_rings(call.tid) {
+                    return Outcome::from(Errno::EPERM);
+                }
                 self.log.warn(format_args!("{}: ring on descriptor {number}, which no rings are served on", call.tid));
             }
             return Outcome::Native;

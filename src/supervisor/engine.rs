@@ -56,7 +56,7 @@ pub struct Supervisor {
     /// Its network namespace.
     pub(super) network: File,
     /// What this process may.
-    rights: Option<Rights>,
+    pub(super) rights: Option<Rights>,
     /// Some client may have other rights by now.
     pub(super) rights_differ: bool,
 }
@@ -251,13 +251,11 @@ impl Supervisor {
     fn serve(&mut self, call: Call) {
         // Of a thread that has stopped again, whatever it waited for before is over.
         let mut old = None;
-        self.waiting.retain(|waiting| {
-            let same = waiting.call.tid == call.tid;
-            if same {
-                old = Some((waiting.call, goes_on(waiting)));
-            }
-            !same
-        });
+        while let Some(index) = self.waiting.iter().position(|waiting| waiting.call.tid == call.tid) {
+            let waiting = self.waiting.swap_remove(index);
+            old = Some((waiting.call, goes_on(&waiting)));
+            self.note_kick(&waiting);
+        }
         let interrupted = self.interrupted.remove(&call.tid).or(old);
         let late = self.late.remove(&call.tid).filter(|(before, _)| call.repeats(before));
         let outcome = if let Some((_, outcome)) = late {
@@ -284,12 +282,25 @@ impl Supervisor {
             if let Outcome::Value(value) = outcome
                 && is_send(call.nr)
             {
-                let done = self.done.entry(call.tid).or_default();
-                // A handler above a handler.
-                done.truncate(7);
-                done.insert(0, Done { call, value, message: sent });
+                self.note_done(Done { call, value, message: sent });
             }
         }
+    }
+
+    /// Keeps what a kick had sent whose caller was interrupted.
+    fn note_kick(&mut self, waiting: &Waiting) {
+        if let What::Kick(kick) = &waiting.what
+            && kick.total > 0
+        {
+            self.note_done(Done { call: waiting.call, value: kick.total, message: None });
+        }
+    }
+
+    fn note_done(&mut self, new: Done) {
+        let done = self.done.entry(new.call.tid).or_default();
+        // A handler above a handler.
+        done.truncate(7);
+        done.insert(0, new);
     }
 
     /// What such a call has sent before, if its caller was interrupted then and does not know. `message`: none of a kick.
@@ -302,31 +313,39 @@ impl Supervisor {
     /// Answers the waits that are over.
     fn settle(&mut self) {
         let mut index = 0;
-        while index < self.waiting.len() {
-            match self.outcome_of(index) {
-                None if self.waiting.get(index).is_some_and(|waiting| waiting.over) => {
-                    drop(self.waiting.swap_remove(index))
-                }
-                None => index += 1,
+        while let Some(id) = self.waiting.get(index).map(|waiting| waiting.call.id) {
+            let outcome = self.outcome_of(index);
+            // A client that has ended meanwhile has taken its own with it.
+            let Some(at) = self.waiting.iter().position(|waiting| waiting.call.id == id) else { continue };
+            match outcome {
+                None if self.waiting.get(at).is_some_and(|waiting| waiting.over) => drop(self.waiting.swap_remove(at)),
+                None => index = at + 1,
                 Some(outcome) => {
-                    let waiting = self.waiting.swap_remove(index);
+                    let waiting = self.waiting.swap_remove(at);
                     if self.listener.answer(waiting.call.id, outcome).is_ok() {
                         self.log.call(&waiting.call, outcome);
                     } else {
                         self.interrupted.insert(waiting.call.tid, (waiting.call, goes_on(&waiting)));
+                        self.note_kick(&waiting);
                     }
                 }
             }
         }
     }
 
-    /// Does what a client asks for in this process's name, with the client's rights. `EPERM` if those cannot be had.
-    pub(super) fn on_behalf_of<T>(&mut self, tid: u32, work: impl FnOnce(&mut Supervisor) -> T) -> Result<T, Errno> {
+    /// Does what a client asks for in this process's name, with the client's rights. `EPERM` if those cannot be had. `naming`: a
+    /// message to another process alone, beside which the client is named.
+    pub(super) fn on_behalf_of<T>(
+        &mut self,
+        tid: u32,
+        naming: bool,
+        work: impl FnOnce(&mut Supervisor) -> T,
+    ) -> Result<T, Errno> {
         if !self.rights_differ {
             return Ok(work(self));
         }
         let ours = self.rights.clone().ok_or(Errno::EPERM)?;
-        let done = rights::with_those_of(tid, &ours, || work(self));
+        let done = rights::with_those_of(tid, &ours, naming, || work(self));
         if done.is_err() {
             self.log.warn(format_args!("{tid}: has rights that its supervisor cannot take on: not done"));
         }
@@ -334,10 +353,10 @@ impl Supervisor {
     }
 }
 
-/// Whether the kernel goes on with such a wait after a signal whose handler says so (`signal(7)`): with a receive, but for one with a
-/// time limit.
+/// Whether the kernel goes on with such a wait after a signal whose handler says so (`signal(7)`): with a receive or a send, but for
+/// one with a time limit.
 fn goes_on(waiting: &Waiting) -> bool {
-    matches!(waiting.what, What::Receive) && waiting.until.is_none()
+    matches!(waiting.what, What::Receive | What::Kick(_)) && waiting.until.is_none()
 }
 
 fn is_wait(nr: i32) -> bool {

@@ -115,10 +115,7 @@ impl Supervisor {
         if outcome != Some(Outcome::Error(libc::EAGAIN)) || flags & MSG_DONTWAIT != 0 || is_nonblocking(&held.fd) {
             return outcome;
         }
-        let [seconds, micros] =
-            sys::getsockopt::<[u64; 2]>(held.fd.as_raw_fd(), SOL_SOCKET, libc::SO_RCVTIMEO).unwrap_or_default();
-        let time = Duration::from_secs(seconds) + Duration::from_micros(micros);
-        self.hold_call(call, tgid, Some(time).filter(|time| !time.is_zero()), None, What::Receive);
+        self.hold_call(call, tgid, time_limit(&held.fd, libc::SO_RCVTIMEO), None, What::Receive);
         None
     }
 
@@ -203,6 +200,12 @@ fn hand_over(
         client::write(tid, wanted.header + 48, &message.flags.to_ne_bytes())?;
     }
     Ok(())
+}
+
+/// `SO_RCVTIMEO`, `SO_SNDTIMEO`: none is for ever.
+pub fn time_limit(fd: &OwnedFd, name: i32) -> Option<Duration> {
+    let [seconds, micros] = sys::getsockopt::<[u64; 2]>(fd.as_raw_fd(), SOL_SOCKET, name).unwrap_or_default();
+    Some(Duration::from_secs(seconds) + Duration::from_micros(micros)).filter(|time| !time.is_zero())
 }
 
 pub fn is_nonblocking(fd: &OwnedFd) -> bool {

@@ -90,8 +90,10 @@ impl Supervisor {
             let data = u64::from(client::word(&bytes, 1)) | u64::from(client::word(&bytes, 2)) << 32;
             event = libc::epoll_event { events: client::word(&bytes, 0), u64: data };
         }
-        // A wait, to a dump that goes on by waits.
-        ring.service(&held.fd, nlmmap_ring::rx::Context::Wait);
+        if op != libc::EPOLL_CTL_DEL {
+            // A wait, to a dump that goes on by waits.
+            ring.service(&held.fd, nlmmap_ring::rx::Context::Wait);
+        }
         let fd = ring.stand_ins.at(number);
         ring.show();
         let done = fd.and_then(|fd| epoll_ctl(&epoll, op, fd, event));

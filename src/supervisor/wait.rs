@@ -10,6 +10,7 @@ use nlmmap_ring::rx::Context;
 use super::client::{self, Span};
 use super::engine::Supervisor;
 use super::notify::{Call, Outcome};
+use super::send::Kicking;
 
 /// How soon a signal is seen that is blocked but for the time of the wait.
 const SIGNALS: Duration = Duration::from_millis(10);
@@ -33,6 +34,10 @@ pub struct Waiting {
 pub enum What {
     /// A receive.
     Receive,
+    /// A kick whose receiver has no room.
+    Kick(Box<Kicking>),
+    /// It is being tried.
+    Nothing,
     Poll(Vec<Entry>),
     /// The entries, and how many bytes a set has.
     Select(Vec<Entry>, usize),
@@ -52,7 +57,8 @@ impl Waiting {
     /// When it is to be looked at without anything having happened.
     pub fn next_look(&self, now: Instant) -> Option<Instant> {
         let signals = self.mask.map(|_| now + SIGNALS);
-        [self.until, signals].into_iter().flatten().min()
+        let again = if let What::Kick(kick) = &self.what { Some(kick.due) } else { None };
+        [self.until, signals, again].into_iter().flatten().min()
     }
 
     /// Whether a signal has come that only the wait lets through.
@@ -62,7 +68,7 @@ impl Waiting {
 
     fn entries(&self) -> &[Entry] {
         match &self.what {
-            What::Receive => &[],
+            What::Receive | What::Kick(_) | What::Nothing => &[],
             What::Poll(entries) | What::Select(entries, _) => entries,
         }
     }
@@ -188,13 +194,23 @@ impl Supervisor {
 
     /// The outcome of a wait, if it is over.
     pub(super) fn outcome_of(&mut self, index: usize) -> Option<Outcome> {
-        let waiting = self.waiting.get(index)?;
+        let waiting = self.waiting.get_mut(index)?;
         let expired = waiting.until.is_some_and(|until| until <= Instant::now());
         if let What::Receive = waiting.what {
             let call = waiting.call;
             let outcome = self.receive_now(&call);
             return if outcome == Some(Outcome::Error(libc::EAGAIN)) && !expired { None } else { outcome };
         }
+        if let What::Kick(_) = waiting.what {
+            let call = waiting.call;
+            let What::Kick(mut kick) = std::mem::replace(&mut waiting.what, What::Nothing) else { return None };
+            let outcome = self.kick_again(&call, &mut kick, expired);
+            if let Some(waiting) = self.waiting.iter_mut().find(|waiting| waiting.call.id == call.id) {
+                waiting.what = What::Kick(kick);
+            }
+            return outcome;
+        }
+        let waiting = self.waiting.get(index)?;
         // The kernel's own wait opens the signals, and ends at once.
         self.answer_to(waiting, expired).or_else(|| waiting.is_signalled().then_some(Outcome::Native))
     }

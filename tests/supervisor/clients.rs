@@ -3,8 +3,6 @@
 //! | client | |
 //! | --- | --- |
 //! | `inherited`, `rights`, `dups` | about sockets at numbers that are not supervised: they have no rings |
-//! | `threads kick` | a kick answers `EAGAIN` where a socket would wait |
-//! | `creds` | the supervisor sends: without root `nm_pid` is its |
 //! | `kick_refused` | a `writev` of more bytes than there can be is told by the size of its vectors, not by `EINVAL` |
 //! | `recv_same`, `recv_ends` | `recvmmsg` gives one message; a second `EINTR`; `close` beside a receive; the lowest number |
 //! | `exec` | a ring that is set stays set after `exec`, as on 4.5 |
@@ -78,7 +76,8 @@ fn descriptors_and_processes() {
         "fork_new_ring fork",
         "fork_new_ring raw",
     ]);
-    hold(&["teardown close-mapped", "teardown halves", "threads receive", "threads wait", "stranger"]);
+    hold(&["teardown close-mapped", "teardown halves", "threads receive", "threads wait", "threads kick"]);
+    hold(&["stranger"]);
 }
 
 #[test]
@@ -112,6 +111,12 @@ fn sockets_go_to_other_processes_and_programs() {
 }
 
 #[test]
+fn kicks_wait_for_room_as_sends_do() {
+    hold_in_default_mode(&["kick_full slow", "kick_full restart", "kick_full nonblock", "kick_full limit"]);
+    hold_in_default_mode(&["kick_full signal"]);
+}
+
+#[test]
 fn programs_have_filters_of_their_own() {
     hold_in_default_mode(&["supervised filtered"]);
 }
@@ -138,6 +143,7 @@ fn other_users_get_what_they_may() {
         client(name).supervised(Build::Static).under(&NOBODY).only(Mode::Default).served();
     }
     hold_in_default_mode(&["setuid"]);
+    hold(&["creds"]);
 }
 
 /// A child of root's in a user namespace of its own is nobody there, whichever call has made it.
