@@ -34,6 +34,8 @@ mod receive;
 mod restart;
 #[path = "device/rules.rs"]
 mod rules;
+#[path = "device/table.rs"]
+mod table;
 #[path = "device/walkthrough.rs"]
 mod walkthrough;
 #[path = "device/workers.rs"]

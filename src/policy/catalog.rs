@@ -47,8 +47,8 @@ pub struct Message {
     /// Why it can be named, and never granted.
     pub never: Option<&'static str>,
     /// Bytes of its fixed part.
-    header: usize,
-    attrs: &'static Schema,
+    pub header: usize,
+    pub attrs: &'static Schema,
     extra: Option<Extra>,
 }
 

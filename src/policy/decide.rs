@@ -313,4 +313,6 @@ impl Policy {
 }
 
 #[cfg(test)]
+mod table;
+#[cfg(test)]
 mod tests;

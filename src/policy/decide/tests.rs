@@ -7,7 +7,7 @@ use crate::policy::wire::{Builder, attribute};
 /// Whom the rules below are for.
 const US: u32 = 1001;
 
-fn subject(uid: u32) -> Subject {
+pub fn subject(uid: u32) -> Subject {
     Subject { uid, gids: vec![500], cgroups: vec!["/x/y".into()] }
 }
 
@@ -25,7 +25,7 @@ fn rule(family: &str, send: &str, more: &str) -> String {
     format!("[[policy.rule]]\nname = \"r\"\nusers = [{US}]\nfamily = \"{family}\"\nsend = [{send}]\n{more}\n")
 }
 
-fn one(kind: u16, fixed: &[u8], attrs: &[Vec<u8>]) -> Vec<u8> {
+pub fn one(kind: u16, fixed: &[u8], attrs: &[Vec<u8>]) -> Vec<u8> {
     let mut payload = fixed.to_vec();
     if !attrs.is_empty() {
         payload.resize(fixed.len().next_multiple_of(4), 0);
@@ -35,7 +35,7 @@ fn one(kind: u16, fixed: &[u8], attrs: &[Vec<u8>]) -> Vec<u8> {
 }
 
 /// `struct nfgenmsg` with a number.
-fn nf(number: u16) -> Vec<u8> {
+pub fn nf(number: u16) -> Vec<u8> {
     let [high, low] = number.to_be_bytes();
     vec![2, 0, high, low]
 }
