@@ -3,9 +3,13 @@
 #[path = "device/cage.rs"]
 #[allow(dead_code, reason = "the device tests use the rest")]
 mod cage;
+#[path = "package/container.rs"]
+mod container;
 #[path = "device/daemon.rs"]
 #[allow(dead_code, reason = "the device tests use the rest")]
 mod daemon;
+#[path = "package/recipe.rs"]
+mod recipe;
 #[path = "package/root.rs"]
 mod root;
 mod support;
@@ -20,6 +24,11 @@ const FILES: &[(&str, &str)] = &[
     ("nlmmap", "/usr/share/man/man1/nlmmap-serve.1.gz"),
     ("nlmmap", "/usr/share/man/man1/nlmmap-policy-check.1.gz"),
     ("nlmmap", "/usr/share/man/man5/nlmmap.toml.5.gz"),
+    ("nlmmap", "/usr/share/doc/nlmmap/docs/policy.md.gz"),
+    ("nlmmap", "/usr/share/doc/nlmmap/docs/container.md"),
+    ("nlmmap", "/usr/share/doc/nlmmap/examples/container/pod.yaml"),
+    ("nlmmap", "/usr/share/doc/nlmmap/LICENSE-MIT"),
+    ("nlmmap", "/usr/share/doc/nlmmap/LICENSE-APACHE.gz"),
     ("libnlmmap0", "/usr/lib/x86_64-linux-gnu/libnlmmap.so.0"),
     ("libnlmmap-dev", "/usr/include/nlmmap.h"),
     ("libnlmmap-dev", "/usr/lib/x86_64-linux-gnu/libnlmmap.so"),

@@ -1,9 +1,10 @@
 //! Packages as `cargo xtask deb` makes them, and a fresh Debian root to put them into.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Mutex;
 
 use tempfile::TempDir;
 
@@ -20,8 +21,14 @@ pub fn output(command: &mut Command) -> String {
     text
 }
 
-/// The packages of a revision, kept apart from those of other runs.
+/// The packages of a revision, made once.
 pub fn packages(revision: &str) -> Vec<PathBuf> {
+    static MADE: Mutex<BTreeMap<String, Vec<PathBuf>>> = Mutex::new(BTreeMap::new());
+    let mut all = MADE.lock().expect("no test has failed here");
+    all.entry(revision.to_owned()).or_insert_with(|| make(revision)).clone()
+}
+
+fn make(revision: &str) -> Vec<PathBuf> {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
     let mut command = Command::new(cargo);
     command.args(["xtask", "deb", "--revision", revision]).current_dir(repository());
@@ -59,6 +66,10 @@ impl Root {
         command.arg(&suite).arg(directory.path()).arg(&mirror);
         output(&mut command);
         Root { directory }
+    }
+
+    pub fn path(&self) -> &Path {
+        self.directory.path()
     }
 
     /// Runs a line of shell in it, in a mount namespace that ends with it.

@@ -16,6 +16,13 @@ const FILES: &[(&str, &str)] = &[
     ("README.md", "usr/share/doc/nlmmap/README.md"),
     ("CHANGELOG.md", "usr/share/doc/nlmmap/CHANGELOG.md"),
     ("LICENSE-MIT", "usr/share/doc/nlmmap/LICENSE-MIT"),
+    ("LICENSE-APACHE", "usr/share/doc/nlmmap/LICENSE-APACHE"),
+];
+
+/// Directories whose files go where the second says, those with this ending.
+const DIRECTORIES: &[(&str, &str, &str)] = &[
+    ("docs", "usr/share/doc/nlmmap/docs", ".md"),
+    ("packaging/container", "usr/share/doc/nlmmap/examples/container", ""),
 ];
 
 /// What debhelper looks for by name beside its own files.
@@ -68,6 +75,16 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     }
     for (from, to) in FILES {
         copy(&root.join(from), &stage.join(to))?;
+    }
+    for (from, to, ending) in DIRECTORIES {
+        let directory = root.join(from);
+        let failed = |e: std::io::Error| format!("{}: {e}", directory.display());
+        for entry in fs::read_dir(&directory).map_err(failed)? {
+            let entry = entry.map_err(failed)?;
+            if entry.file_name().to_string_lossy().ends_with(ending) {
+                copy(&entry.path(), &stage.join(to).join(entry.file_name()))?;
+            }
+        }
     }
     for entry in fs::read_dir(root.join("packaging/debian")).map_err(|e| format!("packaging/debian: {e}"))?.flatten() {
         copy(&entry.path(), &build.join("debian").join(entry.file_name()))?;

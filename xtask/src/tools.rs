@@ -22,6 +22,8 @@ const TOOLS: &[(&str, &str)] = &[
     ("dh", "debhelper"),
     ("dpkg-buildpackage", "dpkg-dev"),
     ("mmdebstrap", "mmdebstrap"),
+    ("podman", "podman"),
+    ("runc", "runc"),
     ("systemd-analyze", "systemd"),
 ];
 
