@@ -34,8 +34,12 @@ mod receive;
 mod restart;
 #[path = "device/rules.rs"]
 mod rules;
+#[path = "device/shown.rs"]
+mod shown;
 #[path = "device/table.rs"]
 mod table;
+#[path = "device/top.rs"]
+mod top;
 #[path = "device/walkthrough.rs"]
 mod walkthrough;
 #[path = "device/workers.rs"]

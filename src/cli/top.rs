@@ -60,8 +60,8 @@ Keys:
   Space, p         pause                     q      quit
 
 Columns: RX/s, COPY/s and TX/s are messages a second; CALLS/s system calls on the real socket; OCC how much of the RX \
-ring is filled, with ? when the library has not looked for a while; LOST all overruns, !! while they grow; LAG the age of the oldest message that was not released; CPU of \
-the library's thread.
+ring is filled, with ? when nobody has looked for a while; LOST all overruns, !! while they grow; LAG the age of the oldest message that was not released; CPU of \
+the library's thread, or of the daemon's worker, which open files of one user in one place share.
 
 NO_COLOR=1 leaves colours away. For scripts: nlmmap stat --json";
 

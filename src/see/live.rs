@@ -27,10 +27,23 @@ pub struct Row {
     /// Processes that use it.
     pub users: Vec<u32>,
     pub history: History,
-    /// Of the backing thread, or of the client's worker if that could be told: share of a processor.
+    /// Of the backing thread, or of the client's worker: share of a processor.
     pub cpu: Option<f64>,
     found: Option<Found>,
+    worker: Option<u32>,
     mark: u64,
+}
+
+impl Row {
+    /// An open file of a daemon.
+    pub fn is_daemons(&self) -> bool {
+        self.found.is_none()
+    }
+
+    /// The daemon's process that moves its messages.
+    pub fn worker(&self) -> Option<u32> {
+        self.worker
+    }
 }
 
 /// All of them.
@@ -61,7 +74,8 @@ impl Live {
         for found in place::look_beside(&|path| paths.contains(path)) {
             threads.entry(found.seen.pid).or_insert_with(|| Thread::of(found.seen.pid)).look(now);
             let (id, seen, users) = (found.id.clone(), found.seen.clone(), found.users.clone());
-            let mut row = Row { id, seen, users, history: History::default(), cpu: None, found: Some(found), mark };
+            let mut row =
+                Row { id, seen, users, history: History::default(), cpu: None, found: Some(found), worker: None, mark };
             row.history.note(now, &row.seen);
             self.rows.insert(row.id.clone(), row);
         }
@@ -75,14 +89,21 @@ impl Live {
                     history: History::default(),
                     cpu: None,
                     found: None,
+                    worker: None,
                     mark,
                 });
                 row.history.note(now, &seen);
-                (row.seen, row.mark) = (seen, mark);
+                (row.seen, row.mark, row.worker) = (seen, mark, entry.worker);
+                row.cpu = entry.worker.and_then(|pid| {
+                    let thread = threads.entry(pid).or_insert_with(|| Thread::whole(pid));
+                    thread.look(now);
+                    thread.share()
+                });
             }
         }
         self.rows.retain(|_, row| row.mark == mark);
-        let alive: HashSet<u32> = self.rows.values().map(|row| row.seen.pid).collect();
+        let alive: HashSet<u32> =
+            self.rows.values().flat_map(|row| [Some(row.seen.pid), row.worker]).flatten().collect();
         self.threads.retain(|pid, _| alive.contains(pid));
     }
 
@@ -107,16 +128,16 @@ fn of_daemon(entry: &Entry) -> Seen {
         command: entry.command.chars().map(|c| if c.is_control() { '?' } else { c }).collect(),
         fd: 0,
         family: entry.family.unwrap_or(u32::MAX),
-        strict: false,
+        strict: entry.strict,
         rx: ring(&entry.rx),
         tx: ring(&entry.tx),
         occupied: entry.occupied,
         rx_head: entry.rx.as_ref().map_or(0, |ring| ring.head),
         tx_head: entry.tx.as_ref().map_or(0, |ring| ring.head),
         copies_waiting: entry.copies_waiting,
-        waiting: 0,
-        blocked: false,
-        last_error: 0,
+        waiting: entry.waiting,
+        blocked: entry.blocked,
+        last_error: entry.last_error,
         made: 0,
         counts: Counts {
             rx_frames: entry.rx_frames,
@@ -125,7 +146,11 @@ fn of_daemon(entry: &Entry) -> Seen {
             overruns: entry.overruns,
             tx_frames: entry.tx_frames,
             system_calls: entry.system_calls,
-            ..Counts::default()
+            lost_by_kernel: entry.lost_by_kernel,
+            lost_unread: entry.lost_unread,
+            held: entry.held,
+            filled: entry.filled,
+            held_bytes: entry.held_bytes,
         },
     }
 }

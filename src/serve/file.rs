@@ -101,7 +101,8 @@ pub struct File {
     notifier: PollNotifier,
     workers: Arc<Workers>,
     shared: OnceLock<Shared>,
-    family: OnceLock<u32>,
+    /// `NETLINK_*` number, and whether it answers as 4.5 did.
+    family: OnceLock<(u32, bool)>,
     state: Mutex<State>,
 }
 
@@ -184,7 +185,19 @@ impl File {
 
     /// `NETLINK_*` number, once the client has made its socket.
     pub fn family(&self) -> Option<u32> {
-        self.family.get().copied()
+        self.family.get().map(|(family, _)| *family)
+    }
+
+    pub fn is_strict(&self) -> bool {
+        self.family.get().is_some_and(|(_, strict)| *strict)
+    }
+
+    /// The process that has its socket.
+    pub fn worker(&self) -> Option<u32> {
+        match &self.state().home {
+            Home::At(at) => at.worker.pid(),
+            _ => None,
+        }
     }
 
     /// Geometry of both rings.
@@ -282,7 +295,8 @@ impl File {
             let mut state = file.state();
             state.home = match (std::mem::replace(&mut state.home, Home::None), &made) {
                 (Home::Making(lodging), Ok(_)) => {
-                    let _ = file.family.set(wanted.protocol);
+                    let strict = wanted.kind & abi::SOCKET_STRICT != 0;
+                    let _ = file.family.set((wanted.protocol, strict));
                     file.go_on_tapping(&state, &lodging, true);
                     Home::At(lodging)
                 }

@@ -3,12 +3,14 @@
 mod ask;
 mod server;
 
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 pub use ask::{Silence, ask};
 pub use server::Server;
 
 use cuse_rs::{NodeKind, Observer};
+use nlmmap_ring::control::flag::BLOCKED;
+use nlmmap_ring::control::{Control, Counters};
 use serde::{Deserialize, Serialize};
 
 use super::device::Netlink;
@@ -70,12 +72,38 @@ pub struct Entry {
     pub policy_drops: u64,
     pub tx_frames: u64,
     pub system_calls: u64,
+    /// Of the overruns, the kernel's; of the others, those beside a ring with room.
+    #[serde(default)]
+    pub lost_by_kernel: u64,
+    #[serde(default)]
+    pub lost_unread: u64,
+    /// Looks that found messages waiting behind a full ring, looks that filled it, and the most bytes that waited there.
+    #[serde(default)]
+    pub held: u64,
+    #[serde(default)]
+    pub filled: u64,
+    #[serde(default)]
+    pub held_bytes: u64,
+    /// Messages that wait for a frame, and whether more do in the socket.
+    #[serde(default)]
+    pub waiting: u32,
+    #[serde(default)]
+    pub blocked: bool,
+    /// The error the client was last told of, 0 for none.
+    #[serde(default)]
+    pub last_error: u32,
+    /// Answers as Linux 4.5 did.
+    #[serde(default)]
+    pub strict: bool,
+    /// The process that moves its messages, for all open files of its client's place.
+    #[serde(default)]
+    pub worker: Option<u32>,
 }
 
 fn entry(file: &File) -> Entry {
     let control = file.control();
     let [rx, tx] = file.geometry();
-    let count = |word: fn(&nlmmap_ring::control::Counters) -> &AtomicU64| {
+    let count = |word: fn(&Counters) -> &AtomicU64| {
         control.map_or(0, |control| word(&control.counters).load(Ordering::Relaxed))
     };
     let ring = |request: nlmmap_ring::abi::nl_mmap_req, head: u32| Ring {
@@ -88,6 +116,7 @@ fn entry(file: &File) -> Entry {
     let head = |rx: bool| {
         control.map_or(0, |control| if rx { &control.rx_head } else { &control.tx_head }.load(Ordering::Relaxed))
     };
+    let word = |word: fn(&Control) -> &AtomicU32| control.map_or(0, |control| word(control).load(Ordering::Relaxed));
     Entry {
         handle: file.handle,
         node: if file.node == NodeKind::Fuse { "fuse" } else { "cuse" }.into(),
@@ -102,11 +131,21 @@ fn entry(file: &File) -> Entry {
         rx_frames: count(|c| &c.rx_frames),
         rx_datagrams: count(|c| &c.rx_datagrams),
         rx_copies: count(|c| &c.rx_copies),
-        copies_waiting: control.map_or(0, |control| control.copies.load(Ordering::Relaxed)),
+        copies_waiting: word(|c| &c.copies),
         overruns: count(|c| &c.overruns),
         policy_drops: count(|c| &c.policy_drops),
         tx_frames: count(|c| &c.tx_frames),
         system_calls: count(|c| &c.calls),
+        lost_by_kernel: count(|c| &c.lost_by_kernel),
+        lost_unread: count(|c| &c.lost_unread),
+        held: count(|c| &c.held),
+        filled: count(|c| &c.filled),
+        held_bytes: count(|c| &c.held_bytes),
+        waiting: word(|c| &c.unplaced),
+        blocked: control.is_some_and(|control| control.has(BLOCKED)),
+        last_error: word(|c| &c.last_error),
+        strict: file.is_strict(),
+        worker: file.worker(),
     }
 }
 

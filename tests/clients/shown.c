@@ -90,6 +90,20 @@ int main(int argc, char **argv)
 			return 0;
 		}
 		join_child(child);
+	} else if (!strcmp(way, "shared")) {
+		/* The child asks so often a second by its parent's endpoint and by one of its own, until their input ends. */
+		struct pollfd in = { 0, POLLIN, 0 };
+		CHECK_CALL(child = fork());
+		if (!child) {
+			struct sock own = open_one();
+			while (poll(&in, 1, 1000 / times) == 0) {
+				ask(&s, 1);
+				ask(&own, 1);
+			}
+			return 0;
+		}
+		ready_and_hold();
+		join_child(child);
 	} else if (!strcmp(way, "daemon")) {
 		/* The parent ends first. */
 		CHECK_CALL(child = fork());

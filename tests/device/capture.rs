@@ -1,6 +1,6 @@
 //! `nlmmap capture` of a daemon's open files, read by tshark.
 
-use std::io::{BufRead, BufReader, Read, Write};
+use std::io::Read;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
@@ -8,42 +8,14 @@ use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
 use crate::daemon::{Daemon, NLMMAP, Place, client, output, passes};
+use crate::shown::{go, line, ready, shown, stop};
+use crate::support::patient;
 use crate::support::tshark::{packets, tshark};
-use crate::support::{Build, compile, patient, preload};
 
 fn capture(place: &Place, words: &[&str]) -> Command {
     let mut command = Command::new(NLMMAP);
     command.arg("capture").args(words).args(["--name", &place.name, "--runtime-dir"]).arg(place.path("run"));
     command
-}
-
-/// The client `shown`, whose sockets are the node's.
-fn shown(place: &Place, words: &[&str]) -> Child {
-    let mut command = Command::new(NLMMAP);
-    command.args(["run", "--device"]).arg(place.node()).arg("--").arg(compile("shown", Build::Plain)).args(words);
-    command.env("NLMMAP_PRELOAD", preload()).stdin(Stdio::piped()).stdout(Stdio::piped());
-    command.spawn().expect("it starts")
-}
-
-fn line(child: &mut Child) -> String {
-    let mut line = String::new();
-    BufReader::new(child.stdout.as_mut().expect("a pipe")).read_line(&mut line).expect("it speaks");
-    line
-}
-
-fn ready(place: &Place, words: &[&str]) -> Child {
-    let mut child = shown(place, words);
-    assert_eq!(line(&mut child), "ready\n");
-    child
-}
-
-fn go(child: &mut Child) {
-    child.stdin.as_mut().expect("a pipe").write_all(b"g").expect("it reads");
-}
-
-fn stop(mut child: Child) {
-    drop(child.stdin.take());
-    assert!(child.wait().expect("it ends").success());
 }
 
 fn said(output: &Output) -> String {

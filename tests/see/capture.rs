@@ -167,6 +167,27 @@ fn losses_are_told() {
     stop(child);
 }
 
+/// What a forked child does by its parent's endpoint is in that one's capture; its own endpoint is one more.
+#[test]
+fn forked_children_are_captured() {
+    let dir = directory();
+    let child = ready(&mut client(dir.path(), &["shared", "40"]));
+    let parent = format!("{}.1", child.id());
+    eventually("the child's own endpoint", || files(dir.path()).len() == 2);
+    let own = files(dir.path()).into_iter().find(|name| *name != parent).expect("another");
+    for id in [&parent, &own] {
+        let file = tempfile::NamedTempFile::new().expect("a file");
+        let name = file.path().to_str().expect("text");
+        let output = capture(dir.path(), &["-w", name, "--endpoint", id, "-c", "20", "--seconds", "20"]).output();
+        let output = output.expect("it starts");
+        assert_eq!(said(&output), "nlmmap: 20 messages captured, 0 missed\n", "{id}");
+        let packets = packets(file.path());
+        let sent = packets.iter().filter(|p| p.contains("|tx frame ")).count();
+        assert_eq!((packets.len(), sent), (20, 10), "{packets:#?}");
+    }
+    stop(child);
+}
+
 #[test]
 fn what_cannot_be_captured_is_said() {
     let dir = directory();

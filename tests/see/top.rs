@@ -3,58 +3,14 @@
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 
-use super::place::{NLMMAP, client, directory, eventually, ready};
+use super::place::{NLMMAP, client, directory, eventually, files, ready};
+use super::support::terminal::Terminal;
 
-/// A terminal with a program in it, of a tmux server of its own.
-struct Terminal(String);
-
-impl Terminal {
-    fn start(name: &str, dir: &Path, env: &str, words: &str) -> Terminal {
-        let terminal = Terminal(format!("nlmmap-{name}-{}", std::process::id()));
-        let line = format!(
-            "{env} NLMMAP_VIEW={} {NLMMAP} top --runtime-dir {} {words}; echo ended $?; exec cat",
-            dir.display(),
-            dir.join("none").display()
-        );
-        terminal.tmux(&["-f", "/dev/null", "new-session", "-d", "-x", "140", "-y", "20", &line]);
-        terminal
-    }
-
-    fn tmux(&self, words: &[&str]) -> String {
-        let mut command = Command::new("tmux");
-        command.args(["-L", &self.0]).args(words).env("TERM", "xterm-256color").env("LC_ALL", "C.UTF-8");
-        let output = command.output().expect("tmux (apt install tmux)");
-        assert!(output.status.success(), "{words:?}: {output:?}");
-        String::from_utf8_lossy(&output.stdout).into_owned()
-    }
-
-    fn screen(&self) -> String {
-        self.tmux(&["capture-pane", "-p"])
-    }
-
-    fn keys(&self, keys: &[&str]) {
-        self.tmux(&[&["send-keys"], keys].concat());
-    }
-
-    #[track_caller]
-    fn shows(&self, what: &str, holds: impl Fn(&str) -> bool) -> String {
-        let mut screen = String::new();
-        eventually(&format!("{what} is not shown"), || {
-            screen = self.screen();
-            let shown = holds(&screen);
-            if !shown && std::env::var_os("SHOW").is_some() {
-                eprintln!("{screen}");
-            }
-            shown
-        });
-        screen
-    }
-}
-
-impl Drop for Terminal {
-    fn drop(&mut self) {
-        let _ = Command::new("tmux").args(["-L", &self.0, "kill-server"]).stderr(Stdio::null()).status();
-    }
+/// `nlmmap top`, looking at this directory and no daemon.
+fn top(name: &str, dir: &Path, env: &str, words: &str) -> Terminal {
+    let none = dir.join("none");
+    let line = format!("{env} NLMMAP_VIEW={} {NLMMAP} top --runtime-dir {} {words}", dir.display(), none.display());
+    Terminal::start(name, &line)
 }
 
 fn stop(mut child: Child) {
@@ -67,7 +23,7 @@ fn endpoints_are_shown_chosen_sorted_filtered_and_explained() {
     let dir = directory();
     let (a, b) = (ready(&mut client(dir.path(), &["hold", "3"])), ready(&mut client(dir.path(), &["lossy", "1"])));
     let (a_id, b_id) = (format!("{}.1", a.id()), format!("{}.2", b.id()));
-    let terminal = Terminal::start("keys", dir.path(), "", "--interval 0.2");
+    let terminal = top("keys", dir.path(), "", "--interval 0.2");
     let screen = terminal.shows("both", |s| s.contains(&a_id) && s.contains(&b_id));
     let line = |screen: &str, id: &str| screen.lines().find(|l| l.starts_with(id)).unwrap_or_default().to_owned();
     assert!(line(&screen, &a_id).contains(" route "), "{screen}");
@@ -120,13 +76,41 @@ fn endpoints_are_shown_chosen_sorted_filtered_and_explained() {
     stop(b);
 }
 
+/// An endpoint that a fork has given a second user is his too; what he makes is one more.
+#[test]
+fn forked_children_are_told() {
+    let dir = directory();
+    let child = ready(&mut client(dir.path(), &["shared", "40"]));
+    let parent = child.id().to_string();
+    let id = format!("{parent}.1");
+    eventually("the child's own endpoint", || files(dir.path()).len() == 2);
+    let own = files(dir.path()).into_iter().find(|name| *name != id).expect("another");
+    let forked = own.split_once('.').expect("a pid and a number").0.to_owned();
+    let terminal = top("fork", dir.path(), "", &format!("--interval 0.2 --pid {forked}"));
+    let rate = |screen: &str, id: &str| {
+        let line = screen.lines().find(|line| line.starts_with(id)).unwrap_or_default();
+        line.split_whitespace().nth(3).and_then(|n| n.parse::<f64>().ok()).is_some_and(|n| n > 2.0)
+    };
+    terminal.shows("both, and that both are at work", |s| rate(s, &id) && rate(s, &own));
+    terminal.keys(&["s", "Home", "Enter"]);
+    let screen = terminal.shows("details", |s| s.contains("used by"));
+    let users = screen.lines().find(|line| line.starts_with("used by")).unwrap_or_default().to_owned();
+    assert!(
+        users.ends_with(&format!("pid {parent}, {forked}")) || users.ends_with(&format!("pid {forked}")),
+        "{screen}"
+    );
+    terminal.keys(&["q"]);
+    terminal.shows("the end", |s| s.contains("ended 0"));
+    stop(child);
+}
+
 #[test]
 fn widths_follow_and_colours_can_be_left_away() {
     let dir = directory();
     let child = ready(&mut client(dir.path(), &["lossy", "1"]));
     let id = format!("{}.2", child.id());
     for (env, coloured) in [("", true), ("NO_COLOR=1", false)] {
-        let terminal = Terminal::start(&format!("size{coloured}"), dir.path(), env, "--interval 0.2");
+        let terminal = top(&format!("size{coloured}"), dir.path(), env, "--interval 0.2");
         terminal.shows("the endpoint", |s| s.contains(&id));
         let escapes = terminal.tmux(&["capture-pane", "-p", "-e"]);
         let is_colour = |code: &str| code.split(';').any(|n| matches!(n.parse(), Ok(30..=49 | 90..=107)));
@@ -150,7 +134,7 @@ fn widths_follow_and_colours_can_be_left_away() {
 #[test]
 fn a_signal_puts_the_terminal_back() {
     let dir = directory();
-    let terminal = Terminal::start("signal", dir.path(), "exec 3>&1;", "--filter nothing-like-that");
+    let terminal = top("signal", dir.path(), "exec 3>&1;", "--filter nothing-like-that");
     terminal.shows("what is to be seen", |s| s.contains("filter: nothing-like-that"));
     let pid = terminal.tmux(&["list-panes", "-F", "#{pane_pid}"]);
     let child = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).expect("a child");
@@ -172,7 +156,7 @@ fn without_a_terminal_it_says_what_to_use() {
 fn a_terminal_that_goes_takes_it_along() {
     let dir = directory();
     for (name, env) in [("gone", ""), ("gone-unheard", "trap '' HUP;")] {
-        let terminal = Terminal::start(name, dir.path(), env, "--filter nothing-like-that");
+        let terminal = top(name, dir.path(), env, "--filter nothing-like-that");
         terminal.shows("what is to be seen", |s| s.contains("filter: nothing-like-that"));
         let pid = terminal.tmux(&["list-panes", "-F", "#{pane_pid}"]);
         let child = std::fs::read_to_string(format!("/proc/{0}/task/{0}/children", pid.trim())).expect("a child");

@@ -9,6 +9,7 @@ mod client;
 mod compile;
 mod outcome;
 mod paths;
+pub mod terminal;
 pub mod tshark;
 
 pub use client::{Client, Mode, client, program, script};

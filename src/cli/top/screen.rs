@@ -177,7 +177,7 @@ fn cell(column: Column, row: &Row, look: Look) -> Cell<'static> {
     let rates = row.history.rates();
     let number = |value: f64| if value == 0.0 { "-".to_owned() } else { short(value) };
     let (text, style) = match column {
-        Column::Endpoint => (row.id.clone(), Style::new()),
+        Column::Endpoint => (end_of(&row.id, width(column).into()), Style::new()),
         Column::Command => (row.seen.command.clone(), Style::new()),
         Column::Family => (named(row.seen.family), Style::new()),
         Column::Received => (number(rates.received), Style::new()),
@@ -207,6 +207,16 @@ fn cell(column: Column, row: &Row, look: Look) -> Cell<'static> {
     };
     let line = Line::styled(text, style);
     Cell::from(if is_text(column) { line } else { line.right_aligned() })
+}
+
+/// The end of a name, which tells it from others.
+fn end_of(name: &str, width: usize) -> String {
+    let len = name.chars().count();
+    if len <= width {
+        name.to_owned()
+    } else {
+        format!("…{}", name.chars().skip(len + 1 - width).collect::<String>())
+    }
 }
 
 fn named(number: u32) -> String {
@@ -261,9 +271,14 @@ fn details(frame: &mut Frame<'_>, area: Rect, row: &Row, look: Look) {
     };
     let users: Vec<String> = row.users.iter().map(ToString::to_string).collect();
     let mode = if seen.strict { ", strict mode" } else { "" };
+    let whose = match row.is_daemons() {
+        true => format!("open file of {}", seen.command),
+        false => format!("descriptor {} of {}", seen.fd, seen.command),
+    };
+    let worker = row.worker().map_or_else(String::new, |pid| format!(", by worker {pid} of the daemon"));
     let mut lines = vec![
-        pair("endpoint", format!("{} (descriptor {} of {}, uid {}{mode})", row.id, seen.fd, seen.command, seen.uid)),
-        pair("used by", format!("pid {}", users.join(", "))),
+        pair("endpoint", format!("{} ({whose}, uid {}{mode})", row.id, seen.uid)),
+        pair("used by", format!("pid {}{worker}", users.join(", "))),
         pair("family", format!("{} ({})", named(seen.family), seen.family)),
         pair("rx ring", shape(seen.rx, seen.rx_head)),
         pair("tx ring", shape(seen.tx, seen.tx_head)),
@@ -276,7 +291,7 @@ fn details(frame: &mut Frame<'_>, area: Rect, row: &Row, look: Look) {
                 seen.waiting,
                 match (seen.blocked, row.history.is_current()) {
                     (true, _) => ", and more in the socket",
-                    (_, false) => ", when the library last looked",
+                    (_, false) => ", when that was last looked at",
                     _ => "",
                 }
             ),
@@ -347,6 +362,12 @@ mod tests {
         assert_eq!(fitting(97), (COLUMNS.to_vec(), false));
         assert_eq!(fitting(40).0, [Column::Endpoint, Column::Received, Column::Occupied, Column::Lost]);
         assert_eq!(fitting(3), (vec![], false));
+    }
+
+    #[test]
+    fn long_names_lose_their_beginnings() {
+        assert_eq!(end_of("nlmmap:7", 14), "nlmmap:7");
+        assert_eq!(end_of("a-long-name-of-a-daemon:17", 14), "…f-a-daemon:17");
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The backing thread of a process: how much of a processor it takes.
+//! The backing thread of a process, or a worker of a daemon: how much of a processor it takes.
 
 use std::fs;
 use std::time::Instant;
@@ -38,6 +38,11 @@ impl Thread {
     /// Of this process, which may have none.
     pub fn of(pid: u32) -> Thread {
         Thread { pid, line: None, before: None, share: None }
+    }
+
+    /// A process as a whole.
+    pub fn whole(pid: u32) -> Thread {
+        Thread { line: Some(format!("/proc/{pid}/stat")), ..Thread::of(pid) }
     }
 
     fn find(&self) -> Option<String> {

@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -54,6 +54,8 @@ pub struct Worker {
     pub(super) users: AtomicUsize,
     pub(super) idle_since: Mutex<Option<Instant>>,
     pub(super) process: OnceLock<OwnedFd>,
+    /// Its number, for people; 0 as long as it is not known.
+    pid: AtomicU32,
 }
 
 impl Worker {
@@ -68,6 +70,7 @@ impl Worker {
             users: AtomicUsize::new(0),
             idle_since: Mutex::new(None),
             process: OnceLock::new(),
+            pid: AtomicU32::new(0),
         }
     }
 
@@ -180,7 +183,13 @@ impl Worker {
         unsafe { libc::poll(&raw mut entry, 1, 0) };
         if entry.revents & libc::POLLHUP == 0 {
             let _ = self.process.set(process);
+            self.pid.store(pid.cast_unsigned(), Ordering::Relaxed);
         }
+    }
+
+    /// Its process id.
+    pub fn pid(&self) -> Option<u32> {
+        Some(self.pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0)
     }
 
     pub(super) fn kill(&self) {
