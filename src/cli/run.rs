@@ -158,17 +158,22 @@ pub fn main(arguments: Arguments) -> ExitCode {
     let failure = match prepared {
         Ok((node, (library, program))) if arguments.check => return describe(node.as_ref(), &library, &program),
         Ok((node, (library, program))) => {
-            let become_it = |view: Option<&Path>| become_program(&arguments, node.as_ref(), &library, &program, view);
-            match arguments.summary.map(|form| Place::make(form, arguments.summary_file.as_deref())) {
-                None => become_it(None),
-                Some(Err(cause)) => Failure(cause, Vec::new(), 126),
-                Some(Ok(place)) => {
-                    let dir = place.dir.clone();
-                    return place.watch(&arguments.command, || become_it(Some(&dir)).tell());
-                }
-            }
+            return summed(&arguments, |view| become_program(&arguments, node.as_ref(), &library, &program, view));
         }
         Err(failure) => failure,
+    };
+    failure.tell()
+}
+
+/// Becomes the program, in a child that is summed up if that is asked for, by the directory it is given then.
+fn summed(arguments: &Arguments, become_it: impl FnOnce(Option<&Path>) -> Failure) -> ExitCode {
+    let failure = match arguments.summary.map(|form| Place::make(form, arguments.summary_file.as_deref())) {
+        None => become_it(None),
+        Some(Err(cause)) => Failure(cause, Vec::new(), 126),
+        Some(Ok(place)) => {
+            let dir = place.dir.clone();
+            return place.watch(&arguments.command, || become_it(Some(&dir)).tell());
+        }
     };
     failure.tell()
 }

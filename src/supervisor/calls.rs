@@ -14,7 +14,7 @@ use super::engine::Supervisor;
 use super::filter::SYS_EPOLL_PWAIT2;
 use super::notify::{Call, Outcome};
 use super::ring::{NETLINK_ADD_MEMBERSHIP, NETLINK_NO_ENOBUFS, NETLINK_PKTINFO, Ring};
-use super::{filter, inject};
+use super::{filter, inject, shown};
 
 impl Supervisor {
     /// What a call comes to; `None` if it waits, or has been answered. Whatever cannot be served is the kernel's.
@@ -234,10 +234,11 @@ impl Supervisor {
                 return if wanted.nm_frame_nr == 0 { Ok(()) } else { Err(E::INVAL) };
             }
             self.sweep();
-            let mut ring = Ring::new(&held.fd, self.strict)?;
+            let mut ring = Ring::new(&held.fd, self.strict, self.shown.as_ref(), tgid)?;
             ring.set(&held.fd, call.int(2), &wanted, false)?;
             self.watch(held).map_err(|error| E(error as i32))?;
             ring.seen_at(tgid, call.int(0));
+            shown::describe(&ring.endpoint, tgid, call.int(0), held.cookie);
             self.log.info(format_args!("{tgid}: rings on descriptor {}", call.int(0)));
             self.rings.insert(held.cookie, ring);
         } else {

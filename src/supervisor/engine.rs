@@ -17,6 +17,7 @@ use super::log::Log;
 use super::notify::{Call, Listener, Outcome};
 use super::rights::{self, Rights};
 use super::ring::Ring;
+use super::shown::Shown;
 use super::wait::{Waiting, What};
 
 /// Marks the events of processes; those of sockets have their cookie, which counts from 1 up.
@@ -53,6 +54,7 @@ pub struct Supervisor {
     pub(super) numbers: Range<i32>,
     pub(super) strict: bool,
     pub(super) log: Log,
+    pub(super) shown: Option<Shown>,
     /// Its network namespace.
     pub(super) network: File,
     /// What this process may.
@@ -62,7 +64,13 @@ pub struct Supervisor {
 }
 
 impl Supervisor {
-    pub fn new(listener: Listener, numbers: Range<i32>, strict: bool, log: Log) -> Result<Supervisor, Errno> {
+    pub fn new(
+        listener: Listener,
+        numbers: Range<i32>,
+        strict: bool,
+        log: Log,
+        shown: Option<Shown>,
+    ) -> Result<Supervisor, Errno> {
         nlmmap_ring::lock::set_catches_signals(false);
         Ok(Supervisor {
             listener,
@@ -78,6 +86,7 @@ impl Supervisor {
             numbers,
             strict,
             log,
+            shown,
             network: File::open("/proc/self/ns/net").map_err(|_| Errno::ENOENT)?,
             rights: Rights::of("self"),
             rights_differ: false,

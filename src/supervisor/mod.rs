@@ -13,6 +13,7 @@
 //! | [`rights`] | a client's rights, where they are not the supervisor's |
 //! | [`inject`] | mapping the rings into a client |
 //! | [`guardian`] | what happens when it is killed |
+//! | [`shown`] | its page, for those who look |
 //! | [`trial`] | whether all that can be had here |
 //! | [`log`] | what it says |
 
@@ -28,6 +29,7 @@ mod receive;
 mod rights;
 mod ring;
 mod send;
+mod shown;
 mod standin;
 pub mod trial;
 mod wait;
@@ -36,6 +38,7 @@ use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::path::Path;
 
 use nix::cmsg_space;
 use nix::errno::Errno;
@@ -49,6 +52,7 @@ use engine::Supervisor;
 pub use log::Level;
 use log::Log;
 use notify::Listener;
+use shown::Shown;
 
 /// `FD_SETSIZE`: a number from here on cannot be waited for with `select`.
 const MOST: u64 = 1024;
@@ -106,8 +110,8 @@ fn numbers() -> Result<Range<u32>, Refusal> {
 /// Puts this process under a supervisor, which it starts: a grandchild in a session of its own. From here on the process, and
 /// whatever it starts, has the filter, and gains no rights by executing files (`no_new_privs`).
 ///
-/// This process must have one thread.
-pub fn start(strict: bool, level: Level) -> Result<(), Refusal> {
+/// This process must have one thread. `summary`: where its sockets are added up.
+pub fn start(strict: bool, level: Level, summary: Option<&Path>) -> Result<(), Refusal> {
     let failed = Refusal::NotStarted;
     let numbers = numbers()?;
     let flags = SockFlag::SOCK_CLOEXEC;
@@ -120,7 +124,7 @@ pub fn start(strict: bool, level: Level) -> Result<(), Refusal> {
             // Not this process's child: nobody waits for it, and no `wait` of the program's finds it.
             // SAFETY: as above.
             if let Ok(ForkResult::Child) = unsafe { fork() } {
-                supervise(theirs, client, numbers, strict, Log(level));
+                supervise(theirs, client, numbers, strict, Log(level), Shown::find(summary));
             }
             // SAFETY: ends the child without running what belongs to its parent.
             unsafe { libc::_exit(0) }
@@ -196,7 +200,7 @@ fn install(numbers: &Range<u32>, watch_rights: bool) -> Result<OwnedFd, Refusal>
 }
 
 /// The supervisor's life.
-fn supervise(channel: OwnedFd, client: u32, numbers: Range<u32>, strict: bool, log: Log) {
+fn supervise(channel: OwnedFd, client: u32, numbers: Range<u32>, strict: bool, log: Log, shown: Option<Shown>) {
     let _ = setsid();
     let _ = std::env::set_current_dir("/");
     for signal in [libc::SIGHUP, libc::SIGINT, libc::SIGQUIT, libc::SIGTERM, libc::SIGPIPE, libc::SIGTSTP] {
@@ -213,7 +217,7 @@ fn supervise(channel: OwnedFd, client: u32, numbers: Range<u32>, strict: bool, l
     }
     let Some(listener) = take_listener(&channel) else { return };
     let numbers = numbers.start.cast_signed()..numbers.end.cast_signed();
-    if let Ok(supervisor) = Supervisor::new(Listener::new(listener), numbers, strict, log)
+    if let Ok(supervisor) = Supervisor::new(Listener::new(listener), numbers, strict, log, shown)
         && guardian::start().is_ok()
         && write(&channel, &[0]) == Ok(1)
     {

@@ -17,6 +17,7 @@ use nlmmap_ring::rx::{Context, measure_bell};
 use nlmmap_ring::socket::{Fd, Socket as _};
 use nlmmap_ring::sys::{self, SOL_SOCKET};
 
+use super::shown::{Page, Shown};
 use super::standin::StandIns;
 use crate::serve::memory;
 
@@ -57,20 +58,22 @@ pub struct Ring {
     /// The last pump stopped only to let others have their turn.
     pub again: bool,
     pub stand_ins: StandIns,
+    page: Option<Page>,
 }
 
 impl Ring {
-    /// A socket that is to have its first ring.
-    pub fn new(fd: &OwnedFd, strict: bool) -> Result<Box<Ring>, Errno> {
+    /// A socket that is to have its first ring, for a process.
+    pub fn new(fd: &OwnedFd, strict: bool, shown: Option<&Shown>, tgid: u32) -> Result<Box<Ring>, Errno> {
         let family: i32 = sys::getsockopt(fd.as_raw_fd(), SOL_SOCKET, libc::SO_PROTOCOL)?;
         let endpoint = Endpoint::empty();
         endpoint.open(family.cast_unsigned(), strict)?;
+        let page = shown.and_then(|shown| shown.begin(&endpoint, tgid, strict));
         // Nobody waits for the real socket: no doorbells.
         endpoint.unseen.store(false, Ordering::Relaxed);
         endpoint.most.store(MOST, Ordering::Relaxed);
         let (places, look, nap) = (Vec::new(), None, FIRST_NAP);
-        let ring =
-            Ring { endpoint, rx: None, tx: None, places, look, nap, again: false, stand_ins: StandIns::default() };
+        let stand_ins = StandIns::default();
+        let ring = Ring { endpoint, rx: None, tx: None, places, look, nap, again: false, stand_ins, page };
         ring.note_options(fd);
         Ok(Box::new(ring))
     }
@@ -233,6 +236,9 @@ impl Ring {
 
 impl Drop for Ring {
     fn drop(&mut self) {
+        if let Some(page) = &self.page {
+            page.end(&self.endpoint);
+        }
         // SAFETY: the owner is the only user of its endpoint.
         unsafe { self.endpoint.reset() };
     }

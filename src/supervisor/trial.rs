@@ -87,7 +87,7 @@ fn told(text: Result<String, Errno>) -> Result<(), Told> {
 
 /// Whether a program could be supervised here, all of it: a child becomes one, and has a request acknowledged in its rings.
 pub fn whole() -> Result<(), Told> {
-    told(in_a_child(|| match start(false, Level::Nothing) {
+    told(in_a_child(|| match start(false, Level::Nothing, None) {
         Ok(()) => {
             dialogue().map_or_else(|(call, error)| format!("supervised, and yet {call}: {error}"), |()| String::new())
         }

@@ -1,6 +1,7 @@
 //! The command: which way is taken, what is said, how it ends.
 
-use crate::support::{Build, compile, run};
+use crate::support::{Build, compile, run, scratch};
+use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 use std::time::Duration;
 
@@ -59,6 +60,67 @@ fn without_descriptors_there_are_no_rings() {
     let outcome = run(Command::new("sh").args(["-c", command, env!("CARGO_BIN_EXE_nlmmap")]), limit());
     assert_eq!(outcome.code, Some(126), "{}", outcome.describe());
     assert!(outcome.stderr.contains("limit of open files (40)"), "{}", outcome.stderr);
+}
+
+/// Endpoints, frames received and sent, of what `shown` does under the supervisor and of what is counted.
+fn summed(way: &str) -> (crate::support::Outcome, [u64; 3]) {
+    let file = scratch("summary");
+    let mut command = nlmmap(&["run", "--summary=json", "--summary-file"]);
+    command.arg(&file).arg("--").arg(compile("shown", Build::Static)).args([way, "5"]).env_remove("NLMMAP_VIEW");
+    let outcome = run(&mut command, limit());
+    let text = std::fs::read_to_string(&file).unwrap_or_default();
+    let _ = std::fs::remove_file(&file);
+    let summary: serde_json::Value =
+        serde_json::from_str(&text).unwrap_or_else(|e| panic!("{way}: {e}: {text}: {}", outcome.describe()));
+    let number = |name: &str| summary["total"][name].as_u64().expect("a number");
+    let endpoints = summary["endpoints"].as_array().expect("a list");
+    assert!(endpoints.iter().all(|e| e["command"].as_str().is_some_and(|c| c.starts_with("shown"))), "{summary}");
+    (outcome, [endpoints.len() as u64, number("rx_frames") + number("rx_copies"), number("tx_frames")])
+}
+
+#[test]
+fn a_supervised_run_is_summed_up() {
+    for _ in 0..5 {
+        for (way, code, signal, sums) in [
+            ("return", Some(0), None, [1, 5, 5]),
+            ("_exit", Some(7), None, [1, 5, 5]),
+            ("close", Some(0), None, [1, 5, 5]),
+            ("fork", Some(0), None, [2, 15, 15]),
+            ("kill", None, Some(9), [1, 5, 5]),
+            ("abort", None, Some(6), [1, 5, 5]),
+        ] {
+            let (outcome, counted) = summed(way);
+            assert_eq!((outcome.code, outcome.signal), (code, signal), "{way}: {}", outcome.describe());
+            assert_eq!(counted, sums, "{way}");
+        }
+    }
+}
+
+#[test]
+fn supervised_sockets_are_shown() {
+    use std::os::unix::fs::PermissionsExt;
+    // Nobody else may look into it.
+    let mut builder = tempfile::Builder::new();
+    let dir = builder.permissions(std::fs::Permissions::from_mode(0o700)).tempdir().expect("a directory");
+    let mut command = nlmmap(&["run", "--"]);
+    command.arg(compile("shown", Build::Static)).args(["hold", "5"]).env("NLMMAP_VIEW", dir.path());
+    let mut client = command.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().expect("it starts");
+    let mut line = String::new();
+    BufReader::new(client.stdout.take().expect("a pipe")).read_line(&mut line).expect("a line");
+    let mut stat = nlmmap(&["stat", "--json"]);
+    let outcome = run(stat.env("NLMMAP_VIEW", dir.path()), limit());
+    let _ = client.kill();
+    let _ = client.wait();
+    assert!(outcome.success(), "{}", outcome.describe());
+    let pid = format!("\"pid\":{}", client.id());
+    let text = outcome.stdout.replace(": ", ":");
+    assert!(text.contains(&pid) && text.contains("\"rx_frames\":5"), "{pid}: {}", outcome.stdout);
+    // The page goes with the socket.
+    let until = std::time::Instant::now() + limit();
+    while std::fs::read_dir(dir.path()).expect("a directory").next().is_some() {
+        assert!(std::time::Instant::now() < until, "the page is left behind");
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
 #[test]

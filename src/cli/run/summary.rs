@@ -9,6 +9,7 @@ use std::os::fd::AsFd;
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU32, Ordering};
 use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
@@ -33,6 +34,9 @@ pub enum Form {
     /// One JSON object
     Json,
 }
+
+/// Looks at what is counted, until none disturbs it.
+const TRIES: u32 = 1000;
 
 /// Where a command's endpoints are shown and added up.
 pub struct Place {
@@ -124,16 +128,29 @@ impl Place {
 
     /// All endpoints there were, and how many of them are in use still.
     fn collect(&self) -> (Vec<Seen>, usize) {
-        let mut totals = Totals::default();
-        let read = place::open(&self.dir.join("totals")).and_then(|mut file| file.read_exact(totals.bytes_mut()));
+        let totals = || {
+            let mut totals = Totals::default();
+            let read = place::open(&self.dir.join("totals")).and_then(|mut file| file.read_exact(totals.bytes_mut()));
+            read.map(|()| totals)
+        };
+        // A supervisor hears of the program's end when this process does: nothing may pass from the pages into the totals between
+        // the looks at both.
+        let taken = |totals: &io::Result<Totals>| totals.as_ref().map_or(0, |t| t.taken.load(Ordering::Acquire));
+        let (mut read, mut left) = (totals(), place::inside(&self.dir));
+        for _ in 0..TRIES {
+            let again = totals();
+            if taken(&again) == taken(&read) {
+                break;
+            }
+            (read, left) = (again, place::inside(&self.dir));
+        }
         let mut all: Vec<Seen> = Vec::new();
-        if read.is_ok() {
-            let filled = |n: &std::sync::atomic::AtomicU32| n.load(std::sync::atomic::Ordering::Acquire) > 0;
+        if let Ok(totals) = &read {
+            let filled = |n: &AtomicU32| n.load(Ordering::Acquire) > 0;
             all.extend(
                 totals.records.iter().chain([&totals.others]).filter(|r| filled(&r.endpoints)).map(seen::recorded),
             );
         }
-        let left = place::inside(&self.dir);
         let open = left.iter().filter(|found| found.alive).count();
         all.extend(left.into_iter().filter(|found| !found.counted).map(|found| found.seen));
         (all, open)

@@ -14,7 +14,7 @@ use crate::supervisor;
 pub fn reason(arguments: &Arguments) -> Option<String> {
     match arguments.via {
         Via::Supervisor => Some("as asked".to_owned()),
-        Via::Auto if arguments.device.is_none() && arguments.summary.is_none() => static_program(arguments),
+        Via::Auto if arguments.device.is_none() => static_program(arguments),
         Via::Auto | Via::Preload => None,
     }
 }
@@ -39,7 +39,9 @@ pub fn supervise(arguments: &Arguments, why: &str) -> ExitCode {
             }
             Err((cause, cures)) => Failure(format!("no supervisor: {cause}"), cures, 126),
         },
-        Ok(program) => become_program(arguments, &program, why),
+        Ok(program) => {
+            return super::summed(arguments, |summary| become_program(arguments, &program, why, summary));
+        }
         Err(failure) => failure,
     };
     failure.tell()
@@ -50,15 +52,13 @@ fn refused(refusal: &supervisor::Refusal) -> Failure {
 }
 
 fn prepare(arguments: &Arguments) -> Result<PathBuf, Failure> {
-    for (given, name) in [(arguments.device.is_some(), "--device"), (arguments.summary.is_some(), "--summary")] {
-        if given {
-            let cures = vec![format!("use one of --via supervisor and {name}")];
-            return Err(Failure(
-                format!("{name} is the preload library's, which a supervised program has not"),
-                cures,
-                2,
-            ));
-        }
+    if arguments.device.is_some() {
+        let cures = vec!["use one of --via supervisor and --device".to_owned()];
+        return Err(Failure(
+            "--device is the preload library's, which a supervised program has not".to_owned(),
+            cures,
+            2,
+        ));
     }
     let name = arguments.command.first().map_or(OsStr::new(""), |name| name);
     let program = search::find(name).map_err(|why| Refusal::NotRunnable { path: name.into(), why })?;
@@ -71,7 +71,7 @@ fn prepare(arguments: &Arguments) -> Result<PathBuf, Failure> {
     Ok(program)
 }
 
-fn become_program(arguments: &Arguments, program: &Path, why: &str) -> Failure {
+fn become_program(arguments: &Arguments, program: &Path, why: &str, summary: Option<&Path>) -> Failure {
     let level = match arguments.log {
         None => supervisor::Level::Nothing,
         Some(Level::Error) => supervisor::Level::Error,
@@ -82,7 +82,7 @@ fn become_program(arguments: &Arguments, program: &Path, why: &str) -> Failure {
     if level >= supervisor::Level::Info {
         eprintln!("nlmmap: by a supervisor: {why}");
     }
-    match supervisor::start(arguments.strict, level) {
+    match supervisor::start(arguments.strict, level, summary) {
         Ok(()) => super::start(program, false, &arguments.command, &env::vars_os().collect::<Vec<_>>()),
         Err(refusal) => refused(&refusal),
     }
