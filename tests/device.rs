@@ -20,6 +20,8 @@ mod deputy;
 mod endurance;
 #[path = "device/fairness.rs"]
 mod fairness;
+#[path = "device/faults.rs"]
+mod faults;
 #[path = "device/library.rs"]
 mod library;
 #[path = "device/lifecycle.rs"]

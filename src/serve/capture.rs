@@ -54,11 +54,13 @@ impl Server {
     /// Sockets or threads that cannot be had.
     pub fn start(path: &Path, device: Arc<Netlink>) -> io::Result<Server> {
         local::clear(path)?;
-        let listener = local::listen(path, SockType::SeqPacket, None)?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let listener = local::listen(path, SockType::SeqPacket, None)?;
         let mut all = All { listener, stop: stop.clone(), device, captures: Vec::new() };
-        let thread = thread::Builder::new().name("capture".into()).spawn(move || while all.turn() {})?;
-        Ok(Server { path: path.into(), stop, thread: Some(thread) })
+        // From here on the file goes with it.
+        let mut server = Server { path: path.into(), stop, thread: None };
+        server.thread = Some(thread::Builder::new().name("capture".into()).spawn(move || while all.turn() {})?);
+        Ok(server)
     }
 }
 

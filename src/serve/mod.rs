@@ -171,7 +171,8 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     };
     // While sockets can be made, and have a group.
     let listener = metrics.as_ref().map(metrics::Listener::bind).transpose()?;
-    let (session, node) = node::make(settings, &mut lock, device)?;
+    // In this order: what fails from here on takes the session away first, which unmounts, and then the directory.
+    let (node, session) = node::make(settings, &mut lock, device)?;
     // Before the threads that read what strangers send: they inherit it.
     let rights = |error| Failure::new(1, format!("cannot give up rights: {error}"));
     confine::keep_capabilities(kept).map_err(rights)?;
@@ -191,15 +192,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     // From here on there is nothing to make.
     confine::front().map_err(rights)?;
     let stop = session.stop_token();
-    let (count, ended) = (settings.threads, events.clone());
-    let serving = thread::Builder::new()
-        .name("session".into())
-        .spawn(move || {
-            let result = session.run(count);
-            // Nobody listens any more only when the process is about to end.
-            let _ = ended.send(Event::Ended(result));
-        })
-        .map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
+    let ended = events.clone();
     let handle = signals.handle();
     let relay = thread::Builder::new()
         .name("signals".into())
@@ -209,11 +202,20 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
             }
         })
         .map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
+    // Last: it has the session, which goes away with whatever fails before.
+    let count = settings.threads;
+    let serving = thread::Builder::new()
+        .name("session".into())
+        .spawn(move || {
+            let result = session.run(count);
+            // Nobody listens any more only when the process is about to end.
+            let _ = ended.send(Event::Ended(result));
+        })
+        .map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
 
     let kind = if node.kind == NodeKind::Fuse { "ring file" } else { "character device" };
     tracing::info!(path = %node.path.display(), threads = count, "serving a {kind}");
-    // Without systemd there is nobody to tell.
-    let _ = sd_notify::notify(false, &[NotifyState::Ready]);
+    tell_systemd(NotifyState::Ready);
 
     let (mut outcome, mut failed) = (Ok(()), false);
     for event in &received {
@@ -221,7 +223,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
             Event::Signal(SIGHUP) => reload(settings, metrics.as_ref(), &ledger, &grants, &log),
             Event::Signal(signal) => {
                 tracing::info!(signal, opens = ledger.held().opens, "ending");
-                let _ = sd_notify::notify(false, &[NotifyState::Stopping]);
+                tell_systemd(NotifyState::Stopping);
                 stop.stop();
             }
             Event::NoWorkers => {
@@ -252,6 +254,13 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     outcome
 }
 
+/// Without systemd there is nobody to tell, and that is no failure.
+fn tell_systemd(state: NotifyState<'_>) {
+    if let Err(error) = sd_notify::notify(false, &[state]) {
+        tracing::warn!(%error, "cannot tell systemd how far the daemon is: it may wait, and end it");
+    }
+}
+
 /// Logs the limits, and what is to be said of them.
 fn tell(limits: &Limits, warnings: &[String]) {
     for warning in warnings {
@@ -268,7 +277,7 @@ fn tell(limits: &Limits, warnings: &[String]) {
 
 /// Reads the configuration again: all of it is in force, or nothing is.
 fn reload(settings: &Settings, at: Option<&metrics::Place>, ledger: &Ledger, grants: &Grants, log: &log::Log) {
-    let _ = sd_notify::notify(false, &[NotifyState::Reloading]);
+    tell_systemd(NotifyState::Reloading);
     match InForce::read(settings) {
         // It has given up making sockets.
         Ok(now) if now.metrics.as_ref() != at => {
@@ -288,5 +297,5 @@ fn reload(settings: &Settings, at: Option<&metrics::Place>, ledger: &Ledger, gra
         }
         Err(failure) => tracing::error!("configuration kept as it was: {}", failure.cause),
     }
-    let _ = sd_notify::notify(false, &[NotifyState::Ready]);
+    tell_systemd(NotifyState::Ready);
 }

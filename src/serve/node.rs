@@ -58,7 +58,7 @@ pub fn make(
     settings: &Settings,
     lock: &mut Lock,
     device: impl Fn(NodeKind) -> Arc<Netlink>,
-) -> Result<(Session<Netlink>, Node), Failure> {
+) -> Result<(Node, Session<Netlink>), Failure> {
     match settings.node {
         Kind::Fuse => fuse(settings, lock, device(NodeKind::Fuse)),
         Kind::Cuse => cuse(settings, lock, device(NodeKind::Cuse)),
@@ -72,7 +72,7 @@ pub fn make(
     }
 }
 
-fn fuse(settings: &Settings, lock: &mut Lock, device: Arc<Netlink>) -> Result<(Session<Netlink>, Node), Failure> {
+fn fuse(settings: &Settings, lock: &mut Lock, device: Arc<Netlink>) -> Result<(Node, Session<Netlink>), Failure> {
     let path = settings.path.join(&settings.name);
     place::clear_left(lock, Some(&settings.path), settings.link.as_deref());
     // Looked at before anything is made, and made last.
@@ -87,10 +87,10 @@ fn fuse(settings: &Settings, lock: &mut Lock, device: Arc<Netlink>) -> Result<(S
         .map_err(|error| failure(&error))?;
     let link = link.map(|link| link.make(lock)).transpose()?;
     let shown = settings.link.clone().unwrap_or(path);
-    Ok((session, Node { kind: NodeKind::Fuse, path: shown, _link: link, _directory: directory }))
+    Ok((Node { kind: NodeKind::Fuse, path: shown, _link: link, _directory: directory }, session))
 }
 
-fn cuse(settings: &Settings, lock: &mut Lock, device: Arc<Netlink>) -> Result<(Session<Netlink>, Node), Failure> {
+fn cuse(settings: &Settings, lock: &mut Lock, device: Arc<Netlink>) -> Result<(Node, Session<Netlink>), Failure> {
     place::clear_left(lock, None, None);
     let session = Cuse::new(&settings.name)
         .mode(settings.mode)
@@ -98,7 +98,7 @@ fn cuse(settings: &Settings, lock: &mut Lock, device: Arc<Netlink>) -> Result<(S
         .create(device)
         .map_err(|error| failure(&error))?;
     let path = Path::new("/dev").join(&settings.name);
-    Ok((session, Node { kind: NodeKind::Cuse, path, _link: None, _directory: None }))
+    Ok((Node { kind: NodeKind::Cuse, path, _link: None, _directory: None }, session))
 }
 
 /// Raises the number of descriptors to the most allowed: each open file takes three.

@@ -341,7 +341,8 @@ impl Workers {
                         _ => {}
                     }
                 }
-                Err(Os::EAGAIN) => return,
+                // Without memory it is still there the next time.
+                Err(Os::EAGAIN | Os::ENOMEM | Os::ENOBUFS) => return,
                 Err(Os::EINTR) => {}
                 Ok(None) | Err(_) => {
                     worker.kill();

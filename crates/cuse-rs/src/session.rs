@@ -57,10 +57,22 @@ impl<D: Device> Session<D> {
         mount: Option<Mount>,
         number: Option<(u32, u32)>,
     ) -> Result<Self, Error> {
+        match Self::parts() {
+            Ok((stop, deadlines)) => {
+                core.channel.keep_deadlines(deadlines.clone());
+                Ok(Self { core: Arc::new(core), stop, deadlines, buffer_len, mount, number })
+            }
+            Err(error) => {
+                // The error that counts is this one.
+                let _ = take_away(mount, &core);
+                Err(error)
+            }
+        }
+    }
+
+    fn parts() -> Result<(StopToken, Arc<Deadlines>), Error> {
         let stop = StopToken::new().map_err(Error::os("eventfd"))?;
-        let deadlines = Arc::new(Deadlines::new().map_err(Error::os("timerfd"))?);
-        core.channel.keep_deadlines(deadlines.clone());
-        Ok(Self { core: Arc::new(core), stop, deadlines, buffer_len, mount, number })
+        Ok((stop, Arc::new(Deadlines::new().map_err(Error::os("timerfd"))?)))
     }
 
     /// What ends the session.
@@ -195,13 +207,17 @@ impl<D: Device> Session<D> {
         Ok(sleep)
     }
 
-    /// Takes the device away. The mount goes first: then no new client comes, and those that wait
-    /// in the kernel fail when the connection closes.
     fn finish(&mut self) -> Result<(), Error> {
-        let unmounted = self.mount.take().map_or(Ok(()), |mount| mount.unmount());
-        self.core.close();
-        unmounted
+        take_away(self.mount.take(), &self.core)
     }
+}
+
+/// Takes the device away. The mount goes first: then no new client comes, and those that wait in
+/// the kernel fail when the connection closes.
+fn take_away<D: Device>(mount: Option<Mount>, core: &Core<D>) -> Result<(), Error> {
+    let unmounted = mount.map_or(Ok(()), Mount::unmount);
+    core.close();
+    unmounted
 }
 
 impl<D: Device> Drop for Session<D> {

@@ -29,11 +29,16 @@ impl Directory {
             lock.note(|made| made.directory = Some(path.into()));
         }
         // Whoever is to reach the ring file goes through it, whatever the daemon's file creation mask.
-        match fs::create_dir(path).and_then(|()| fs::set_permissions(path, fs::Permissions::from_mode(0o755))) {
-            Ok(()) => Ok(Some(Directory(path.into()))),
+        let bad = |error| Failure::new(1, format!("cannot make {}: {error}", path.display()));
+        match fs::create_dir(path) {
+            Ok(()) => {
+                let made = Directory(path.into());
+                fs::set_permissions(path, fs::Permissions::from_mode(0o755)).map_err(bad)?;
+                Ok(Some(made))
+            }
             // Also a mount point whose daemon was killed: it cannot be looked at, and the mount clears it.
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => Ok(ours.then(|| Directory(path.into()))),
-            Err(error) => Err(Failure::new(1, format!("cannot make {}: {error}", path.display()))),
+            Err(error) => Err(bad(error)),
         }
     }
 }

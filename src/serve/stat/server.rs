@@ -34,9 +34,11 @@ impl Server {
     /// stale.
     pub fn start(path: &Path, name: &str, device: Arc<Netlink>, session: Observer) -> io::Result<Server> {
         local::clear(path)?;
-        let listener = local::listen(path, SockType::Stream, None)?;
         let stop = Arc::new(EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?);
+        let listener = local::listen(path, SockType::Stream, None)?;
         let (stopped, name) = (stop.clone(), name.to_owned());
+        // From here on the file goes with it.
+        let mut server = Server { path: path.into(), stop, thread: None };
         let thread = thread::Builder::new().name("control".into()).spawn(move || {
             while ready(&listener, PollFlags::POLLIN, &stopped, None) {
                 match listener.accept().and_then(|(stream, _)| {
@@ -54,7 +56,8 @@ impl Server {
                 }
             }
         })?;
-        Ok(Server { path: path.into(), stop, thread: Some(thread) })
+        server.thread = Some(thread);
+        Ok(server)
     }
 }
 

@@ -207,7 +207,8 @@ impl Engine {
         for _ in 0..REQUESTS {
             match self.receiver.receive(self.channel.as_fd()) {
                 Ok(Some(packet)) => self.request(packet),
-                Err(Os::EAGAIN) => return,
+                // Without memory it is still there the next time.
+                Err(Os::EAGAIN | Os::ENOMEM | Os::ENOBUFS) => return,
                 Err(Os::EINTR | Os::EBADMSG) => {}
                 Ok(None) | Err(_) => {
                     self.front_gone = true;

@@ -145,7 +145,9 @@ fn serve(channel: &OwnedFd) {
                 }
             }
             Ok(None) => return,
-            Err(nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::EBADMSG) => {}
+            Err(
+                nix::Error::EAGAIN | nix::Error::EINTR | nix::Error::EBADMSG | nix::Error::ENOMEM | nix::Error::ENOBUFS,
+            ) => {}
             Err(_) => return,
         }
     }

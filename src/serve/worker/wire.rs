@@ -226,6 +226,11 @@ pub fn send_waiting(channel: &OwnedFd, head: &Head, bytes: &[u8], fds: &[Borrowe
                 // SAFETY: one entry.
                 unsafe { libc::poll(&raw mut entry, 1, -1) };
             }
+            // No memory for a packet now: the kernel does not say when there is.
+            Err(Os::ENOBUFS | Os::ENOMEM) => {
+                // SAFETY: no entry, a time.
+                unsafe { libc::poll(std::ptr::null_mut(), 0, 1) };
+            }
             done => return done,
         }
     }

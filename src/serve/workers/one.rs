@@ -132,7 +132,7 @@ impl Worker {
         if queue.packets.is_empty() {
             match self.send_now(&out) {
                 Ok(()) => return Ok(()),
-                Err(Os::EAGAIN | Os::ENOBUFS) => {}
+                Err(Os::EAGAIN | Os::ENOBUFS | Os::ENOMEM) => {}
                 // Its end is found, and told, by whoever listens.
                 Err(Os::EPIPE | Os::ECONNRESET) => return Ok(()),
                 Err(error) => return Err(Errno::new(error as i32)),
@@ -157,7 +157,7 @@ impl Worker {
         let mut queue = lock(&self.queue);
         while let Some(out) = queue.packets.front() {
             match self.send_now(out) {
-                Err(Os::EAGAIN | Os::ENOBUFS) => return,
+                Err(Os::EAGAIN | Os::ENOBUFS | Os::ENOMEM) => return,
                 // Sent, or never to be sent: the end of the channel is heard elsewhere.
                 _ => {
                     let len = out.bytes.len();
