@@ -6,6 +6,8 @@ mod support;
 
 #[path = "device/attacks.rs"]
 mod attacks;
+#[path = "device/broken.rs"]
+mod broken;
 #[path = "device/cage.rs"]
 mod cage;
 #[path = "device/capture.rs"]

@@ -175,12 +175,12 @@ pub fn main(arguments: Arguments) -> ExitCode {
 }
 
 fn run_check(check: &Check) -> Result<ExitCode, String> {
-    let (_, policy) = Config::read(&check.file)?;
+    let (config, policy) = Config::read(&check.file)?;
     match &check.uid {
         Some(uid) => answer(&policy, check, *uid),
         None => {
             let text = words::explain(&policy, &user_name, &group_name);
-            for warning in policy.rules.iter().flat_map(words::warnings) {
+            for warning in config.warning.into_iter().chain(policy.rules.iter().flat_map(words::warnings)) {
                 eprintln!("warning: {warning}");
             }
             Ok(print(&text, 0))

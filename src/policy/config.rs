@@ -1,5 +1,7 @@
 //! Rules from TOML. What is wrong is told with line and rule, and what was probably meant.
 
+mod broken;
+
 use std::fmt;
 
 use serde::Deserialize;
@@ -49,6 +51,13 @@ impl fmt::Display for ConfigError {
             None => write!(f, "{}: {}", self.line, self.what),
         }
     }
+}
+
+pub use broken::not_understood;
+
+/// The line of a text that a place in it is in.
+pub fn line_of(text: &str, at: usize) -> usize {
+    text.get(..at).unwrap_or_default().matches('\n').count() + 1
 }
 
 /// What happens to a message that no rule grants.
@@ -158,8 +167,7 @@ struct Reader<'t> {
 
 impl Reader<'_> {
     fn wrong<T, U>(&self, at: &Spanned<U>, what: impl Into<String>) -> Result<T, ConfigError> {
-        let before = self.text.get(..at.span().start).unwrap_or_default();
-        Err(ConfigError { line: before.matches('\n').count() + 1, rule: self.rule.clone(), what: what.into() })
+        Err(ConfigError { line: line_of(self.text, at.span().start), rule: self.rule.clone(), what: what.into() })
     }
 
     /// Ids from names and numbers; `None` for everybody.

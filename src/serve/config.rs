@@ -1,25 +1,31 @@
 //! The configuration file: limits, policy and log level, read at the start and at SIGHUP.
 
 use std::fs;
+use std::io::Read;
+use std::os::unix::fs::MetadataExt;
 use std::path::Path;
 
 use serde::Deserialize;
+use toml::Spanned;
 use tracing::level_filters::LevelFilter;
 
 use super::limits::{Limits, Machine, Wanted};
 use super::metrics;
 use super::{Failure, Settings};
-use crate::policy::config::{Policy, Raw, System};
+use crate::policy::config::{ConfigError, Policy, Raw, System, line_of, not_understood};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]
 #[serde(deny_unknown_fields, default)]
 pub struct Config {
     /// `error`, `warn`, `info`, `debug` or `trace`; the command line's comes first.
-    pub log: Option<String>,
-    pub limits: Wanted,
-    metrics: metrics::Wanted,
+    log: Option<Spanned<String>>,
+    limits: Wanted,
+    metrics: Option<Spanned<metrics::Wanted>>,
     policy: Raw,
+    /// Whoever may change the file may have anything: told, if that is not root alone.
+    #[serde(skip)]
+    pub warning: Option<String>,
 }
 
 impl Config {
@@ -28,17 +34,32 @@ impl Config {
     /// # Errors
     /// What is wrong, with the file's name and the place in it.
     pub fn read(path: &Path) -> Result<(Config, Policy), String> {
-        let text = fs::read_to_string(path).map_err(|error| format!("{}: {error}", path.display()))?;
-        let config = Config::parse(&text).map_err(|error| format!("{}: {error}", path.display()))?;
-        let policy = Policy::new(&config.policy, &text, &System);
+        let bad = |what: &dyn std::fmt::Display| format!("{}: {what}", path.display());
+        let mut file = fs::File::open(path).map_err(|error| bad(&error))?;
+        let (mut bytes, there) = (Vec::new(), file.metadata().map_err(|error| bad(&error))?);
+        file.read_to_end(&mut bytes).map_err(|error| bad(&error))?;
+        let text = String::from_utf8(bytes).map_err(|_| bad(&"it is not text (UTF-8)"))?;
         // FILE:LINE, as compilers have it.
-        Ok((config, policy.map_err(|error| format!("{}:{error}", path.display()))?))
+        let wrong = |error: ConfigError| format!("{}:{error}", path.display());
+        let mut config = Config::parse(&text).map_err(wrong)?;
+        let policy = Policy::new(&config.policy, &text, &System).map_err(wrong)?;
+        if there.uid() != 0 || there.mode() & 0o022 != 0 {
+            let cure = "chown root, chmod go-w";
+            config.warning =
+                Some(bad(&format!("others than root may change it, and so grant themselves anything: {cure}")));
+        }
+        Ok((config, policy))
     }
 
-    fn parse(text: &str) -> Result<Config, String> {
-        let config: Config = toml::from_str(text).map_err(|error| error.to_string().trim_end().to_owned())?;
-        config.level()?;
-        config.metrics.settle()?;
+    fn parse(text: &str) -> Result<Config, ConfigError> {
+        let config: Config = toml::from_str(text).map_err(|error| not_understood(text, &error))?;
+        let at = |place: usize, what| ConfigError { line: line_of(text, place), rule: None, what };
+        if let Some(log) = &config.log {
+            config.level().map_err(|why| at(log.span().start, why))?;
+        }
+        if let Some(metrics) = &config.metrics {
+            metrics.get_ref().settle().map_err(|why| at(metrics.span().start, why))?;
+        }
         Ok(config)
     }
 
@@ -47,7 +68,7 @@ impl Config {
     /// # Errors
     /// A word that is none.
     pub fn level(&self) -> Result<Option<LevelFilter>, String> {
-        let Some(word) = &self.log else {
+        let Some(word) = self.log.as_ref().map(Spanned::get_ref) else {
             return Ok(None);
         };
         let level = word.parse().map_err(|_| format!("log = {word:?}: use error, warn, info, debug or trace"))?;
@@ -79,8 +100,10 @@ impl InForce {
         if settings.audit && level < LevelFilter::INFO {
             return Err(wrong("--audit logs at the level info, which is not logged here".into()).cure("use --log info"));
         }
-        let (limits, warnings) = Limits::settle(&config.limits, Machine::read()).map_err(|why| Failure::new(1, why))?;
-        let metrics = config.metrics.settle().map_err(wrong)?;
+        let settled = Limits::settle(&config.limits, Machine::read()).map_err(|why| Failure::new(1, why));
+        let (limits, mut warnings) = settled?;
+        warnings.extend(config.warning);
+        let metrics = config.metrics.map_or_else(Default::default, Spanned::into_inner).settle().map_err(wrong)?;
         Ok(InForce { level, limits, policy, metrics, warnings })
     }
 }
@@ -95,10 +118,10 @@ mod tests {
         let config = Config::parse("log = \"debug\"\n[limits]\nopens = 5\n").unwrap();
         assert_eq!(config.limits, Wanted { opens: Some(5), ..Wanted::default() });
         assert_eq!(config.level().unwrap(), Some(LevelFilter::DEBUG));
-        assert!(Config::parse("[limits]\nopenz = 5\n").unwrap_err().contains("openz"));
-        assert!(Config::parse("log = \"loud\"").unwrap_err().contains("loud"));
-        assert!(Config::parse("[metrics]\nlisten = \"0.0.0.0:80\"").unwrap_err().contains("loopback"));
-        assert!(Config::parse("[metrics]\nport = 80\n").unwrap_err().contains("port"));
-        assert!(Config::parse("[limits]\nopens = -1\n").unwrap_err().contains("opens"));
+        assert!(Config::parse("[limits]\nopenz = 5\n").unwrap_err().what.contains("openz"));
+        assert!(Config::parse("log = \"loud\"").unwrap_err().what.contains("loud"));
+        assert!(Config::parse("[metrics]\nlisten = \"0.0.0.0:80\"").unwrap_err().what.contains("loopback"));
+        assert!(Config::parse("[metrics]\nport = 80\n").unwrap_err().what.contains("port"));
+        assert!(Config::parse("[limits]\nopens = -1\n").unwrap_err().what.contains("opens"));
     }
 }

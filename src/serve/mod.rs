@@ -291,9 +291,9 @@ fn reload(settings: &Settings, at: Option<&metrics::Place>, ledger: &Ledger, gra
         Ok(InForce { level, limits, policy, warnings, .. }) => {
             log.set_level(level);
             tell(&limits, &warnings);
-            tracing::info!("configuration read");
             ledger.set_limits(limits);
             grants.set_policy(policy);
+            tracing::info!("configuration read");
         }
         Err(failure) => tracing::error!("configuration kept as it was: {}", failure.cause),
     }
