@@ -34,6 +34,12 @@ pub fn checks() -> Vec<Check> {
                 .cure("allow it in the sandbox (docker run --cap-add SYS_PTRACE)"),
         }
     }));
+    checks.push(Check::new(
+        GROUP,
+        "ring file",
+        State::Maybe,
+        "a FUSE file in the socket's place is not built: rings are mapped by the means above, and waits stop (docs/supervisor.md)",
+    ));
     checks.push(check("a program", trial::whole(), "one was supervised, and had a request acknowledged in its rings"));
     checks
 }
