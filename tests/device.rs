@@ -44,6 +44,8 @@ mod shown;
 mod table;
 #[path = "device/top.rs"]
 mod top;
+#[path = "device/waiters.rs"]
+mod waiters;
 #[path = "device/walkthrough.rs"]
 mod walkthrough;
 #[path = "device/workers.rs"]

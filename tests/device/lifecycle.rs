@@ -16,13 +16,22 @@ nix::ioctl_write_ptr!(make_socket, 0xDA, 1, [u32; 2]);
 nix::ioctl_write_ptr!(bind, 0xDA, 2, [u32; 3]);
 nix::ioctl_write_ptr!(set_rx_ring, 0xDA, 9, [u32; 4]);
 
-/// An open node with a ROUTE socket and a receive ring of 64 KiB.
-pub fn open(place: &Place) -> File {
+/// An open node with a ROUTE socket.
+pub fn open_plain(place: &Place) -> File {
     let file = File::options().read(true).write(true).open(place.node()).expect("the node opens");
     // SAFETY: the arguments are those of the ioctls.
     unsafe {
         make_socket(file.as_raw_fd(), &[libc::SOCK_RAW as u32, 0]).expect("a socket");
         bind(file.as_raw_fd(), &[libc::AF_NETLINK as u32, 0, 0]).expect("bound");
+    }
+    file
+}
+
+/// An open node with a ROUTE socket and a receive ring of 64 KiB.
+pub fn open(place: &Place) -> File {
+    let file = open_plain(place);
+    // SAFETY: the argument is that of the ioctl.
+    unsafe {
         set_rx_ring(file.as_raw_fd(), &[65536, 1, 4096, 16]).expect("a ring");
     }
     file
@@ -43,7 +52,7 @@ fn descriptors_at_rest(pid: u32) -> usize {
 }
 
 /// Processor time of a process in clock ticks (hundredths of a second).
-fn ticks(pid: u32) -> u64 {
+pub fn ticks(pid: u32) -> u64 {
     let stat = fs::read_to_string(format!("/proc/{pid}/stat")).expect("its stat");
     let (_, rest) = stat.rsplit_once(')').expect("a name");
     rest.split_whitespace().skip(11).take(2).map(|n| n.parse::<u64>().expect("a number")).sum()

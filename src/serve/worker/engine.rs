@@ -19,13 +19,12 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 
 use super::lent::Lent;
 use super::open::Open;
+use super::open::pace::{Cause, Heard};
 use super::pass::{Next, Passes};
 use super::processor;
 use super::wire::{self, Head, Receiver, op};
 
 const CHANNEL: u64 = u64::MAX;
-/// What is heard of a socket.
-const EDGES: EpollFlags = EpollFlags::EPOLLIN.union(EpollFlags::EPOLLERR).union(EpollFlags::EPOLLET);
 const EVENTS: usize = 32;
 /// Requests that are taken in before the line has its turn.
 const REQUESTS: usize = 64;
@@ -57,6 +56,16 @@ pub struct Engine {
     company: Option<Instant>,
     /// User and group of a client that may name the process that sends (`scm_check_creds`).
     ids: Option<(u32, u32)>,
+}
+
+/// As epoll has it.
+fn interest(what: Heard) -> EpollFlags {
+    let all = EpollFlags::EPOLLIN | EpollFlags::EPOLLERR | EpollFlags::EPOLLET;
+    match what {
+        Heard::Edges => all,
+        Heard::Once => all | EpollFlags::EPOLLONESHOT,
+        Heard::Errors | Heard::Nothing => EpollFlags::EPOLLERR | EpollFlags::EPOLLET | EpollFlags::EPOLLONESHOT,
+    }
 }
 
 /// The descriptor with a number from `base` on, where the limits allow.
@@ -183,16 +192,30 @@ impl Engine {
         for event in events.iter().take(count) {
             if event.data() == CHANNEL {
                 requests = true;
-            } else if let Some(open) = self.opens.get_mut(&event.data()) {
-                open.pump = true;
-                open.error |= event.events().contains(EpollFlags::EPOLLERR);
-                self.enqueue(event.data(), true);
+            } else {
+                self.socket_speaks(event.data(), event.events().contains(EpollFlags::EPOLLERR));
             }
         }
         // Sockets first: who asks, asks after everything that has come.
         if requests {
             self.take_requests();
         }
+    }
+
+    /// A socket has something.
+    fn socket_speaks(&mut self, handle: u64, error: bool) {
+        let Some(open) = self.opens.get_mut(&handle) else {
+            return;
+        };
+        if open.pace.heard != Heard::Edges {
+            open.pace.heard = Heard::Nothing;
+        }
+        open.error |= error;
+        if !error && open.lets_wait() {
+            return self.after(handle, Cause::Wait);
+        }
+        open.pump = true;
+        self.enqueue(handle, true);
     }
 
     /// Finer than `epoll_wait` can.
@@ -251,6 +274,7 @@ impl Engine {
             return;
         };
         open.queued = false;
+        let from = if open.kick.is_some() { Cause::Client } else { Cause::Background };
         if open.pump {
             open.moved();
         }
@@ -267,11 +291,11 @@ impl Engine {
                 self.on_open(packet);
             }
         }
-        self.after(handle, false);
+        self.after(handle, from);
     }
 
     /// What every step on an open file ends with: whoever waits is told, and what is not over has its turn later.
-    fn after(&mut self, handle: u64, quietly: bool) {
+    fn after(&mut self, handle: u64, from: Cause) {
         let Some(open) = self.opens.get_mut(&handle) else {
             return;
         };
@@ -282,10 +306,18 @@ impl Engine {
         let Some(open) = self.opens.get_mut(&handle) else {
             return;
         };
-        let who = if quietly { 0 } else { open.tell() };
+        let who = open.tell(from);
         let again = open.pump || open.kicks();
         if let Some(due) = open.keep_looking(self.start) {
             self.times.push(Reverse((due, handle)));
+        }
+        if let Some(due) = open.next_due() {
+            self.times.push(Reverse((due, handle)));
+        }
+        if let Some(what) = open.wants_to_hear() {
+            let mut event = EpollEvent::new(interest(what), handle);
+            // It is in the list: put there with the open file, and taken out with it.
+            let _ = self.epoll.modify(open.socket().fd(), &mut event);
         }
         if who != 0 {
             self.tell(&Head { op: op::READY, handle, value: who, ..Head::default() }, &[], &[]);
@@ -305,6 +337,15 @@ impl Engine {
             let Some(open) = self.opens.get_mut(&handle) else {
                 continue;
             };
+            if open.pace.due == Some(due) {
+                open.is_due(now);
+                if open.pump {
+                    self.enqueue(handle, true);
+                } else {
+                    self.after(handle, Cause::Background);
+                }
+                continue;
+            }
             let kick = open.kick.as_mut().filter(|kick| kick.nap_until == Some(due));
             let wakes = kick.map(|kick| kick.nap_until = None).is_some();
             if open.nap_until == Some(due) {

@@ -1,6 +1,7 @@
 //! One open file where its socket is: rings, kicks, reads, readiness.
 
 mod kick;
+pub mod pace;
 mod rings;
 mod waiting;
 
@@ -137,6 +138,7 @@ pub struct Open {
     pub queued: bool,
     pub nap_until: Option<Instant>,
     next_nap: Duration,
+    pub pace: pace::Pace,
 }
 
 pub fn os(error: nlmmap_ring::Errno) -> Errno {
@@ -178,6 +180,7 @@ impl Open {
             queued: false,
             nap_until: None,
             next_nap: FIRST_NAP,
+            pace: pace::Pace::default(),
         })
     }
 

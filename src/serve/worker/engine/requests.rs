@@ -8,10 +8,11 @@ use nix::errno::Errno as Os;
 use nix::sys::epoll::EpollEvent;
 use nlmmap_ring::rx::Context;
 
+use super::super::open::pace::{Cause, Heard};
 use super::super::open::{Luggage, Open, ready};
 use super::super::processor;
 use super::super::wire::{self, Head, Packet, flag, op};
-use super::{EDGES, Engine};
+use super::{Engine, interest};
 use crate::serve::abi;
 use crate::serve::socket::Credentials;
 
@@ -22,7 +23,7 @@ impl Engine {
             op::SOCKET | op::ADOPT => {
                 let made = self.make(packet);
                 self.answer(id, made.map(|()| &[][..]), 0, &[]);
-                self.after(handle, false);
+                self.after(handle, Cause::Client);
             }
             op::PING => self.answer(id, Ok(&[]), 0, &[]),
             op::GO_ON => {
@@ -45,7 +46,7 @@ impl Engine {
             op::CANCEL => {
                 if let Some(open) = self.opens.get_mut(&handle) {
                     open.cancel_kick(value);
-                    self.after(handle, true);
+                    self.after(handle, Cause::Wait);
                 }
             }
             _ => self.on_open(packet),
@@ -56,7 +57,7 @@ impl Engine {
         let Head { op, handle, value, .. } = packet.head;
         let mut fds = packet.fds.into_iter();
         let mut next = || fds.next().ok_or(Errno::EBADF);
-        let open = if op == op::SOCKET {
+        let mut open = if op == op::SOCKET {
             let wanted = abi::read(&packet.bytes).ok_or(Errno::EINVAL)?;
             Open::make(value != 0, &wanted, self.base, &next()?)?
         } else {
@@ -66,7 +67,9 @@ impl Engine {
             open.unpack(luggage.sieve, own)?;
             open
         };
-        self.epoll.add(open.socket().fd(), EpollEvent::new(EDGES, handle)).map_err(|e| Errno::new(e as i32))?;
+        let event = EpollEvent::new(interest(Heard::Edges), handle);
+        self.epoll.add(open.socket().fd(), event).map_err(|e| Errno::new(e as i32))?;
+        open.pace.heard = Heard::Edges;
         let pump = open.pump;
         self.opens.insert(handle, open);
         if pump {
@@ -99,13 +102,17 @@ impl Engine {
         let watch = flags & flag::WATCH != 0;
         match op {
             op::POLL => {
+                let sleeper = open.has_sleeper();
                 open.service(Context::Wait);
                 let events = open.events();
-                if watch {
-                    open.watch |= ready::POLL;
-                }
+                // Another one's wait may find what somebody sleeps for.
+                let who = open.tell(if sleeper { Cause::Client } else { Cause::Wait });
+                open.note_wait(watch);
                 self.answer(id, Ok(&[]), u64::from(events), &[]);
-                return self.after(handle, true);
+                if who != 0 {
+                    self.tell(&Head { op: op::READY, handle, value: who, ..Head::default() }, &[], &[]);
+                }
+                return self.after(handle, Cause::Wait);
             }
             op::READ => {
                 let mut room = std::mem::take(&mut self.room);
@@ -187,7 +194,9 @@ impl Engine {
                     }
                     // Too many descriptors of this user are on their way: it stays.
                     Err(Os::ETOOMANYREFS) => {
-                        let watched = self.epoll.add(open.socket().fd(), EpollEvent::new(EDGES, handle));
+                        let event = EpollEvent::new(interest(Heard::Edges), handle);
+                        let watched = self.epoll.add(open.socket().fd(), event);
+                        open.pace.heard = Heard::Edges;
                         open.pump = true;
                         let error = watched.err().unwrap_or(Os::ETOOMANYREFS);
                         self.answer(id, Err(Errno::new(error as i32)), 0, &[]);
@@ -202,6 +211,6 @@ impl Engine {
         if let Some(open) = self.opens.get_mut(&handle) {
             open.seen();
         }
-        self.after(handle, false);
+        self.after(handle, Cause::Client);
     }
 }

@@ -7,6 +7,7 @@ use nlmmap_ring::control::flag;
 use nlmmap_ring::readiness;
 use nlmmap_ring::rx::Context;
 
+use super::pace::Cause;
 use super::{FIRST_NAP, MOST, Open, ready};
 
 /// How rarely a full ring is looked at in the end.
@@ -38,7 +39,7 @@ impl Open {
         u32::from(mask.cast_unsigned()) | message
     }
 
-    fn is_ready(&self) -> bool {
+    pub(super) fn is_ready(&self) -> bool {
         self.events() & u32::from((readiness::IN | readiness::ERR).cast_unsigned()) != 0
     }
 
@@ -95,10 +96,11 @@ impl Open {
     }
 
     /// Of those who want to be told, who is to be told now. The pump comes first, always: nobody is told early.
-    pub fn tell(&mut self) -> u64 {
+    pub fn tell(&mut self, from: Cause) -> u64 {
         let mut who = 0;
-        if self.watch & ready::POLL != 0 && self.is_ready() {
+        if from != Cause::Wait && self.watch & ready::POLL != 0 && self.is_ready() && self.is_time_to_tell(from) {
             who |= ready::POLL;
+            self.told();
         }
         if self.watch & ready::READ != 0 && self.has_for_read() {
             who |= ready::READ;
