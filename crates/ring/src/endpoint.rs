@@ -4,6 +4,7 @@
 //! that a forked child goes on with the same heads, errors and copies. Its rings' memory is [`rings`]' part.
 
 mod rings;
+pub use rings::show as show_pages;
 
 use crate::card::{self, Card};
 use crate::control::Control;

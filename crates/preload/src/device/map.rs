@@ -70,6 +70,11 @@ unsafe fn map_as(
     if flags & MAP_FIXED != 0 {
         super::table::unmapped(at as usize, whole);
     }
+    // SAFETY: mapped above; both rings are of whole pages.
+    unsafe {
+        nlmmap_ring::endpoint::show_pages(at.cast(), how.rx_len as usize, prot as u32);
+        nlmmap_ring::endpoint::show_pages(at.cast::<u8>().add(how.rx_len as usize), how.tx_len as usize, prot as u32);
+    }
     if !dev.add_range(at as usize, at as usize + whole) {
         // SAFETY: mapped above, not yet handed out.
         unsafe { sys::unmap(at.cast(), whole) };

@@ -95,7 +95,20 @@ fn map_twice(len: usize) -> Result<(*mut u8, i32)> {
 
 /// Memory of a file: whose it is, and how much of it is there, is for the file's maker to see to.
 fn by_file(fd: i32, len: usize, offset: usize) -> Result<Place> {
-    Ok(Place { base: sys::map_fd_from(fd, len, offset)?, fd: -1, prepared: 0 })
+    let base = sys::map_fd_from(fd, len, offset)?;
+    // SAFETY: a mapping that nobody has seen.
+    unsafe { show(base, len, g::PROT_WRITE) };
+    Ok(Place { base, fd: -1, prepared: 0 })
+}
+
+/// Makes the first pages of a ring whose memory is there already known to this process, so that no frame costs a page fault.
+///
+/// # Safety
+/// `at` is mapped with `prot`, of a file whose first `len` bytes behind the mapping's offset are a ring.
+pub unsafe fn show(at: *mut u8, len: usize, prot: u32) {
+    let advice = if prot & g::PROT_WRITE != 0 { g::MADV_POPULATE_WRITE } else { g::MADV_POPULATE_READ };
+    // SAFETY: the caller's duty. Kernels before 5.14 do not know it, and with `PROT_NONE` it is refused: then each page shows itself.
+    let _ = unsafe { sys::advise(at, len.min(MOST_PREPARED), advice) };
 }
 
 /// How many of `wanted` bytes may be prepared, in whole pages.
