@@ -200,6 +200,10 @@ impl Supervisor {
         }
         let Some(held) = self.find(cookie) else {
             self.sweep();
+            // Somebody has it still, at a number that nobody has told of: its event does not come twice.
+            if let Some(ring) = self.rings.get_mut(&cookie) {
+                ring.missed = true;
+            }
             return;
         };
         if let Some(ring) = self.rings.get_mut(&cookie) {

@@ -43,7 +43,9 @@ pub fn vectors(tid: u32, at: u64, count: u64) -> Option<Vec<Span>> {
     let count = usize::try_from(count).ok().filter(|count| *count <= MOST_VECTORS)?;
     let bytes = client::read(tid, at, count * 16).ok()?;
     let span = |i| Span { at: client::long(&bytes, 2 * i), len: client::long(&bytes, 2 * i + 1) as usize };
-    Some((0..count).map(span).collect())
+    let spans: Vec<Span> = (0..count).map(span).collect();
+    // A length that is none the kernel refuses before it looks at anything else.
+    spans.iter().all(|span| span.len <= isize::MAX as usize).then_some(spans)
 }
 
 fn of_header(tid: u32, at: u64, flags: u32) -> Option<Wanted> {

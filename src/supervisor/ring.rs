@@ -57,6 +57,8 @@ pub struct Ring {
     nap: Duration,
     /// The last pump stopped only to let others have their turn.
     pub again: bool,
+    /// It has had something when its socket was nowhere to be found.
+    pub missed: bool,
     pub stand_ins: StandIns,
     page: Option<Page>,
 }
@@ -73,7 +75,8 @@ impl Ring {
         endpoint.most.store(MOST, Ordering::Relaxed);
         let (places, look, nap) = (Vec::new(), None, FIRST_NAP);
         let stand_ins = StandIns::default();
-        let ring = Ring { endpoint, rx: None, tx: None, places, look, nap, again: false, stand_ins, page };
+        let ring =
+            Ring { endpoint, rx: None, tx: None, places, look, nap, again: false, missed: false, stand_ins, page };
         ring.note_options(fd);
         Ok(Box::new(ring))
     }
@@ -193,6 +196,7 @@ impl Ring {
 
     /// Moves messages into the ring.
     pub fn service(&mut self, fd: &OwnedFd, context: Context) {
+        self.missed = false;
         if !self.receives() {
             return;
         }
@@ -215,10 +219,12 @@ impl Ring {
         }
     }
 
-    /// Whether frames are released of which nobody tells: messages wait for one, or `epoll` must be silent after the last.
+    /// Whether frames are released of which nobody tells: messages wait for one, or `epoll` must be silent after the last. And
+    /// whether its socket is to be looked for again.
     pub fn keep_looking(&mut self, now: Instant) {
         let shown = self.stand_ins.shown;
-        let unsettled = self.receives() && (shown || self.control().is_some_and(|control| control.has(flag::BLOCKED)));
+        let unsettled = self.missed
+            || self.receives() && (shown || self.control().is_some_and(|control| control.has(flag::BLOCKED)));
         if !unsettled {
             (self.look, self.nap) = (None, FIRST_NAP);
         } else if self.look.is_none_or(|due| due <= now) {

@@ -8,7 +8,6 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use libc::c_long;
-use nix::errno::Errno;
 use nlmmap_ring::endpoint::full;
 use nlmmap_ring::rx::Context;
 use nlmmap_ring::socket::{Fd, Socket as _};
@@ -142,7 +141,8 @@ impl Supervisor {
         for at in (0..count).map(|i| at + i * (HEADER as u64 + 8)) {
             let outcome = match Message::of_header(call.tid, at, flags) {
                 Some(message) => self.send_one(call, held, tgid, message, false).unwrap_or(Outcome::Native),
-                None => Outcome::from(Errno::EFAULT),
+                // The first of them is the kernel's to refuse, by its own word.
+                None => Outcome::Native,
             };
             let done = match outcome {
                 Outcome::Value(len) => client::write(call.tid, at + HEADER as u64, &(len as u32).to_ne_bytes()),

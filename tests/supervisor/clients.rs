@@ -2,11 +2,11 @@
 //!
 //! | client | |
 //! | --- | --- |
-//! | `inherited`, `rights`, `dups` | about sockets at numbers that are not supervised: they have no rings |
-//! | `kick_refused` | a `writev` of more bytes than there can be is told by the size of its vectors, not by `EINVAL` |
-//! | `recv_same`, `recv_ends` | `recvmmsg` gives one message; a second `EINTR`; `close` beside a receive; the lowest number |
+//! | `inherited`, `rights`, `dups` to low numbers | about sockets at numbers that are not supervised: they have no rings |
+//! | `recv_same` | `recvmmsg` gives one message |
+//! | `recv_ends close`, `reuse`, `dups reuse` | the number is not the lowest |
+//! | `recv_ends limited-signal` | a signal has to come within 300 ms, in each of hundreds of cells, on a machine that is busy with all this |
 //! | `exec` | a ring that is set stays set after `exec`, as on 4.5 |
-//! | `reuse` | a number is not the lowest |
 //! | `signals` | counts the signals of a time in which calls are several times slower here |
 //! | `early`, `plugin`, `loader`, `leak` | about how the library gets into programs, and its own memory |
 
@@ -100,6 +100,22 @@ fn hostile_arguments_are_answered_as_the_kernel_does() {
 #[test]
 fn signals_interrupt_calls_at_any_moment() {
     hold(&["interrupted restart", "interrupted"]);
+}
+
+#[test]
+fn receives_end_as_they_should() {
+    hold(&["recv_ends at-once", "recv_ends time", "recv_ends signal", "recv_ends restart", "recv_ends under-fire"]);
+    hold(&["recv_ends message", "recv_ends cancelled", "recv_ends jump", "recv_ends shutdown"]);
+}
+
+#[test]
+fn duplicates_are_the_socket() {
+    hold(&["dups dup", "dups F_DUPFD", "dups F_DUPFD_CLOEXEC", "dups dup2-self", "dups dup2-over"]);
+}
+
+#[test]
+fn kicks_are_refused_as_the_kernel_refuses_them() {
+    hold(&["kick_refused"]);
 }
 
 #[test]
