@@ -4,6 +4,8 @@
 
 mod support;
 
+#[path = "device/afternoon.rs"]
+mod afternoon;
 #[path = "device/attacks.rs"]
 mod attacks;
 #[path = "device/broken.rs"]
@@ -12,6 +14,8 @@ mod broken;
 mod cage;
 #[path = "device/capture.rs"]
 mod capture;
+#[path = "device/charging.rs"]
+mod charging;
 #[path = "device/clients.rs"]
 mod clients;
 #[path = "device/daemon.rs"]
@@ -32,6 +36,8 @@ mod lifecycle;
 mod metrics;
 #[path = "device/policy.rs"]
 mod policy;
+#[path = "device/promises.rs"]
+mod promises;
 #[path = "device/receive.rs"]
 mod receive;
 #[path = "device/restart.rs"]

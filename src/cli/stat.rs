@@ -128,16 +128,23 @@ pub fn main(arguments: &Arguments) -> ExitCode {
 
 fn print(snapshot: &Snapshot) {
     println!(
-        "{} (pid {}): {} of {} open, {} of {} KiB of rings, {} of {} descriptors",
+        "{} (pid {}): {} of {} open, {} of {} KiB of rings ({} charged to clients' control groups), {} of {} descriptors",
         snapshot.name,
         snapshot.pid,
         snapshot.opens,
         snapshot.limits.opens,
         snapshot.ring_bytes >> 10,
         snapshot.limits.ring_bytes >> 10,
+        snapshot.paid_bytes >> 10,
         snapshot.descriptors,
         snapshot.limits.descriptors
     );
+    if let Some(why) = &snapshot.unpaid {
+        println!(
+            "rings are charged to the daemon's control group, where the client's cannot be: {}",
+            why.escape_default()
+        );
+    }
     println!(
         "{:>6} {:>7} {:>6} {:16} {:>6} {:>12} {:>12} {:>8} {:>10} {:>8} {:>8} {:>8}",
         "HANDLE", "PID", "UID", "COMMAND", "FAMILY", "RX", "TX", "OCCUPIED", "FRAMES", "COPIES", "SENT", "OVERRUNS"

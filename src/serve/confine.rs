@@ -3,7 +3,7 @@
 //! | process | capabilities | system calls |
 //! | --- | --- | --- |
 //! | front | [`FRONT`], and [`OVERRIDE`] where its directories are not root's | [`front`]: no program, no file written, no namespace entered |
-//! | spawner | all it was given: it becomes its clients | [`spawner`]: what workers need, forking and changing identity |
+//! | spawner | all it was given: it becomes its clients | [`spawner`]: what workers need, forking, changing identity, entering control groups |
 //! | worker | its client's | [`worker`]: the engine's and memory's; no file opened, no process looked at |
 //!
 //! [`filter`] makes the programs that the kernel runs for each call. All three have `no_new_privs`.
@@ -23,7 +23,7 @@ use super::Settings;
 use super::worker::enter;
 
 pub use front::confine as front;
-pub use spawner::confine as spawner;
+pub use spawner::{ENTERING, confine as spawner};
 pub use worker::confine as worker;
 
 /// What the front goes on to need: mounting memory behind the ring file and unmounting it (`SYS_ADMIN`), the namespaces of its

@@ -4,6 +4,7 @@
 //! rights; when that is another than the one before, the open file moves first, and what comes meanwhile waits for it.
 
 mod moving;
+mod paying;
 mod rings;
 mod tapped;
 mod waiting;

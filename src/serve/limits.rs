@@ -12,7 +12,7 @@ use cuse_rs::Errno;
 use serde::{Deserialize, Serialize};
 
 pub use ledger::{Ledger, Ticket};
-pub use machine::Machine;
+pub use machine::{Machine, Purse, purse};
 
 /// Descriptors that one open file takes at most: its memory, its state, and one that is on its way.
 pub const DESCRIPTORS_PER_OPEN: u64 = 3;

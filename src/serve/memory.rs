@@ -1,6 +1,7 @@
 //! The file that both rings of an open file lie in: made here (FUSE), or given by the client (CUSE). And the state beside them.
 
 use std::ffi::CString;
+use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
@@ -28,15 +29,30 @@ pub fn new() -> Result<OwnedFd, Os> {
     memfd_create(name.as_c_str(), MFdFlags::MFD_CLOEXEC | MFdFlags::MFD_ALLOW_SEALING)
 }
 
-/// Makes the file `len` bytes long: what lay behind its first `keep` bytes is zeroes after that. All pages are allocated, so
-/// that the pump cannot run into a full memory later, as a signal.
-pub fn resize(memory: &OwnedFd, keep: usize, len: usize) -> Result<(), Os> {
-    ftruncate(memory, keep as i64)?;
-    ftruncate(memory, len as i64)?;
-    reserve(memory, len)
+/// Makes the first `len` bytes of the file a place for rings: what rings have written there, `used`, is zeroes after that. All
+/// pages are allocated, so that the pump cannot run into a full memory later, as a signal. Those that are there stay, since somebody
+/// else may have been charged for them.
+pub fn resize(memory: &OwnedFd, used: Range<usize>, len: usize) -> Result<(), Os> {
+    reserve(memory, len)?;
+    let file = std::fs::File::from(memory.try_clone().map_err(|_| Os::EMFILE)?);
+    let (zeroes, mut at) = ([0; 16 * PAGE], used.start);
+    while at < used.end.min(len) {
+        let part = zeroes.get(..(used.end.min(len) - at).min(zeroes.len())).unwrap_or_default();
+        file.write_all_at(part, at as u64).map_err(|error| error.raw_os_error().map_or(Os::EIO, Os::from_raw))?;
+        at += part.len();
+    }
+    Ok(())
 }
 
-/// Allocates all pages.
+/// Gives back what lies behind the first `len` bytes. Nobody may have mapped it.
+pub fn trim(memory: &OwnedFd, len: usize) {
+    if nix::sys::stat::fstat(memory).is_ok_and(|there| there.st_size > len as i64) {
+        // Refused where it has been sealed, and then it is as long as it may be.
+        let _ = ftruncate(memory, len as i64);
+    }
+}
+
+/// Allocates all pages, and makes the file longer where it ends before.
 pub fn reserve(memory: &OwnedFd, len: usize) -> Result<(), Os> {
     if len == 0 {
         return Ok(());
@@ -66,6 +82,13 @@ pub fn copy(from: &OwnedFd, to: &OwnedFd, len: usize) -> Result<(), Errno> {
 pub fn seal(memory: &OwnedFd) -> Result<(), Os> {
     let seals = SealFlag::F_SEAL_SHRINK | SealFlag::F_SEAL_GROW | SealFlag::F_SEAL_SEAL;
     fcntl(memory, FcntlArg::F_ADD_SEALS(seals)).map(drop)
+}
+
+/// From now on the file is so long, and no longer: rings that are still being allocated are not in it.
+pub fn seal_at(memory: &OwnedFd, len: usize) -> Result<(), Os> {
+    fcntl(memory, FcntlArg::F_ADD_SEALS(SealFlag::F_SEAL_GROW))?;
+    trim(memory, len);
+    seal(memory)
 }
 
 /// An endpoint's shared state, of which this process reads the first page: counters and positions, for people.
@@ -153,7 +176,7 @@ mod tests {
         let me = nix::unistd::gettid().as_raw().cast_unsigned();
         let take = |fd: &OwnedFd, len| super::take(me, fd.as_raw_fd(), len).map(drop);
         let memory = new().unwrap();
-        resize(&memory, 0, 8192).unwrap();
+        resize(&memory, 0..0, 8192).unwrap();
         assert_eq!(take(&memory, 8192), Err(Errno::EINVAL), "not sealed");
         seal(&memory).unwrap();
         assert_eq!(take(&memory, 8192), Ok(()));
@@ -165,5 +188,27 @@ mod tests {
         assert!(take(&null, 0).is_err());
         assert_eq!(super::take(me, -1, 8192).err(), Some(Errno::EBADF));
         assert_eq!(ftruncate(&memory, 0), Err(Os::EPERM));
+    }
+
+    #[test]
+    fn rings_find_zeroes_and_pages_that_are_there_stay() {
+        let memory = new().unwrap();
+        let file = std::fs::File::from(memory.try_clone().unwrap());
+        reserve(&memory, 3 * PAGE).unwrap();
+        file.write_all_at(&[7; 3 * PAGE], 0).unwrap();
+        resize(&memory, PAGE..2 * PAGE, 2 * PAGE).unwrap();
+        let bytes = std::fs::read(format!("/proc/self/fd/{}", memory.as_raw_fd())).unwrap();
+        let parts: Vec<bool> = bytes.chunks(PAGE).map(|page| page.iter().all(|byte| *byte == 0)).collect();
+        assert_eq!(parts, [false, true, false]);
+        resize(&memory, 0..usize::MAX, 40 * PAGE).unwrap();
+        let there = file.metadata().unwrap();
+        assert_eq!((there.len(), std::os::unix::fs::MetadataExt::blocks(&there)), (40 * PAGE as u64, 40 * 8));
+        trim(&memory, 50 * PAGE);
+        assert_eq!(file.metadata().unwrap().len(), 40 * PAGE as u64);
+        seal_at(&memory, 2 * PAGE).unwrap();
+        assert_eq!(file.metadata().unwrap().len(), 2 * PAGE as u64);
+        assert_eq!(reserve(&memory, 3 * PAGE), Err(Os::EPERM));
+        trim(&memory, 0);
+        assert_eq!(file.metadata().unwrap().len(), 2 * PAGE as u64);
     }
 }

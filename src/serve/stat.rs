@@ -24,6 +24,10 @@ pub struct Snapshot {
     pub pid: u32,
     pub opens: u32,
     pub ring_bytes: u64,
+    /// Of those, what clients' control groups are charged for.
+    pub paid_bytes: u64,
+    /// Why the daemon's is charged for others, if that has happened.
+    pub unpaid: Option<String>,
     /// Descriptors of the daemon that the open files take.
     pub descriptors: u64,
     pub limits: Limits,
@@ -61,6 +65,8 @@ pub struct Entry {
     pub family: Option<u32>,
     pub rx: Option<Ring>,
     pub tx: Option<Ring>,
+    /// Whose control group is charged for the rings: `client` or `daemon`.
+    pub charged: Option<String>,
     /// RX frames filled and not known to be released.
     pub occupied: u32,
     pub rx_frames: u64,
@@ -127,6 +133,7 @@ fn entry(file: &File) -> Entry {
         family: file.family(),
         rx: rx.map(|request| ring(request, head(true))),
         tx: tx.map(|request| ring(request, head(false))),
+        charged: file.is_paid().map(|paid| if paid { "client" } else { "daemon" }.into()),
         occupied: file.occupancy(),
         rx_frames: count(|c| &c.rx_frames),
         rx_datagrams: count(|c| &c.rx_datagrams),
@@ -159,6 +166,8 @@ pub(super) fn snapshot(name: &str, device: &Netlink, session: &Observer) -> Snap
         pid: std::process::id(),
         opens: held.opens,
         ring_bytes: held.ring_bytes,
+        paid_bytes: held.paid_bytes,
+        unpaid: device.workers.unpaid().map(str::to_owned),
         descriptors: held.descriptors(),
         limits: device.ledger.limits(),
         unanswered: session.unanswered,

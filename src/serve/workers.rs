@@ -9,9 +9,9 @@ mod turns;
 
 use std::collections::HashMap;
 use std::io;
-use std::os::fd::{AsFd, AsRawFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -95,6 +95,8 @@ pub struct Workers {
     files: RwLock<HashMap<u64, Arc<File>>>,
     next: AtomicU64,
     spawner_ended: AtomicBool,
+    /// Why a client's control group was not charged for its rings, the first time that there was a reason.
+    unpaid: OnceLock<String>,
 }
 
 /// The thread that listens; [`Listening::stop`] ends it and all workers.
@@ -131,6 +133,7 @@ impl Workers {
             files: RwLock::default(),
             next: AtomicU64::new(FIRST),
             spawner_ended: AtomicBool::new(false),
+            unpaid: OnceLock::new(),
         }))
     }
 
@@ -203,6 +206,51 @@ impl Workers {
         Ok(Worker::new(number, place.clone(), front))
     }
 
+    /// Has the first `len` bytes of a memory allocated in a control group, by a process that ends then. It counts as a worker of the
+    /// place meanwhile: how many there are has a limit, and one that is silent is killed.
+    pub fn pay(
+        &self,
+        place: &Place,
+        group: BorrowedFd<'_>,
+        memory: BorrowedFd<'_>,
+        len: u64,
+        then: Then,
+    ) -> Result<(), Unasked> {
+        let mut table = lock(&self.table);
+        if table.is_full(place) {
+            return Err((then, Errno::EAGAIN));
+        }
+        let id = self.number();
+        let ordered = wire::channel().and_then(|(front, back)| {
+            wire::tell_pid(&front)?;
+            self.epoll.add(&front, EpollEvent::new(EpollFlags::EPOLLIN, id))?;
+            self.spawner.pay(id, len, &[back.as_fd(), group, memory])?;
+            Ok(front)
+        });
+        match ordered {
+            Err(error) => Err((then, Errno::new(error as i32))),
+            Ok(front) => {
+                let payer = Arc::new(Worker::new(id, place.clone(), front));
+                lock(&payer.asked).requests.insert(id, then);
+                table.by_number.insert(id, payer);
+                drop(table);
+                self.tick_on();
+                Ok(())
+            }
+        }
+    }
+
+    /// The daemon's control group is charged for a client's rings. Said once.
+    pub fn note_unpaid(&self, why: &str) {
+        if self.unpaid.set(why.to_owned()).is_ok() {
+            tracing::info!("rings are charged to the daemon's control group, where the client's cannot be: {why}");
+        }
+    }
+
+    pub fn unpaid(&self) -> Option<&str> {
+        self.unpaid.get().map(String::as_str)
+    }
+
     /// Sends workers home that nobody has used for `time`.
     fn retire(&self, table: &mut Table, time: Duration) {
         let idle: Vec<Arc<Worker>> = table.by_number.values().filter(|worker| worker.is_idle(time)).cloned().collect();
@@ -212,10 +260,11 @@ impl Workers {
         }
     }
 
-    /// Nothing of this worker is listened to any more; it ends at the end of its channel.
+    /// Nothing of this worker is listened to any more; it ends at the end of its channel. One that its client has stopped would not.
     fn dismiss(&self, worker: &Worker) {
         let _ = self.epoll.delete(&worker.channel);
         let _ = nix::sys::socket::shutdown(worker.channel.as_raw_fd(), nix::sys::socket::Shutdown::Both);
+        worker.kill();
     }
 
     /// From now on time is looked at, as long as there is a reason.
@@ -331,8 +380,9 @@ impl Workers {
                             0 => turns.forget(worker.number),
                             _ => turns.ask(worker.number, worker.place.who.uids[1]),
                         }),
-                        op::HELLO => worker.introduce(packet.pid),
-                        op::FAILED if worker.process.get().is_none() => {
+                        op::HERE => worker.introduce(packet.pid),
+                        op::HELLO => worker.works.store(true, Ordering::Relaxed),
+                        op::FAILED if !worker.works.load(Ordering::Relaxed) => {
                             let words = String::from_utf8_lossy(&packet.bytes).into_owned();
                             let (who, error) = (&worker.place.who, packet.head.error);
                             tracing::warn!(uid = who.uids[1], "no worker at a client's place: {words}");

@@ -130,7 +130,7 @@ impl Ring {
             }
             let geometry = Geometry::check(wanted, sys::PAGE as u32, sys::total_memory().max(1 << 20))?;
             let memory = memory::new().map_err(os)?;
-            memory::resize(&memory, 0, geometry.len()).map_err(os)?;
+            memory::resize(&memory, 0..0, geometry.len()).map_err(os)?;
             // A client has it at a number for a moment: it keeps its size.
             memory::seal(&memory).map_err(os)?;
             self.endpoint.add_ring_at(which, geometry, memory.as_raw_fd(), 0)?;

@@ -16,7 +16,7 @@ const PATIENCE_US: f64 = 10e6;
 const NOBODY: u32 = 65534;
 
 /// A client that goes on beside the test. Ended with it.
-pub struct Beside(Child);
+pub struct Beside(pub Child);
 
 impl Beside {
     pub fn start(command: &mut Command) -> Beside {

@@ -33,6 +33,25 @@ impl MemoryCage {
         &self.0
     }
 
+    /// Bytes that it is charged for.
+    pub fn used(&self) -> u64 {
+        let files = ["memory.usage_in_bytes", "memory.current"].map(|name| self.0.join(name));
+        let text = files.iter().find_map(|path| fs::read_to_string(path).ok()).expect("what it uses");
+        text.trim().parse().expect("a number")
+    }
+
+    /// The command's process will be in the cage, and what it starts; and then this user.
+    pub fn put_as(&self, command: &mut Command, uid: u32) {
+        self.put(command);
+        // SAFETY: two system calls between fork and exec. Not by `Command::uid`, which comes first.
+        unsafe {
+            command.pre_exec(move || {
+                nix::unistd::setgid(uid.into())?;
+                Ok(nix::unistd::setuid(uid.into())?)
+            });
+        }
+    }
+
     /// The command's process will be in the cage, and what it starts.
     pub fn put(&self, command: &mut Command) {
         let procs = self.0.join("cgroup.procs");

@@ -6,7 +6,7 @@ use std::process::Stdio;
 use std::time::Duration;
 
 use crate::daemon::{Place, client, passes};
-use crate::workers::workers;
+use crate::workers::{uid, workers};
 
 #[test]
 fn small_requests_do_not_wait_for_large_kicks() {
@@ -15,13 +15,6 @@ fn small_requests_do_not_wait_for_large_kicks() {
     passes(client("device_fair").arg(place.node()), &daemon);
     daemon.wait_for_opens(0);
     daemon.stop();
-}
-
-/// The effective user id of a process that lives.
-fn uid(pid: i32) -> Option<u32> {
-    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
-    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
-    ids.split_ascii_whitespace().nth(1)?.parse().ok()
 }
 
 /// How long a thread that lives asks to be let run at a time, in nanoseconds: 0 where the kernel does not know.

@@ -54,6 +54,13 @@ pub fn workers(daemon: &Daemon<'_>) -> Vec<i32> {
         .collect()
 }
 
+/// The effective user id of a process that lives.
+pub fn uid(pid: i32) -> Option<u32> {
+    let status = fs::read_to_string(format!("/proc/{pid}/status")).ok()?;
+    let ids = status.lines().find_map(|line| line.strip_prefix("Uid:"))?;
+    ids.split_ascii_whitespace().nth(1)?.parse().ok()
+}
+
 /// All processes of a daemon.
 pub fn family(daemon: &Daemon<'_>) -> Vec<i32> {
     let spawner = spawner(daemon);
@@ -265,6 +272,19 @@ fn a_stopped_worker_is_killed_and_holds_nobody() {
     daemon.stop();
 }
 
+/// Between its last answer and its end nothing is asked of it, so nobody notices that it is silent.
+#[test]
+fn a_worker_that_is_stopped_when_nobody_uses_it_ends_all_the_same() {
+    let place = Place::new();
+    let daemon = place.start();
+    drop(open(&place));
+    daemon.wait_for_opens(0);
+    let [worker] = workers(&daemon)[..] else { panic!("one worker") };
+    kill(Pid::from_raw(worker), Signal::SIGSTOP).expect("stopped");
+    gone(&[worker]);
+    daemon.stop();
+}
+
 #[test]
 fn no_worker_outlives_its_daemon() {
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
@@ -299,6 +319,38 @@ fn a_file_moves_with_its_waiters_and_what_waits_in_it() {
     let place = Place::new();
     let daemon = place.start();
     passes(client("device_move").arg(place.node()), &daemon);
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+#[test]
+fn a_user_has_so_many_workers_and_no_more() {
+    let place = Place::new();
+    let daemon = place.start();
+    let program = client("device_hold").get_program().to_owned();
+    // Each in a user namespace of its own: a place of its own.
+    let hold = |uid: u32| {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-current-user"]).arg(&program).arg(place.node()).uid(uid).gid(uid);
+        let mut child =
+            command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().expect("a client");
+        let held = child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).is_ok();
+        (child, held)
+    };
+    let mut all: Vec<_> = (0..64).map(|_| hold(NOBODY)).collect();
+    assert!(all.iter().all(|(_, held)| *held), "{}", daemon.tail());
+    let (one, held) = hold(NOBODY);
+    let error = one.wait_with_output().expect("it ends").stderr;
+    let error = String::from_utf8_lossy(&error);
+    assert!(!held && error.contains("Resource temporarily unavailable"), "{error}");
+    daemon.says("no worker at its place: ");
+    let (other, held) = hold(NOBODY - 1);
+    assert!(held, "another user has his own");
+    all.push((other, true));
+    for (child, _) in &mut all {
+        drop(child.stdin.take());
+        assert!(child.wait().expect("it ends").success());
+    }
     daemon.wait_for_opens(0);
     daemon.stop();
 }

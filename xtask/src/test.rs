@@ -35,6 +35,14 @@ pub fn all(args: &[String]) -> Result<bool, String> {
     Ok(passed)
 }
 
+/// Every hostile client at once, for so many seconds.
+pub fn soak(seconds: &str) -> Result<bool, String> {
+    seconds.parse::<u32>().map_err(|_| format!("--seconds {seconds}: a number of seconds is wanted"))?;
+    tools::need(&["gcc"])?;
+    let test = ["test", "--package", "nlmmap", "--test", "device", "--", "--nocapture", "afternoon::"];
+    cargo::run_with(&test, &[("NLMMAP_AFTERNOON", seconds)])
+}
+
 /// The number before a word of "test result: ok. 12 passed; 0 failed; ...".
 fn count(line: &str, word: &str) -> Option<u32> {
     let line = line.strip_prefix("test result:")?;

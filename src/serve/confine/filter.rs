@@ -41,7 +41,7 @@ fn step(code: u16, yes: u8, no: u8, k: u32) -> libc::sock_filter {
     libc::sock_filter { code, jt: yes, jf: no, k }
 }
 
-fn program(machine: u32, allowed: &[&[libc::c_long]], looks: &[Look]) -> Vec<libc::sock_filter> {
+fn program(machine: u32, allowed: &[&[libc::c_long]], looks: &[&[Look]]) -> Vec<libc::sock_filter> {
     let mut program = vec![
         step(LD_WORD, 0, 0, ARCH),
         step(JEQ, 1, 0, machine),
@@ -53,7 +53,7 @@ fn program(machine: u32, allowed: &[&[libc::c_long]], looks: &[Look]) -> Vec<lib
         program.push(step(JEQ, 0, 1, number as u32));
         program.push(step(RET, 0, 0, ALLOW));
     }
-    for look in looks {
+    for look in looks.iter().copied().flatten() {
         for &number in look.calls {
             // Behind the look: each value has two steps, then the refusal.
             program.push(step(JEQ, 0, 3 + 2 * look.values.len() as u8, number as u32));
@@ -80,7 +80,7 @@ pub enum Who {
 }
 
 /// Makes everything impossible but these calls. Sets `no_new_privs`, too.
-pub fn confine(who: Who, allowed: &[&[libc::c_long]], looks: &[Look]) -> io::Result<()> {
+pub fn confine(who: Who, allowed: &[&[libc::c_long]], looks: &[&[Look]]) -> io::Result<()> {
     const SET_MODE_FILTER: libc::c_ulong = 1;
     const TSYNC: libc::c_ulong = 1;
     // SAFETY: numbers only.

@@ -156,7 +156,7 @@ const LOOKS: &[Look] = &[
 
 /// From now on no thread of this process makes other calls: they answer `EPERM`.
 pub fn confine() -> io::Result<()> {
-    filter::confine(Who::Process, &[ALLOWED], LOOKS)
+    filter::confine(Who::Process, &[ALLOWED], &[LOOKS])
 }
 
 #[cfg(test)]
@@ -167,7 +167,7 @@ mod tests {
     fn a_front_reads_and_changes_nothing() {
         const FILE: &std::ffi::CStr = c"/proc/self/status";
         let answers = filter::tried(
-            || filter::confine(Who::Thread, &[ALLOWED], LOOKS),
+            || filter::confine(Who::Thread, &[ALLOWED], &[LOOKS]),
             [
                 // SAFETY: strings that end, and numbers, here and below.
                 || unsafe {
@@ -181,7 +181,7 @@ mod tests {
         );
         assert_eq!(answers, [0; 3]);
         let refused = filter::tried(
-            || filter::confine(Who::Thread, &[ALLOWED], LOOKS),
+            || filter::confine(Who::Thread, &[ALLOWED], &[LOOKS]),
             [
                 // SAFETY: as above.
                 || unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, FILE.as_ptr(), libc::O_RDWR) },

@@ -2,7 +2,7 @@
 
 use std::io;
 
-use super::filter::{self, Who};
+use super::filter::{self, Look, Who};
 use super::worker;
 
 const ALLOWED: &[libc::c_long] = &[
@@ -32,11 +32,19 @@ const ALLOWED: &[libc::c_long] = &[
     libc::SYS_capset,
     libc::SYS_prctl,
     libc::SYS_seccomp,
+    // Entering a client's control group.
+    libc::SYS_write,
 ];
+
+/// How the file is opened by which a control group is entered: it has to be there, and stays as long as it is.
+pub const ENTERING: libc::c_int = libc::O_WRONLY | libc::O_CLOEXEC;
+
+const LOOKS: &[Look] =
+    &[Look { calls: &[libc::SYS_openat], argument: 2, mask: u32::MAX, values: &[ENTERING.cast_unsigned()] }];
 
 /// From now on this process and its children make no other calls: they answer `EPERM`.
 pub fn confine() -> io::Result<()> {
-    filter::confine(Who::Thread, &[worker::ALLOWED, ALLOWED], worker::LOOKS)
+    filter::confine(Who::Thread, &[worker::ALLOWED, ALLOWED], &[worker::LOOKS, LOOKS])
 }
 
 #[cfg(test)]
@@ -60,11 +68,20 @@ mod tests {
                 // SAFETY: as above.
                 || unsafe { libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/".as_ptr(), libc::O_RDONLY) },
                 // SAFETY: as above.
+                || unsafe {
+                    let how = ENTERING | libc::O_CREAT;
+                    libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/tmp/nlmmap-none".as_ptr(), how, 0o600)
+                },
+                // SAFETY: as above.
+                || unsafe {
+                    libc::syscall(libc::SYS_openat, libc::AT_FDCWD, c"/proc/self/oom_score_adj".as_ptr(), ENTERING)
+                },
+                // SAFETY: as above.
                 || unsafe { libc::syscall(libc::SYS_unshare, 0) },
                 // SAFETY: as above.
                 || unsafe { libc::socket(libc::AF_UNIX, libc::SOCK_STREAM, 0).into() },
             ],
         );
-        assert_eq!(answers, [0, libc::EPERM, libc::EPERM, libc::EPERM, libc::EPERM]);
+        assert_eq!(answers, [0, libc::EPERM, libc::EPERM, libc::EPERM, 0, libc::EPERM, libc::EPERM]);
     }
 }

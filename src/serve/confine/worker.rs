@@ -72,7 +72,7 @@ pub(super) const LOOKS: &[Look] = &[
 
 /// From now on this thread makes no other calls: they answer `EPERM`.
 pub fn confine() -> io::Result<()> {
-    filter::confine(Who::Thread, &[ALLOWED], LOOKS)
+    filter::confine(Who::Thread, &[ALLOWED], &[LOOKS])
 }
 
 #[cfg(test)]

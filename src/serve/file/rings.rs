@@ -18,7 +18,7 @@ impl File {
     /// `NLMMAP_RX_RING`, `NLMMAP_TX_RING`: within the limits. Everything else about them is the worker's to judge.
     pub fn set_ring(self: &Arc<File>, caller: &Caller, which: Which, request: nl_mmap_req, reply: IoctlReply) {
         let index = usize::from(which == Which::Tx);
-        let mut asked = 0;
+        let (mut asked, mut total) = (0, 0);
         let mut state = self.state();
         if !state.has_socket() {
             return reply.error(if matches!(state.home, Home::Lost) { GONE } else { NO_SOCKET });
@@ -38,6 +38,7 @@ impl File {
                 return reply.error(limit.errno());
             }
             state.asked += asked;
+            total = bytes;
         }
         let ours =
             if state.theirs { memory::new().map_err(memory::errno).map(Arc::new) } else { Ok(state.memory.clone()) };
@@ -50,7 +51,7 @@ impl File {
                 return reply.error(errno);
             }
         };
-        let file = self.clone();
+        let (file, paid) = (self.clone(), ours.clone());
         let then: Then = Box::new(move |answer| {
             let rings = answer.as_ref().ok().and_then(|packet| abi::read::<RingState>(&packet.bytes));
             if answer.as_ref().is_ok_and(|packet| packet.head.value != 0) {
@@ -64,7 +65,9 @@ impl File {
             }
         });
         let cmd = if which == Which::Rx { abi::RX_RING } else { abi::TX_RING };
-        self.act(caller, self.head(op::IOCTL, u64::from(cmd), 0), abi::bytes(&request).to_vec(), vec![memory], then);
+        let head = self.head(op::IOCTL, u64::from(cmd), 0);
+        let needs = (asked != 0).then_some((paid, total as usize));
+        self.act_paid(caller, head, abi::bytes(&request).to_vec(), vec![memory], needs, then);
     }
 
     /// What was asked for is there or is not: from now on what is there counts.
@@ -78,6 +81,10 @@ impl File {
         let bytes = both(&state.rings) + state.asked;
         // No more than before, but for a worker that lies: then the limits refuse, and what was counted stays.
         let _ = state.ticket.set_ring_bytes(bytes);
+        if state.changing == 0 && !state.theirs {
+            // Allocated for rings that did not come to be, or are no more. The worker has told what it has mapped.
+            memory::trim(&state.memory, bytes as usize);
+        }
     }
 
     /// `NLMMAP_MAP_INFO`
@@ -86,9 +93,11 @@ impl File {
         let then: Then = Box::new(move |answer| match bytes_of(answer) {
             Ok(bytes) => {
                 let mut state = file.state();
+                // The worker has told what it has mapped.
+                let len = abi::read::<abi::MapInfo>(&bytes).map_or(0, |info| info.rx_len + info.tx_len);
                 if file.node == NodeKind::Fuse
                     && !state.fixed
-                    && let Err(error) = memory::seal(&state.memory)
+                    && let Err(error) = memory::seal_at(&state.memory, len as usize)
                 {
                     drop(state);
                     return reply.error(memory::errno(error));
@@ -122,20 +131,20 @@ impl File {
             let shared = self.shared.get().ok_or(NO_SOCKET)?;
             Ok((vec![taken.try_clone()?, before.try_clone()?, shared.memory().try_clone()?], taken))
         });
-        let (fds, theirs) = match prepared {
+        let (fds, theirs) = match prepared.map(|(fds, taken)| (fds, Arc::new(taken))) {
             Ok(prepared) => prepared,
             Err(errno) => {
                 self.state().giving = false;
                 return reply.error(errno);
             }
         };
-        let file = self.clone();
+        let (file, needs) = (self.clone(), Some((theirs.clone(), len)));
         let then: Then = Box::new(move |answer| {
             let done = bytes_of(answer);
             let mut state = file.state();
             state.giving = false;
             if done.is_ok() {
-                (state.memory, state.theirs) = (Arc::new(theirs), true);
+                (state.memory, state.theirs) = (theirs, true);
             }
             drop(state);
             match done {
@@ -143,7 +152,7 @@ impl File {
                 Err(errno) => reply.error(errno),
             }
         });
-        self.act(caller, self.head(op::IOCTL, u64::from(abi::MEMORY), 0), Vec::new(), fds, then);
+        self.act_paid(caller, self.head(op::IOCTL, u64::from(abi::MEMORY), 0), Vec::new(), fds, needs, then);
     }
 
     /// `NLMMAP_MAPPED`

@@ -10,6 +10,8 @@ use super::{DESCRIPTORS_PER_OPEN, Exceeded, Limits, OWN_MEMORY, machine};
 pub struct Held {
     pub opens: u32,
     pub ring_bytes: u64,
+    /// Of those, what clients' control groups were charged for.
+    pub paid_bytes: u64,
 }
 
 impl Held {
@@ -79,7 +81,7 @@ impl Ledger {
         }
         book.all.opens += 1;
         book.users.entry(uid).or_default().opens += 1;
-        Ok(Ticket { ledger: self.clone(), uid, ring_bytes: 0 })
+        Ok(Ticket { ledger: self.clone(), uid, ring_bytes: 0, paid_bytes: 0 })
     }
 }
 
@@ -88,6 +90,7 @@ pub struct Ticket {
     ledger: Arc<Ledger>,
     uid: u32,
     ring_bytes: u64,
+    paid_bytes: u64,
 }
 
 impl Ticket {
@@ -104,11 +107,13 @@ impl Ticket {
             if with(user.ring_bytes) > limits.ring_bytes_per_uid {
                 return Err(Exceeded::RingBytesPerUid(limits.ring_bytes_per_uid));
             }
-            if with(book.all.ring_bytes) > limits.ring_bytes {
+            let most = if self.uid == 0 { limits.ring_bytes } else { limits.ring_bytes - limits.ring_bytes / 16 };
+            if with(book.all.ring_bytes) > most {
                 return Err(Exceeded::RingBytes(limits.ring_bytes));
             }
             // Others use memory too. Whoever is in the way when it ends is killed, and the daemon is the largest.
-            let room = machine::room().saturating_sub(OWN_MEMORY);
+            // What others were charged for counts as well: a client can make holes into it, which are filled in the daemon's name.
+            let room = machine::room(book.all.paid_bytes).saturating_sub(OWN_MEMORY);
             if bytes - self.ring_bytes > room {
                 return Err(Exceeded::Memory(room));
             }
@@ -116,7 +121,28 @@ impl Ticket {
         book.all.ring_bytes = with(book.all.ring_bytes);
         book.users.entry(self.uid).or_default().ring_bytes = with(user.ring_bytes);
         self.ring_bytes = bytes;
+        let paid = bytes.min(self.paid_bytes);
+        Self::note_paid(&mut book, self.uid, &mut self.paid_bytes, paid);
         Ok(())
+    }
+
+    /// The client's control group was charged for its rings.
+    pub fn paid(&mut self, bytes: u64) {
+        let ledger = self.ledger.clone();
+        let paid = bytes.min(self.ring_bytes);
+        Self::note_paid(&mut ledger.book(), self.uid, &mut self.paid_bytes, paid);
+    }
+
+    /// How many bytes it was charged for.
+    pub fn paid_bytes(&self) -> u64 {
+        self.paid_bytes
+    }
+
+    fn note_paid(book: &mut Book, uid: u32, held: &mut u64, bytes: u64) {
+        for who in [&mut book.all, book.users.entry(uid).or_default()] {
+            who.paid_bytes = who.paid_bytes - *held + bytes;
+        }
+        *held = bytes;
     }
 }
 
@@ -125,9 +151,11 @@ impl Drop for Ticket {
         let mut book = self.ledger.book();
         book.all.opens -= 1;
         book.all.ring_bytes -= self.ring_bytes;
+        book.all.paid_bytes -= self.paid_bytes;
         if let Some(user) = book.users.get_mut(&self.uid) {
             user.opens -= 1;
             user.ring_bytes -= self.ring_bytes;
+            user.paid_bytes -= self.paid_bytes;
             if *user == Held::default() {
                 book.users.remove(&self.uid);
             }
@@ -163,11 +191,22 @@ mod tests {
         two.set_ring_bytes(50).unwrap();
         assert_eq!(three.set_ring_bytes(51), Err(Exceeded::RingBytes(200)));
         one.set_ring_bytes(40).unwrap();
-        three.set_ring_bytes(100).unwrap();
-        assert_eq!(ledger.held(), Held { opens: 3, ring_bytes: 190 });
+        assert_eq!(three.set_ring_bytes(100), Err(Exceeded::RingBytes(200)), "the last sixteenth is root's");
+        three.set_ring_bytes(98).unwrap();
+        assert_eq!(ledger.held(), Held { opens: 3, ring_bytes: 188, paid_bytes: 0 });
+        three.paid(90);
+        two.paid(1000);
+        assert_eq!((ledger.held().paid_bytes, two.paid_bytes()), (140, 50), "no more than there is");
+        three.set_ring_bytes(30).unwrap();
+        three.set_ring_bytes(98).unwrap();
+        assert_eq!(ledger.held().paid_bytes, 80, "what was given back and taken again was not paid");
         ledger.set_limits(Limits { ring_bytes_per_open: 1, ..SMALL });
         one.set_ring_bytes(10).unwrap();
-        drop((one, two, three));
+        drop(two);
+        ledger.set_limits(Limits { ring_bytes: 118, ..SMALL });
+        let mut roots = ledger.open(0).unwrap();
+        roots.set_ring_bytes(10).unwrap();
+        drop((one, three, roots));
         assert_eq!(ledger.held(), Held::default());
         assert!(ledger.book().users.is_empty());
     }

@@ -1,7 +1,7 @@
 //! What this machine, or the control group that the daemon is in, has to give: memory and descriptors.
 
-use std::fs;
-use std::path::{Path, PathBuf};
+use std::fs::{self, File};
+use std::path::{Component, Path, PathBuf};
 
 use nix::sys::resource::{Resource, getrlimit};
 
@@ -24,10 +24,45 @@ impl Machine {
     }
 }
 
-/// Bytes that can be had at this moment without anybody being killed for them. Unknown is no limit.
-pub fn room() -> u64 {
+/// Bytes that the daemon can have at this moment without anybody being killed for them, and for so many that others were charged for
+/// and that it may come to be charged for. Unknown is no limit.
+pub fn room(elsewhere: u64) -> u64 {
     let machine = meminfo("MemAvailable:").unwrap_or(u64::MAX);
-    groups().iter().filter_map(Group::room).fold(machine, u64::min)
+    groups().iter().filter_map(Group::room).fold(u64::MAX, u64::min).saturating_sub(elsewhere).min(machine)
+}
+
+/// Who is charged for what a thread allocates.
+#[derive(Debug)]
+pub enum Purse {
+    /// The control group that the daemon is in.
+    Ours,
+    /// Another one: its directory, and the bytes that it has left.
+    Theirs { directory: File, room: u64 },
+    /// Nobody can tell, and why.
+    Unknown(String),
+}
+
+/// Where this thread's memory is charged.
+pub fn purse(tid: u32) -> Purse {
+    let read = |path: String| fs::read_to_string(&path).map_err(|error| format!("{path}: {error}"));
+    let found = || -> Result<Purse, String> {
+        let (its, mounts) = (read(format!("/proc/{tid}/cgroup"))?, read("/proc/self/mountinfo".into())?);
+        if its == read("/proc/self/cgroup".into())? {
+            return Ok(Purse::Ours);
+        }
+        let groups = find_visible(&its, &mounts);
+        let group = groups.first().ok_or("its control group is not in sight")?;
+        if !groups.iter().any(Group::accounts) {
+            return Err("no control group accounts for memory".into());
+        }
+        let ours = find_visible(&read("/proc/self/cgroup".into())?, &mounts);
+        if ours.first().is_some_and(|ours| ours.directory == group.directory) {
+            return Ok(Purse::Ours);
+        }
+        let directory = File::open(&group.directory).map_err(|e| format!("{}: {e}", group.directory.display()))?;
+        Ok(Purse::Theirs { directory, room: groups.iter().filter_map(Group::room).fold(u64::MAX, u64::min) })
+    };
+    found().unwrap_or_else(Purse::Unknown)
 }
 
 fn meminfo(name: &str) -> Option<u64> {
@@ -53,12 +88,12 @@ struct Files {
     reclaimable: &'static [&'static str],
 }
 
-const V1: Files = Files {
+static V1: Files = Files {
     limits: &["memory.limit_in_bytes"],
     used: "memory.usage_in_bytes",
     reclaimable: &["total_inactive_file ", "total_active_file "],
 };
-const V2: Files = Files {
+static V2: Files = Files {
     limits: &["memory.max", "memory.high"],
     used: "memory.current",
     reclaimable: &["inactive_file ", "active_file ", "slab_reclaimable "],
@@ -74,6 +109,13 @@ impl Group {
         self.files.limits.iter().filter_map(|file| self.number(file)).min()
     }
 
+    /// Whether memory is accounted for here, or in a part of it.
+    fn accounts(&self) -> bool {
+        self.directory.join(self.files.used).exists()
+            || fs::read_to_string(self.directory.join("cgroup.controllers"))
+                .is_ok_and(|controllers| controllers.split_whitespace().any(|controller| controller == "memory"))
+    }
+
     fn room(&self) -> Option<u64> {
         let (limit, used) = (self.limit()?, self.number(self.files.used)?);
         let stat = fs::read_to_string(self.directory.join("memory.stat")).unwrap_or_default();
@@ -86,6 +128,21 @@ impl Group {
 fn groups() -> Vec<Group> {
     let read = |path| fs::read_to_string(path).unwrap_or_default();
     find(&read("/proc/self/cgroup"), &read("/proc/self/mountinfo"))
+}
+
+/// Those that memory is charged to, and no guess: the innermost of them has to be within the mount.
+fn find_visible(membership: &str, mounts: &str) -> Vec<Group> {
+    // Version 2 has memory where version 1 has none.
+    let v1 =
+        membership.lines().find(|line| line.split(':').nth(1).is_some_and(|c| c.split(',').any(|c| c == "memory")));
+    let v2 = membership.lines().find(|line| line.starts_with("0::"));
+    let inner = |line: &str| {
+        let (path, files) = (line.splitn(3, ':').nth(2)?, if line.starts_with("0::") { &V2 } else { &V1 });
+        let (root, _) = mounts.lines().find_map(|mount| mounted(mount, files))?;
+        let below = Path::new(path).strip_prefix(root).ok()?;
+        below.components().all(|part| matches!(part, Component::Normal(_))).then(|| find(line, mounts))
+    };
+    v1.or(v2).and_then(inner).unwrap_or_default()
 }
 
 fn find(membership: &str, mounts: &str) -> Vec<Group> {
@@ -160,6 +217,21 @@ mod tests {
     }
 
     #[test]
+    fn a_clients_group_is_known_or_not_taken() {
+        let paths = |membership: &str| -> Vec<String> {
+            let found = find_visible(membership, MOUNTS);
+            found.iter().map(|group| group.directory.display().to_string()).collect()
+        };
+        assert_eq!(paths("9:memory:/docker/x/a\n0::/b\n"), ["/sys/fs/cgroup/memory/a", "/sys/fs/cgroup/memory"]);
+        assert_eq!(paths("8:cpu:/\n0::/a:b\n"), ["/sys/fs/cgroup/unified/a:b", "/sys/fs/cgroup/unified"]);
+        assert_eq!(paths("0::/\n"), ["/sys/fs/cgroup/unified"]);
+        // Outside of the daemon's control group namespace, or of the mount.
+        assert!(paths("0::/../a\n").is_empty() && paths("0::/a/../../b\n").is_empty());
+        assert!(paths("9:memory:/other\n0::/b\n").is_empty(), "version 2 is not asked for what version 1 has");
+        assert!(paths("").is_empty() && find_visible("0::/\n", "").is_empty());
+    }
+
+    #[test]
     fn limits_and_room_are_those_of_the_files() {
         let directory = tempfile::tempdir().unwrap();
         let write = |name: &str, text: &str| fs::write(directory.path().join(name), text).unwrap();
@@ -182,6 +254,8 @@ mod tests {
         let machine = Machine::read();
         assert!(machine.memory > 1 << 24 && machine.memory < u64::MAX, "{machine:?}");
         assert!(machine.descriptors > 16);
-        assert!(room() > 0 && room() <= meminfo("MemTotal:").unwrap());
+        assert!(room(0) > 0 && room(0) <= meminfo("MemTotal:").unwrap());
+        assert!(matches!(purse(std::process::id()), Purse::Ours));
+        assert!(matches!(purse(u32::MAX), Purse::Unknown(_)));
     }
 }

@@ -13,6 +13,7 @@
 //! | [`screen`], [`descriptors`] | no message names a descriptor of a worker |
 //! | [`judged`] | messages that go to the front before they go to the kernel, or come back from it |
 //! | [`sifted`] | of what arrives by a grant, what its rule names |
+//! | [`payer`] | ring memory is charged to the client's control group |
 //! | [`lent`] | in the grantor: sockets of clients, for what policy grants |
 
 mod calls;
@@ -23,6 +24,7 @@ mod judged;
 mod lent;
 pub mod open;
 pub mod pass;
+mod payer;
 pub mod processor;
 pub mod screen;
 mod sifted;

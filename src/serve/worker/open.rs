@@ -76,6 +76,8 @@ struct Rings {
     fixed: bool,
     /// How often they were laid into a memory, or tried to be: another one, maybe.
     laid: u64,
+    /// Bytes of memory that rings have ever lain in.
+    used: usize,
 }
 
 impl Rings {
@@ -162,7 +164,7 @@ fn endpoint_over(family: u32, strict: bool, state: &OwnedFd) -> Result<Endpoint,
 impl Open {
     fn over(cuse: bool, strict: bool, socket: Socket, state: &OwnedFd) -> Result<Open, Errno> {
         let endpoint = endpoint_over(socket.family, strict, state)?;
-        let rings = Rings { rx: None, tx: None, fixed: false, laid: 0 };
+        let rings = Rings { rx: None, tx: None, fixed: false, laid: 0, used: 0 };
         Ok(Open {
             cuse,
             socket,
@@ -208,6 +210,8 @@ impl Open {
             }
         }
         open.rings.fixed = luggage.fixed != 0;
+        // Whatever there was before.
+        open.rings.used = usize::MAX;
         open.watch = luggage.watch;
         open.received = luggage.received;
         open.add_rings(memory, false)?;

@@ -11,6 +11,12 @@ pub const SHORT: Duration = Duration::from_micros(100);
 /// For work that lasts. Longer than those of a thread that asks for nothing, as clients who wake to their answers do.
 pub const LONG: Duration = Duration::from_millis(10);
 
+/// Lets go of the processor for a moment: whoever has been waiting for it goes first. (`sched_yield` would not do: where the scheduler
+/// divides time by sessions this thread is alone in its own.)
+pub fn let_others_go() {
+    std::thread::sleep(Duration::from_nanos(1));
+}
+
 /// From now on the calling thread, and those it starts, have turns of this length.
 pub fn ask_for(turn: Duration) {
     // SAFETY: numbers only. An error (-1) is also a possible answer, and then as good as any.

@@ -11,7 +11,8 @@ use nix::unistd::{ForkResult, Pid, fork};
 
 use super::engine::Engine;
 use super::enter::{self, Identity, Namespaces};
-use super::wire::{self, Head, Receiver, op};
+use super::payer;
+use super::wire::{self, Head, Packet, Receiver, op};
 use crate::serve::confine;
 
 const CAP_SYS_ADMIN: u32 = 21;
@@ -54,6 +55,13 @@ impl Spawner {
             }
         }
         wire::send(self.channel.as_fd(), &Head { op: op::SPAWN, ..Head::default() }, &who.order(which), &fds)
+    }
+
+    /// Orders that `len` bytes of a memory are allocated in a control group. What becomes of it is told on the channel, as the
+    /// answer to `id`.
+    pub fn pay(&self, id: u64, len: u64, fds: &[BorrowedFd<'_>; 3]) -> nix::Result<()> {
+        let head = Head { op: op::PAY, id, value: len, ..Head::default() };
+        wire::send(self.channel.as_fd(), &head, &[], fds)
     }
 
     /// Readable when the spawner has ended.
@@ -130,6 +138,7 @@ fn serve(channel: &OwnedFd) {
         // SAFETY: one entry.
         unsafe { libc::poll(&raw mut entry, 1, -1) };
         match receiver.receive(channel.as_fd()) {
+            Ok(Some(packet)) if packet.head.op == op::PAY => pay(channel, packet),
             Ok(Some(packet)) => {
                 let order = (packet.head.op == op::SPAWN).then(|| Identity::ordered(&packet.bytes)).flatten();
                 let mut fds = packet.fds.into_iter();
@@ -157,6 +166,25 @@ fn failed(channel: &OwnedFd, what: &str, error: &io::Error) -> ! {
     let head = Head { op: op::FAILED, error: error.raw_os_error().unwrap_or(libc::EIO), ..Head::default() };
     let _ = wire::send(channel.as_fd(), &head, format!("{what}: {error}").as_bytes(), &[]);
     exit(1)
+}
+
+/// Forks the child that allocates a ring's memory in a client's control group.
+fn pay(ours: &OwnedFd, packet: Packet) {
+    let Head { id, value, .. } = packet.head;
+    let Ok([channel, group, memory]) = <[OwnedFd; 3]>::try_from(packet.fds) else {
+        return;
+    };
+    // SAFETY: this process has one thread.
+    match unsafe { fork() } {
+        // Where there is none, the end of the channel says it.
+        Ok(ForkResult::Parent { .. }) | Err(_) => {}
+        Ok(ForkResult::Child) => {
+            sys_close(ours);
+            name(c"nlmmap-payer");
+            payer::pay(&channel, id, value, &group, &memory);
+            exit(0)
+        }
+    }
 }
 
 /// Forks the child that enters the namespaces, whose child, in them, is the worker.
@@ -204,6 +232,8 @@ fn work(channel: &OwnedFd, who: &Identity, namespaces: &Namespaces) -> ! {
     // A session of its own: the scheduler may divide time by sessions, and a busy worker shall not have that of others.
     // SAFETY: no arguments.
     unsafe { libc::setsid() };
+    // As long as it is root's, nobody who could keep it from that.
+    let _ = wire::send(channel.as_fd(), &Head { op: op::HERE, ..Head::default() }, &[], &[]);
     let started = channel.try_clone().and_then(Engine::new);
     let mut engine = started.unwrap_or_else(|error| failed(channel, "starting", &error));
     if let Err((what, error)) = enter::after_fork(who, namespaces.user.as_ref()) {

@@ -61,7 +61,12 @@ pub mod op {
     /// What passes through the rings is copied into the memory that is the descriptor; without one, no more. `value` 1: what has
     /// passed by now is not. Also what a capture asks the front.
     pub const TAP: u32 = 21;
-    /// The first packet of a worker.
+    /// To the spawner. Allocates the first `value` bytes of a memory where a control group is charged for it. Descriptors: a channel
+    /// for the answer, the group's directory, the memory. Answer: `value` 1 when the group was entered, else bytes say why not.
+    pub const PAY: u32 = 22;
+    /// The first packet of a worker, before it is its client's to stop: who it is.
+    pub const HERE: u32 = 99;
+    /// The second, once it is its client.
     pub const HELLO: u32 = 100;
     /// Instead of it: why there is none. Bytes are words.
     pub const FAILED: u32 = 101;

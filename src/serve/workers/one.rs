@@ -2,7 +2,7 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
-use std::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
 use std::sync::{Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
@@ -56,6 +56,8 @@ pub struct Worker {
     pub(super) process: OnceLock<OwnedFd>,
     /// Its number, for people; 0 as long as it is not known.
     pid: AtomicU32,
+    /// It has become its client: from now on its words may be the client's.
+    pub(super) works: AtomicBool,
 }
 
 impl Worker {
@@ -71,6 +73,7 @@ impl Worker {
             idle_since: Mutex::new(None),
             process: OnceLock::new(),
             pid: AtomicU32::new(0),
+            works: AtomicBool::new(false),
         }
     }
 

@@ -28,8 +28,12 @@ impl Engine {
             op::PING => self.answer(id, Ok(&[]), 0, &[]),
             op::GO_ON => {
                 let now = Instant::now();
-                if self.passes.granted(now) && !self.has_company(now) {
-                    processor::ask_for(processor::LONG);
+                if self.passes.granted(now) {
+                    if !self.has_company(now) {
+                        processor::ask_for(processor::LONG);
+                    }
+                    // It has woken with short turns, before the front's thread that sent this and whom that had to wake.
+                    processor::let_others_go();
                 }
             }
             op::BORROW | op::RETURN | op::GRANTED | op::JOIN => {

@@ -127,6 +127,13 @@ fn small_requests() -> [(u32, u32, Vec<u8>); 4] {
     ]
 }
 
+/// How often this thread has let go of the processor.
+fn naps_of_this_thread() -> u64 {
+    let status = std::fs::read_to_string("/proc/thread-self/status").unwrap();
+    let line = status.lines().find_map(|line| line.strip_prefix("voluntary_ctxt_switches:")).unwrap();
+    line.trim().parse().unwrap()
+}
+
 fn turn_length() -> u64 {
     let mut attributes = [0u64; 6];
     // SAFETY: the kernel writes `struct sched_attr` of the size that it is told.
@@ -164,8 +171,11 @@ fn no_request_stands_behind_more_than_a_slice_of_anybodys_data() {
     bench.engine.step();
     assert!(bench.answered(small) && asker.sent() == 1, "the smallest kick goes first");
     assert_eq!(sent(&kickers), before, "without a pass");
-    // With one it is the same: at most one slice lies between.
+    // With one it lets whoever waits go first; then it is the same: at most one slice lies between.
+    let naps = naps_of_this_thread();
     bench.say(op::GO_ON, 0, 0, &[], &[]);
+    bench.engine.step();
+    assert!(naps_of_this_thread() > naps);
     for (what, value, bytes) in small_requests() {
         let id = bench.say(what, asker.handle, value.into(), &bytes, &[]);
         let before = sent(&kickers);
@@ -202,26 +212,26 @@ fn a_worker_that_others_ask_does_not_let_everybody_go_first() {
         eprintln!("skipped: this kernel has no turns of a length");
         return;
     }
-    let long = |bench: &mut Bench| {
-        kicker.fill(FRAMES);
-        bench.kick(&kicker);
-        while !bench.asks() {
+    // What it asks for when it may go on, and somebody asks it something. On a busy machine its time may be over at once.
+    let longest = |bench: &mut Bench, who: &Ours| {
+        let lengths = (0..20).map(|_| {
+            kicker.fill(FRAMES);
+            bench.kick(&kicker);
+            while !bench.asks() {
+                bench.engine.step();
+            }
+            let (id, asked) = (bench.say(op::POLL, who.handle, 0, &[], &[]), Instant::now());
             bench.engine.step();
-        }
-        bench.say(op::GO_ON, 0, 0, &[], &[]);
-        bench.engine.step();
-        turn_length()
+            assert!(bench.answered(id));
+            bench.say(op::GO_ON, 0, 0, &[], &[]);
+            bench.engine.step();
+            let length = turn_length();
+            if asked.elapsed() < COMPANY / 2 { length } else { 0 }
+        });
+        lengths.fold(0, u64::max)
     };
-    assert_eq!(long(&mut bench), 10_000_000, "it has one client");
-    let id = bench.say(op::POLL, kicker.handle, 0, &[], &[]);
-    bench.engine.step();
-    assert!(bench.answered(id));
-    assert_eq!(turn_length(), 10_000_000, "who kicks may ask");
-    let id = bench.say(op::POLL, asker.handle, 0, &[], &[]);
-    bench.engine.step();
-    assert!(bench.answered(id));
-    assert_eq!(turn_length(), 100_000, "somebody else has asked");
-    assert_eq!(long(&mut bench), 100_000, "and may again");
+    assert_eq!(longest(&mut bench, &kicker), 10_000_000, "who kicks may ask");
+    assert_eq!(longest(&mut bench, &asker), 100_000, "somebody else asks");
     std::thread::sleep(COMPANY);
-    assert_eq!(long(&mut bench), 10_000_000, "and has not");
+    assert_eq!(longest(&mut bench, &kicker), 10_000_000, "and no longer");
 }

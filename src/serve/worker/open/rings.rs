@@ -59,7 +59,8 @@ impl Open {
         Ok(())
     }
 
-    /// Sets the engine's rings to what `rings` says; the receive ring is made anew when it or its size changes.
+    /// Sets the engine's rings to what `rings` says; the receive ring is made anew when it or its size changes. The memory may be longer:
+    /// what lies behind the rings is the front's to give back.
     fn place(&mut self, memory: &OwnedFd, anew: bool) -> Result<(), Errno> {
         let (rx_len, tx_len) = (self.rings.len(Which::Rx), self.rings.len(Which::Tx));
         self.rings.laid += 1;
@@ -71,7 +72,8 @@ impl Open {
             }
         }
         let keep = if anew { 0 } else { rx_len };
-        memory::resize(memory, keep, rx_len + tx_len).map_err(memory::errno)?;
+        memory::resize(memory, keep..self.rings.used, rx_len + tx_len).map_err(memory::errno)?;
+        self.rings.used = self.rings.used.max(rx_len + tx_len);
         self.add_rings(memory, true)
     }
 
