@@ -54,6 +54,8 @@ pub struct Engine {
     passes: Passes,
     /// When somebody last asked something on an open file while another one had work in the line.
     company: Option<Instant>,
+    /// That was in this step.
+    gives_way: bool,
     /// User and group of a client that may name the process that sends (`scm_check_creds`).
     ids: Option<(u32, u32)>,
 }
@@ -103,6 +105,7 @@ impl Engine {
             front_gone: false,
             passes: Passes::new(),
             company: None,
+            gives_way: false,
             ids: None,
         })
     }
@@ -129,6 +132,10 @@ impl Engine {
         self.wake_sleepers();
         if let Some(handle) = self.next() {
             self.turn(handle);
+        }
+        if std::mem::take(&mut self.gives_way) && !self.passes.waits() {
+            // Who hears of the answer has turns as short as these, and would wait for this worker's end of them.
+            processor::let_others_go();
         }
         if self.line.is_empty() && self.fresh.is_empty() && self.passes.done() {
             processor::ask_for(processor::SHORT);
@@ -172,6 +179,7 @@ impl Engine {
                 processor::ask_for(processor::SHORT);
             }
             self.company = Some(now);
+            self.gives_way = true;
         }
     }
 

@@ -178,9 +178,13 @@ fn no_request_stands_behind_more_than_a_slice_of_anybodys_data() {
     assert!(naps_of_this_thread() > naps);
     for (what, value, bytes) in small_requests() {
         let id = bench.say(what, asker.handle, value.into(), &bytes, &[]);
-        let before = sent(&kickers);
+        let (before, naps) = (sent(&kickers), naps_of_this_thread());
         bench.engine.step();
         assert!(bench.answered(id), "{what} {value}");
+        if naps_of_this_thread() == naps {
+            assert!(bench.asks(), "whoever waits for the answer goes on before the next slice");
+            bench.say(op::GO_ON, 0, 0, &[], &[]);
+        }
         let slices = sent(&kickers).iter().zip(before).filter(|(now, then)| **now > *then).count();
         assert!(slices <= 1, "one slice a step");
     }
