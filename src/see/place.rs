@@ -146,6 +146,14 @@ fn find(path: PathBuf, uid: u32) -> Option<Found> {
     Some(Found { id, path, alive: !users.is_empty(), seen, users, counted: small(&page.card.counted) != 0, file })
 }
 
+/// Whether a file is one that a process has begun and, killed, not filled in.
+fn is_unfinished(path: &Path, uid: u32) -> bool {
+    let (Some((pid, _)), Ok(file)) = (endpoint(path), open(path)) else { return false };
+    let is_his = file.metadata().is_ok_and(|about| about.is_file() && about.uid() == uid && about.len() <= PAGE as u64);
+    let is_empty = read(&file).map_or(true, |page| page.card.version.load(std::sync::atomic::Ordering::Relaxed) == 0);
+    is_his && is_empty && !Path::new(&format!("/proc/{pid}")).exists()
+}
+
 /// The endpoints that a directory shows, dead ones too.
 pub fn inside(dir: &Path) -> Vec<Found> {
     inside_but(dir, &|_| false)
@@ -167,12 +175,13 @@ pub fn look() -> Vec<Found> {
 pub fn look_beside(known: &dyn Fn(&Path) -> bool) -> Vec<Found> {
     let mut all = Vec::new();
     for dir in directories() {
-        if owner(&dir).is_none() {
-            continue;
-        }
+        let Some(uid) = owner(&dir) else { continue };
         let (living, dead): (Vec<_>, Vec<_>) = inside_but(&dir, known).into_iter().partition(|found| found.alive);
-        for found in dead {
-            let _ = fs::remove_file(&found.path);
+        for path in dead.into_iter().map(|found| found.path) {
+            let _ = fs::remove_file(path);
+        }
+        for path in entries(&dir).filter(|path| !known(path) && is_unfinished(path, uid)) {
+            let _ = fs::remove_file(path);
         }
         all.extend(living);
         for below in entries(&dir).filter(|path| is_run(path)) {

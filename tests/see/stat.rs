@@ -49,6 +49,21 @@ fn what_a_kill_has_left_is_not_shown_and_goes() {
     assert_eq!(super::place::files(dir.path()), [""; 0]);
 }
 
+/// So is a file whose process was killed before it had filled it in; that of one that lives stays.
+#[test]
+fn what_a_kill_has_left_unfinished_goes() {
+    let dir = directory();
+    let mut child = std::process::Command::new("true").spawn().expect("it starts");
+    child.wait().expect("it ends");
+    let living = format!("{}.7", std::process::id());
+    for name in [&format!("{}.1", child.id()), &format!("{}.2", child.id()), &living] {
+        let len = if name.ends_with(".2") { 0 } else { 4096 };
+        std::fs::write(dir.path().join(name), vec![0; len]).expect("a file");
+    }
+    stat(dir.path(), "--json");
+    assert_eq!(super::place::files(dir.path()), [living]);
+}
+
 /// Files that are no pages, or of somebody else, are passed over: they hold nothing up and are not read.
 #[test]
 fn strange_files_are_passed_over() {

@@ -4,11 +4,15 @@ use std::ffi::c_void;
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::path::Path;
+use std::time::Duration;
 
 use rustix::fs::{Mode, OFlags};
 use rustix::ioctl::{self, Ioctl, IoctlOutput, Opcode, Setter, opcode};
 
 use crate::protocol::abi::BackingMap;
+
+/// A reply for which the kernel had no memory is tried again after pauses that double, up to this one.
+const LONGEST_PAUSE: Duration = Duration::from_millis(256);
 
 const FUSE_DEV_IOC_MAGIC: u8 = 229;
 const BACKING_OPEN: Opcode = opcode::write::<BackingMap>(FUSE_DEV_IOC_MAGIC, 1);
@@ -50,10 +54,17 @@ pub(crate) fn receive(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> io::Result<Recei
 
 /// Writes one reply or notification; the kernel takes it whole or refuses it.
 pub(crate) fn send(fd: BorrowedFd<'_>, parts: &[IoSlice<'_>]) -> io::Result<()> {
+    let mut pause = Duration::from_millis(1);
     loop {
         return match rustix::io::writev(fd, parts) {
             Ok(_) => Ok(()),
             Err(rustix::io::Errno::INTR) => continue,
+            // Whoever has no answer waits for ever, even killed. One that was given up for it is told as ENOENT next time.
+            Err(rustix::io::Errno::NOMEM) if pause < LONGEST_PAUSE => {
+                std::thread::sleep(pause);
+                pause *= 2;
+                continue;
+            }
             Err(other) => Err(other.into()),
         };
     }
