@@ -7,6 +7,7 @@ mod fuzz;
 mod install;
 mod model;
 mod package;
+mod soak;
 mod test;
 mod tools;
 mod vm;
@@ -27,6 +28,8 @@ usage: cargo xtask COMMAND
   install --prefix DIR    build everything and put it there: command, libraries, header, pkg-config file, manual page
   deb [--revision TEXT]   make the Debian packages in target/deb
   package                 pack the crates as for a registry, and build each from its package (part of `test`)
+  soak [--minutes N]      clients of all kinds at once, under the library and through the daemon, for N minutes (2); nobody may
+                          lose, hang, or hold more in the end
   vm ...                  run tests in virtual machines with other kernels";
 
 fn main() -> ExitCode {
@@ -50,6 +53,7 @@ fn main() -> ExitCode {
         ("package", []) => package::all(),
         ("miri", []) => model::miri(),
         ("asan", []) => model::asan(),
+        ("soak", rest) => soak::main(rest),
         ("vm", rest) => return vm::main(rest),
         ("help" | "--help" | "-h", _) => {
             println!("{USAGE}");
