@@ -8,6 +8,7 @@ use object::read::elf::{Dyn, ElfFile64, FileHeader, ProgramHeader};
 use object::{Endianness, Object, ObjectSymbol, RelocationTarget};
 use std::collections::BTreeSet;
 use std::fs;
+use std::path::{Path, PathBuf};
 use support::{preload, repository};
 
 /// What a C library must give, by names that glibc and musl both have: where errno lives, the
@@ -225,4 +226,36 @@ fn loaded_size_is_bounded() {
         let loaded: u64 = headers.iter().filter(|h| h.p_type(endian) == elf::PT_LOAD).map(|h| h.p_filesz(endian)).sum();
         assert!(loaded > 4096 && loaded <= MAX_BYTES, "{loaded} bytes are loaded, at most {MAX_BYTES} may be");
     });
+}
+
+/// Names in backticks of the last column of docs/hazards.md that are written as tests are.
+#[test]
+fn every_hazard_names_tests_that_exist() {
+    let text = fs::read_to_string(repository().join("docs/hazards.md")).expect("docs/hazards.md");
+    let sources: Vec<PathBuf> =
+        ["tests", "crates", "src"].iter().flat_map(|dir| sources_below(&repository().join(dir))).collect();
+    let code: String = sources.iter().map(|path| fs::read_to_string(path).expect("a source can be read")).collect();
+    let rows: Vec<&str> = text.lines().filter(|line| line.starts_with("| ")).skip(2).collect();
+    assert_eq!(rows.len(), 36, "one for each hazard");
+    for row in rows {
+        let held = row.trim_end_matches(" |").rsplit(" | ").next().unwrap_or_default();
+        let names: Vec<&str> = held.split('`').skip(1).step_by(2).filter(|name| !name.contains('/')).collect();
+        let is_target = |name: &str| repository().join("fuzz/fuzz_targets").join(format!("{name}.rs")).exists();
+        assert!(held == "the build" || !names.is_empty(), "{row}");
+        for name in names {
+            assert!(code.contains(&format!("fn {name}(")) || is_target(name), "there is no test {name}");
+        }
+    }
+}
+
+fn sources_below(dir: &Path) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    for entry in fs::read_dir(dir).expect("a directory").map(|entry| entry.expect("an entry").path()) {
+        if entry.is_dir() {
+            found.extend(sources_below(&entry));
+        } else if entry.extension().is_some_and(|extension| extension == "rs") {
+            found.push(entry);
+        }
+    }
+    found
 }

@@ -108,6 +108,11 @@ fn high_numbers() {
 }
 
 #[test]
+fn standard_descriptors_that_were_closed() {
+    client("low_numbers").passes();
+}
+
+#[test]
 fn close_range() {
     numbers("close_range");
 }

@@ -195,6 +195,14 @@ fn basic_client_under_valgrind_without_errors_and_leaks() {
 }
 
 #[test]
+fn basic_client_with_jemalloc() {
+    let jemalloc = PathBuf::from("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2");
+    assert!(jemalloc.exists(), "libjemalloc2 is not installed");
+    client("basic").behind(jemalloc.clone()).passes();
+    client("basic").ahead_of(jemalloc).passes();
+}
+
+#[test]
 fn basic_client_behind_another_preload() {
     let other = compile("other_preload", Build::Library);
     let client = client("basic").behind(other).env("OTHER_PRELOAD_FD", "1");

@@ -28,8 +28,11 @@ const TOOLS: &[(&str, &str)] = &[
 ];
 
 /// Files and the packages that bring them.
-const FILES: &[(&str, &str)] =
-    &[("/usr/include/stdio.h", "libc6-dev"), ("/usr/include/linux/netlink.h", "linux-libc-dev")];
+const FILES: &[(&str, &str)] = &[
+    ("/usr/include/stdio.h", "libc6-dev"),
+    ("/usr/include/linux/netlink.h", "linux-libc-dev"),
+    ("/usr/lib/x86_64-linux-gnu/libjemalloc.so.2", "libjemalloc2"),
+];
 
 /// The tools of every test.
 pub fn all() -> Vec<&'static str> {
