@@ -83,9 +83,12 @@ impl Open {
         Some(Seen { newest: rx.geometry().prev(head), published, errors })
     }
 
-    /// Whether the client has not come to this frame yet.
-    fn is_before(&self, newest: u32) -> bool {
-        self.endpoint.rx().is_some_and(|rx| rx.status(rx.geometry().wrap(newest)) == status::VALID)
+    /// Whether the client has not come yet to the frame that was the newest, and holds another message if the ring has gone around.
+    fn is_before(&self, seen: &Seen, newest: &Seen) -> bool {
+        self.endpoint.rx().is_some_and(|rx| {
+            newest.published.wrapping_sub(seen.published) < rx.frame_nr()
+                && rx.status(rx.geometry().wrap(seen.newest)) == status::VALID
+        })
     }
 
     /// Whether somebody sleeps who was told that there is nothing.
@@ -127,7 +130,7 @@ impl Open {
         if seen.published == newest.published {
             return false;
         }
-        let at_work = from == Cause::Background && self.is_before(seen.newest);
+        let at_work = from == Cause::Background && self.is_before(&seen, &newest);
         if at_work {
             self.pace.word.get_or_insert_with(|| Instant::now() + WORD);
         }
