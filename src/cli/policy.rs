@@ -9,6 +9,7 @@ use nix::unistd::{Gid, Group, Uid, User};
 
 use super::complain;
 use crate::policy::catalog::{self, FAMILIES, Family, Number};
+use crate::policy::config::{Accounts, System};
 use crate::policy::decide::{Wanted, What};
 use crate::policy::names::meant;
 use crate::policy::subject::Subject;
@@ -131,7 +132,7 @@ fn user(text: &str) -> Result<u32, String> {
     match (text.parse(), User::from_name(text)) {
         (Ok(uid), _) => Ok(uid),
         (_, Ok(Some(user))) => Ok(user.uid.as_raw()),
-        _ => Err("no such user".into()),
+        _ => Err(format!("no such user{}", meant(text, System.users().iter().map(String::as_str)))),
     }
 }
 
@@ -139,7 +140,7 @@ fn group(text: &str) -> Result<u32, String> {
     match (text.parse(), Group::from_name(text)) {
         (Ok(gid), _) => Ok(gid),
         (_, Ok(Some(group))) => Ok(group.gid.as_raw()),
-        _ => Err("no such group".into()),
+        _ => Err(format!("no such group{}", meant(text, System.groups().iter().map(String::as_str)))),
     }
 }
 

@@ -258,8 +258,8 @@ fn check_says_what_is_granted_and_what_that_amounts_to() {
         (&["--uid", "5", "--family", "netfilter", "--type", "queue/config"], "say which queue: --queue"),
         (&["--uid", "5", "--family", "netfilter", "--type", "log/config"], "say which group: --log-group"),
         (&["--uid", "5", "--family", "route"], "--type, --group or --receive"),
-        (&["--uid", "no-such-user", "--family", "route"], "no such user"),
-        (&["--uid", "5", "--gid", "no-such-group", "--family", "route"], "no such group"),
+        (&["--uid", "rooot", "--family", "route"], "no such user; did you mean \"root\"?"),
+        (&["--uid", "5", "--gid", "rooot", "--family", "route"], "no such group; did you mean \"root\"?"),
     ] {
         let (code, out, err) = run(args);
         assert!(code == Some(2) && out.is_empty() && err.contains(why), "{args:?}: {out}{err}");

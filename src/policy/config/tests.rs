@@ -160,3 +160,22 @@ fn what_is_wrong_is_told_with_line_rule_and_the_nearest_name() {
     let one = "[[policy.rule]]\nname = \"x\"\nusers = [1]\nfamily = \"route\"\nsend = [\"getlink\"]\n";
     assert_eq!(policy(&[one, one].concat()).err().as_deref(), Some("7: rule \"x\": another rule has this name"));
 }
+
+/// What documents and packages show is good.
+#[test]
+fn examples_of_the_documents_are_good() {
+    const PAGE: &str = include_str!("../../../docs/policy.md");
+    const MANUAL: &str = include_str!("../../../docs/nlmmap.toml.5");
+    const FILE: &str = include_str!("../../../packaging/nlmmap.toml");
+    const CONTAINER: &str = include_str!("../../../docs/container.md");
+    let page = PAGE.split("```toml\n").nth(1).and_then(|rest| rest.split("```").next()).unwrap();
+    let manual = MANUAL.split(".SH EXAMPLES\n.nf\n").nth(1).and_then(|rest| rest.split("\n.fi").next()).unwrap();
+    let from = FILE.find("# [policy]").unwrap();
+    let file: String = FILE[from..].lines().map(|line| line.trim_start_matches('#').to_owned() + "\n").collect();
+    assert!(!CONTAINER.contains("```toml"), "read it here, too");
+    let limits = |text: &str| text.replace("[limits]\nopens_per_uid = 64\n", "");
+    for (text, rules) in [(page.to_owned(), 1), (limits(manual), 2), (file, 1)] {
+        let policy = policy(&text).unwrap_or_else(|error| panic!("{error}\n{text}"));
+        assert_eq!(policy.rules.len(), rules, "{text}");
+    }
+}
