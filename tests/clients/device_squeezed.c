@@ -4,7 +4,10 @@
 #include <signal.h>
 #include <sys/wait.h>
 
-enum { TIMES = 60, RING = 64, MOST = 280 };
+enum { TIMES = 18, RING = 64, MOST = 280 };
+
+/* Shared with the squeezer: whether it stays where it has most, and whether it is there. */
+static volatile int *stays, *there;
 
 /* Takes more and more, nearly to the limit, and then again. Never returns; may be the one that is killed for it. */
 static void squeeze(void)
@@ -16,11 +19,15 @@ static void squeeze(void)
 	fputs("1000", f);
 	fclose(f);
 	for (;;) {
-		mib = (mib + 7) % MOST;
+		mib = (mib + 35) % MOST;
 		CALL(ftruncate(fd, (off_t)mib << 20));
 		fallocate(fd, 0, 0, ((off_t)mib << 20) + 1);
-		if (mib > MOST - 7)
-			usleep(20000);
+		if (mib < MOST - 35)
+			continue;
+		*there = 1;
+		while (*stays)
+			usleep(1000);
+		usleep(5000);
 	}
 }
 
@@ -30,12 +37,23 @@ int main(int argc, char **argv)
 	struct nlmmap_socket s = { SOCK_RAW, NETLINK_ROUTE };
 	unsigned got = 0, refused = 0, i;
 	CHECK(argc == 2, "usage: %s NODE", argv[0]);
+	stays = mmap(NULL, 4096, PROT_READ | PROT_WRITE, MAP_SHARED | MAP_ANONYMOUS, -1, 0);
+	CHECK(stays != MAP_FAILED, "mmap: %s", strerror(errno));
+	there = stays + 1;
 	for (i = 0; i < TIMES; i++) {
-		pid_t pid = fork();
+		pid_t pid;
 		int fd;
+		*there = 0;
+		*stays = i % 3 == 0;
+		pid = fork();
 		CALL(pid);
 		if (pid == 0)
 			squeeze();
+		/* A third of the times when there is least, a third at any moment, a third beside nobody. */
+		if (i % 3 == 2)
+			CALL(kill(pid, SIGKILL));
+		while (*stays && !*there && waitpid(pid, NULL, WNOHANG) == 0)
+			usleep(1000);
 		usleep(1000 * (i % 40));
 		CALL(fd = open(argv[1], O_RDWR | O_CLOEXEC));
 		CALL(ioctl(fd, NLMMAP_SOCKET, &s));
@@ -47,7 +65,7 @@ int main(int argc, char **argv)
 			DIE("a ring: %s", strerror(errno));
 		close(fd);
 		kill(pid, SIGKILL);
-		CALL(waitpid(pid, NULL, 0));
+		waitpid(pid, NULL, 0);
 	}
 	printf("%u %u\n", got, refused);
 	return 0;

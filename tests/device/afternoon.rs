@@ -138,7 +138,7 @@ fn everything(place: &Place, daemon: &Daemon<'_>, squeezed: Option<&MemoryCage>,
         }
         scope.spawn(move || worker_killer(daemon, over));
         while Instant::now() < until {
-            let left = until.saturating_duration_since(Instant::now()).as_secs().clamp(2, ROUND);
+            let left = until.saturating_duration_since(Instant::now()).as_secs().clamp(5, ROUND);
             let beside = (witness(place, left as u32), stream(place, 4, left));
             unharmed(beside.0, daemon);
             complete(beside.1, daemon);
