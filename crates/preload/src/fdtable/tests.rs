@@ -31,6 +31,8 @@ enum Op {
     DupFrom(i32, i32, bool),
     Dup2(i32, i32),
     Dup3(i32, i32),
+    /// Sent through a socket of another family, and received under a number of its own; looked at before that, or not.
+    Pass(i32, bool),
     Close(i32),
     /// With flags.
     CloseRange(i32, i32, i32),
@@ -73,6 +75,7 @@ fn op() -> impl Strategy<Value = Op> {
         2 => (fd(), fd(), any::<bool>()).prop_map(|(f, from, c)| Op::DupFrom(f, from, c)),
         3 => (fd(), fd()).prop_map(|(f, to)| Op::Dup2(f, to)),
         1 => (fd(), fd()).prop_map(|(f, to)| Op::Dup3(f, to)),
+        2 => (fd(), any::<bool>()).prop_map(|(f, peek)| Op::Pass(f, peek)),
         3 => fd().prop_map(Op::Close),
         1 => (fd(), fd(), prop_oneof![3 => Just(0), 1 => Just(4), 1 => Just(8)]).prop_map(|(a, b, f)| Op::CloseRange(a, b, f)),
         1 => fd().prop_map(Op::CloseBehind),
@@ -175,6 +178,7 @@ impl Model {
                     assert_eq!(new, -1);
                 }
             }
+            Op::Pass(fd, peek) => self.pass(fd, peek),
             Op::Close(fd) => {
                 // SAFETY: takes a number.
                 let result = unsafe { route::close(fd) };
@@ -207,6 +211,46 @@ impl Model {
             }
         }
         self.forget_closed();
+    }
+
+    /// `SCM_RIGHTS`: whoever looks first (`MSG_PEEK`) gets a number of its own, too.
+    fn pass(&mut self, fd: i32, peek: bool) {
+        /// `struct cmsghdr` with one descriptor.
+        #[repr(C, align(8))]
+        struct Control {
+            len: usize,
+            level: i32,
+            kind: i32,
+            fd: i32,
+        }
+        const ROOM: usize = size_of::<Control>();
+        let mut pair = [0i32; 2];
+        // SAFETY: two numbers, a local. AF_UNIX, SOCK_SEQPACKET.
+        unsafe { sys::call(Sysno::socketpair, [1, 5, 0, pair.as_mut_ptr() as usize, 0, 0]) }.unwrap();
+        let [from, to] = pair;
+        let mut byte = 1u8;
+        let mut control = Control { len: 20, level: 1, kind: 1, fd };
+        let mut vector = sys::IoVec { base: &raw mut byte, len: 1 };
+        let mut header = sys::MsgHdr {
+            iov: &raw mut vector,
+            iovlen: 1,
+            control: (&raw mut control).cast(),
+            controllen: ROOM,
+            ..sys::MsgHdr::EMPTY
+        };
+        // SAFETY: everything the header points to is a local.
+        let sent = unsafe { sys::call(Sysno::sendmsg, [from as usize, &raw const header as usize, 0, 0, 0, 0]) };
+        assert_eq!(sent, if self.open.contains_key(&fd) { Ok(1) } else { Err(Errno::BADF) });
+        let flags = if peek { vec![sys::MSG_PEEK, 0] } else { vec![0] };
+        for flags in flags.into_iter().filter(|_| sent.is_ok()) {
+            control.fd = -1;
+            (header.control, header.controllen) = ((&raw mut control).cast(), ROOM);
+            // SAFETY: as above.
+            assert_eq!(unsafe { route::recvmsg(to, &raw mut header, flags as i32) }, 1);
+            self.duplicate(fd, control.fd);
+        }
+        sys::close(from);
+        sys::close(to);
     }
 
     /// In the child each number leads to an endpoint if it did in the parent and is still the same socket, and new rings work.
