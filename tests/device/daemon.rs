@@ -99,7 +99,12 @@ impl Place {
         let child = command.spawn().expect("the daemon starts");
         let daemon = Daemon { place: self, child };
         let mut text = [0; 256];
-        let len = socket.recv(&mut text).unwrap_or_else(|e| panic!("no READY: {e}\n{}", daemon.log()));
+        let len = loop {
+            match socket.recv(&mut text) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => {}
+                result => break result.unwrap_or_else(|e| panic!("no READY: {e}\n{}", daemon.log())),
+            }
+        };
         assert_eq!(&text[..len], b"READY=1\n".get(..len).unwrap_or_default(), "{}", daemon.log());
         daemon
     }

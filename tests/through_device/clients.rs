@@ -65,7 +65,7 @@ fn a_socket_that_comes_from_elsewhere_is_known() {
 
 #[test]
 fn messages_and_options() {
-    hold(&["faults", "ancillary", "options", "plain_send", "fanout", "families route", "families generic"]);
+    hold(&["page_faults", "ancillary", "options", "plain_send", "fanout", "families route", "families generic"]);
     hold_in_default_mode(&["skip", "skip_head", "hostile headers", "hostile lengths", "errno", "recv_same"]);
     hold_in_default_mode(&["routes 5000 8 16384 16384", "routes 3000 4 4096 512"]);
 }
