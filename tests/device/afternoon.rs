@@ -1,6 +1,6 @@
 //! Every hostile client at once against one daemon, beside honest ones: their streams are exact, and nothing of the daemon grows.
 //!
-//! `NLMMAP_AFTERNOON=SECONDS` makes it longer than 15 seconds; `cargo xtask soak` sets it.
+//! `NLMMAP_AFTERNOON=SECONDS` makes it longer than 15 seconds; `cargo xtask attack` sets it.
 
 use std::os::unix::process::CommandExt;
 use std::process::{Command, Stdio};

@@ -1,5 +1,6 @@
 //! A hostile client beside a witness, who must notice nothing: each request of his is answered once, in order, in time.
 
+use std::fs;
 use std::io::Read;
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Stdio};
@@ -200,6 +201,45 @@ fn holes_in_rings_hurt_nobody() {
     passes(client("device_holes").arg(place.node()).uid(NOBODY), &daemon);
     unharmed(witness, &daemon);
     daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+/// Memory of a process, its own and shared, in KiB.
+fn memory(pid: u64) -> u64 {
+    let text = fs::read_to_string(format!("/proc/{pid}/status")).expect("the worker's status");
+    let of = |name: &str| {
+        let line = text.lines().find_map(|line| line.strip_prefix(name)).expect(name);
+        line.trim().trim_end_matches(" kB").parse::<u64>().expect("a number")
+    };
+    of("RssAnon:") + of("RssShmem:")
+}
+
+/// Of messages that no frame holds and nobody receives an open file keeps about a mebibyte; the rest waits in its socket, where the
+/// kernel bounds it as on a socket of the client's own.
+#[test]
+fn copies_that_nobody_receives_take_a_bounded_memory() {
+    const OPENS: u64 = 16;
+    let place = Place::new();
+    let daemon = place.start();
+    let used = |mib: &str| {
+        let mut command = client("device_unread");
+        command.arg(place.node()).args([&OPENS.to_string(), mib]).uid(NOBODY).stdin(Stdio::piped());
+        let mut client = Beside::start(&mut command);
+        let line = client.line();
+        let taken: u64 =
+            line.trim().strip_prefix("full ").and_then(|n| n.parse().ok()).unwrap_or_else(|| panic!("{line:?}"));
+        let stat = daemon.stat();
+        let worker = stat["endpoints"][0]["worker"].as_u64().expect("a worker");
+        let used = memory(worker);
+        drop(client.0.stdin.take());
+        assert!(client.succeeds());
+        daemon.wait_for_opens(0);
+        (taken * 6000, used)
+    };
+    let ((_, few), (taken, many)) = (used("0"), used("64"));
+    assert!(taken > 1 << 20, "more was sent than is kept: {taken}");
+    assert!(taken < 16 << 20, "the kernel bounds the rest: {taken}");
+    assert!(many < few + OPENS * 2048, "{OPENS} open files: {few} KiB, and {many} KiB with messages");
     daemon.stop();
 }
 

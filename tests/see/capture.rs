@@ -183,7 +183,8 @@ fn forked_children_are_captured() {
         assert_eq!(said(&output), "nlmmap: 20 messages captured, 0 missed\n", "{id}");
         let packets = packets(file.path());
         let sent = packets.iter().filter(|p| p.contains("|tx frame ")).count();
-        assert_eq!((packets.len(), sent), (20, 10), "{packets:#?}");
+        // A capture may begin, and end, between a request and its answer.
+        assert!(packets.len() == 20 && (9..=11).contains(&sent), "{packets:#?}");
     }
     stop(child);
 }

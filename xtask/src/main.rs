@@ -24,7 +24,7 @@ usage: cargo xtask COMMAND
   fuzz ...                look for inputs that the engine, the codec or policy fails on: [--seconds N] [--grow] [TARGET...]
   loom                    run the engine's models: every order of a few threads' steps (part of `test`)
   miri, asan              run the engine's tests in the interpreter, or under the address sanitizer (nightly toolchain)
-  soak [--seconds N]      every hostile client at once against one daemon, beside honest ones (1200)
+  attack [--seconds N]    every hostile client at once against one daemon, beside honest ones, for N seconds (1200)
   install --prefix DIR    build everything and put it there: command, libraries, header, pkg-config file, manual page
   deb [--revision TEXT]   make the Debian packages in target/deb
   package                 pack the crates as for a registry, and build each from its package (part of `test`)
@@ -44,8 +44,8 @@ fn main() -> ExitCode {
         ("demo", rest) => demo(rest),
         ("fuzz", rest) => fuzz::main(rest),
         ("install", rest) => install::main(rest),
-        ("soak", []) => test::soak("1200"),
-        ("soak", [flag, seconds]) if flag == "--seconds" => test::soak(seconds),
+        ("attack", []) => test::attack("1200"),
+        ("attack", [flag, seconds]) if flag == "--seconds" => test::attack(seconds),
         ("test", rest) => test::all(rest),
         ("conformance", []) => test::conformance(false),
         ("conformance", [update]) if update == "--update" => test::conformance(true),

@@ -36,7 +36,7 @@ pub fn all(args: &[String]) -> Result<bool, String> {
 }
 
 /// Every hostile client at once, for so many seconds.
-pub fn soak(seconds: &str) -> Result<bool, String> {
+pub fn attack(seconds: &str) -> Result<bool, String> {
     seconds.parse::<u32>().map_err(|_| format!("--seconds {seconds}: a number of seconds is wanted"))?;
     tools::need(&["gcc"])?;
     let test = ["test", "--package", "nlmmap", "--test", "device", "--", "--nocapture", "afternoon::"];
