@@ -23,7 +23,9 @@ fn exists(reference: &str, after: Option<&str>) -> Result<(), String> {
             if tested { Ok(()) } else { Err(format!("{reference} has no unit test")) }
         }
         _ if reference.ends_with(".c") => read(&format!("tests/clients/{reference}")).map(drop),
-        "cargo xtask soak" => read("xtask/src/main.rs")?.contains("soak").then_some(()).ok_or("no such command".into()),
+        "cargo xtask attack" => {
+            read("xtask/src/main.rs")?.contains("attack").then_some(()).ok_or("no such command".into())
+        }
         // A part of the client that was named before it.
         _ => {
             let client = after.ok_or(format!("{reference} is no reference"))?;
