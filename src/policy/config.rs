@@ -1,6 +1,6 @@
 //! Rules from TOML. What is wrong is told with line and rule, and what was probably meant.
 
-mod broken;
+pub mod broken;
 
 use std::fmt;
 
@@ -52,8 +52,6 @@ impl fmt::Display for ConfigError {
         }
     }
 }
-
-pub use broken::not_understood;
 
 /// The line of a text that a place in it is in.
 pub fn line_of(text: &str, at: usize) -> usize {

@@ -12,7 +12,8 @@ use tracing::level_filters::LevelFilter;
 use super::limits::{Limits, Machine, Wanted};
 use super::metrics;
 use super::{Failure, Settings};
-use crate::policy::config::{ConfigError, Policy, Raw, System, line_of, not_understood};
+use crate::policy::config::broken::not_understood;
+use crate::policy::config::{ConfigError, Policy, Raw, System, line_of};
 
 /// A whole configuration.
 #[derive(Clone, Debug, Default, Deserialize, PartialEq)]

@@ -6,6 +6,7 @@
 mod moving;
 mod paying;
 mod rings;
+mod shown;
 mod tapped;
 mod waiting;
 
@@ -16,7 +17,6 @@ use std::time::Instant;
 
 use cuse_rs::{Caller, Errno, IoctlReply, NodeKind, Parked, PollNotifier, ReadReply, WriteReply};
 use nlmmap_ring::abi::nl_mmap_req;
-use nlmmap_ring::control::Control;
 use nlmmap_ring::sys::SockaddrNl;
 
 use super::abi;
@@ -177,38 +177,6 @@ impl File {
 
     fn state(&self) -> MutexGuard<'_, State> {
         lock(&self.state)
-    }
-
-    /// The engine's counters and positions.
-    pub fn control(&self) -> Option<&Control> {
-        self.family.get().and(self.shared.get()).map(Shared::control)
-    }
-
-    /// `NETLINK_*` number, once the client has made its socket.
-    pub fn family(&self) -> Option<u32> {
-        self.family.get().map(|(family, _)| *family)
-    }
-
-    pub fn is_strict(&self) -> bool {
-        self.family.get().is_some_and(|(_, strict)| *strict)
-    }
-
-    /// The process that has its socket.
-    pub fn worker(&self) -> Option<u32> {
-        match &self.state().home {
-            Home::At(at) => at.worker.pid(),
-            _ => None,
-        }
-    }
-
-    /// Geometry of both rings.
-    pub fn geometry(&self) -> [Option<nl_mmap_req>; 2] {
-        self.state().rings
-    }
-
-    /// RX frames that the client has not released, as far as known.
-    pub fn occupancy(&self) -> u32 {
-        self.control().map_or(0, |control| control.rx_outstanding.load(std::sync::atomic::Ordering::Relaxed))
     }
 
     pub fn workers(&self) -> &Arc<Workers> {

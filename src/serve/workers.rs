@@ -241,6 +241,10 @@ impl Workers {
         let mut reason = false;
         for worker in workers {
             reason |= lock(&worker.idle_since).is_some();
+            // Where the kernel had no memory to tell when there is room.
+            if worker.has_queued() {
+                worker.send_queued(&self.epoll);
+            }
             if !lock(&worker.asked).requests.is_empty() {
                 reason = true;
                 self.look_after(&worker);

@@ -137,8 +137,10 @@ impl Socket {
             fail!("the transmit frame is not free");
         }
         // SAFETY: an unused frame is this side's, and the messages here are far shorter.
-        let to = unsafe { self.tx.base.add(self.tx.at * self.tx.frame + HEADER) };
-        unsafe { to.copy_from_nonoverlapping(message.as_ptr(), message.len()) };
+        unsafe {
+            let to = self.tx.base.add(self.tx.at * self.tx.frame + HEADER);
+            to.copy_from_nonoverlapping(message.as_ptr(), message.len());
+        }
         self.tx.word(1).store(message.len() as u32, Ordering::Relaxed);
         self.tx.word(0).store(VALID, Ordering::Release);
         self.tx.next();

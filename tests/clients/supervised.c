@@ -3,6 +3,7 @@
  * filtered - the program has a filter of its own, and wants a listener; unreadable - pointers that lead nowhere;
  * changing - arguments change while they are read; network - a socket of another namespace. */
 #include "msg.h"
+#include "pass.h"
 #include "waiter.h"
 #include <pthread.h>
 #include <stddef.h>
@@ -22,30 +23,6 @@ static void exchange(struct sock *s, uint32_t seq)
 static struct sock open_both(void)
 {
 	return ring_open(NETLINK_USERSOCK, GEOM(4096, 4, 1024), GEOM(4096, 1, 1024));
-}
-
-static void send_fd(int via, int fd)
-{
-	char control[CMSG_SPACE(sizeof fd)] = { 0 }, c = 'f';
-	struct iovec v = { &c, 1 };
-	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
-	struct cmsghdr *h = CMSG_FIRSTHDR(&m);
-	h->cmsg_level = SOL_SOCKET;
-	h->cmsg_type = SCM_RIGHTS;
-	h->cmsg_len = CMSG_LEN(sizeof fd);
-	memcpy(CMSG_DATA(h), &fd, sizeof fd);
-	CHECK(sendmsg(via, &m, 0) == 1, "sendmsg: %s", strerror(errno));
-}
-
-static int recv_fd(int via)
-{
-	char control[CMSG_SPACE(sizeof(int))], c;
-	struct iovec v = { &c, 1 };
-	struct msghdr m = { .msg_iov = &v, .msg_iovlen = 1, .msg_control = control, .msg_controllen = sizeof control };
-	int fd;
-	CHECK(recvmsg(via, &m, MSG_CMSG_CLOEXEC) == 1, "recvmsg: %s", strerror(errno));
-	memcpy(&fd, CMSG_DATA(CMSG_FIRSTHDR(&m)), sizeof fd);
-	return fd;
 }
 
 static void turn(int pipe[2], int give)

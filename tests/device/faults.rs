@@ -27,8 +27,6 @@ const LEFT_ALONE: &[&str] = &[
     "brk",
     "clock_nanosleep",
     "close",
-    // Known: a worker that cannot arm a socket again (`ENOMEM`, kernel memory) does not look at it until it is asked.
-    "epoll_ctl",
     "execve",
     "exit",
     "exit_group",

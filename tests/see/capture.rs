@@ -167,6 +167,11 @@ fn losses_are_told() {
     stop(child);
 }
 
+/// The frame that a packet's comment names.
+fn position(packet: &str, direction: &str) -> Option<u32> {
+    packet.split_once(direction)?.1.split(':').next()?.parse().ok()
+}
+
 /// What a forked child does by its parent's endpoint is in that one's capture; its own endpoint is one more.
 #[test]
 fn forked_children_are_captured() {
@@ -183,8 +188,12 @@ fn forked_children_are_captured() {
         assert_eq!(said(&output), "nlmmap: 20 messages captured, 0 missed\n", "{id}");
         let packets = packets(file.path());
         let sent = packets.iter().filter(|p| p.contains("|tx frame ")).count();
-        // A capture may begin, and end, between a request and its answer.
+        // Ten requests and their answers; a capture may begin, and end, between the two. Nothing is missing in between.
         assert!(packets.len() == 20 && (9..=11).contains(&sent), "{packets:#?}");
+        for direction in ["|tx frame ", "|rx frame "] {
+            let positions: Vec<u32> = packets.iter().filter_map(|p| position(p, direction)).collect();
+            assert!(positions.windows(2).all(|two| two[1] == (two[0] + 1) % 16), "{packets:#?}");
+        }
     }
     stop(child);
 }

@@ -60,6 +60,15 @@ pub struct Engine {
     ids: Option<(u32, u32)>,
 }
 
+/// Hears of a socket, from now on or for the first time. Whether the kernel does: it may have no memory for it.
+fn hear(epoll: &Epoll, open: &Open, what: Heard, handle: u64) -> bool {
+    let mut event = EpollEvent::new(interest(what), handle);
+    match epoll.modify(open.socket().fd(), &mut event) {
+        Err(Os::ENOENT) => epoll.add(open.socket().fd(), event).is_ok(),
+        done => done.is_ok(),
+    }
+}
+
 /// As epoll has it.
 fn interest(what: Heard) -> EpollFlags {
     let all = EpollFlags::EPOLLIN | EpollFlags::EPOLLERR | EpollFlags::EPOLLET;
@@ -319,13 +328,13 @@ impl Engine {
         if let Some(due) = open.keep_looking(self.start) {
             self.times.push(Reverse((due, handle)));
         }
+        if let Some(what) = open.wants_to_hear()
+            && !hear(&self.epoll, open, what, handle)
+        {
+            open.hears_nothing();
+        }
         if let Some(due) = open.next_due() {
             self.times.push(Reverse((due, handle)));
-        }
-        if let Some(what) = open.wants_to_hear() {
-            let mut event = EpollEvent::new(interest(what), handle);
-            // It is in the list: put there with the open file, and taken out with it.
-            let _ = self.epoll.modify(open.socket().fd(), &mut event);
         }
         if who != 0 {
             self.tell(&Head { op: op::READY, handle, value: who, ..Head::default() }, &[], &[]);

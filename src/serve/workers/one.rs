@@ -156,6 +156,10 @@ impl Worker {
         wire::send(self.channel.as_fd(), &out.head, &out.bytes, &fds)
     }
 
+    pub(super) fn has_queued(&self) -> bool {
+        !lock(&self.queue).packets.is_empty()
+    }
+
     pub(super) fn send_queued(&self, epoll: &Epoll) {
         let mut queue = lock(&self.queue);
         while let Some(out) = queue.packets.front() {

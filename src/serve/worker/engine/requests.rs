@@ -198,12 +198,9 @@ impl Engine {
                     }
                     // Too many descriptors of this user are on their way: it stays.
                     Err(Os::ETOOMANYREFS) => {
-                        let event = EpollEvent::new(interest(Heard::Edges), handle);
-                        let watched = self.epoll.add(open.socket().fd(), event);
-                        open.pace.heard = Heard::Edges;
+                        open.pace.heard = Heard::Nothing;
                         open.pump = true;
-                        let error = watched.err().unwrap_or(Os::ETOOMANYREFS);
-                        self.answer(id, Err(Errno::new(error as i32)), 0, &[]);
+                        self.answer(id, Err(Errno::new(Os::ETOOMANYREFS as i32)), 0, &[]);
                         self.enqueue(handle, true);
                     }
                     Err(_) => self.front_gone = true,

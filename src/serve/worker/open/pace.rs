@@ -171,6 +171,12 @@ impl Open {
         Some(wanted)
     }
 
+    /// What was asked for could not be had: the socket is looked at after a moment, and it is asked for again.
+    pub fn hears_nothing(&mut self) {
+        self.pace.heard = Heard::Nothing;
+        self.pace.look = Some(Instant::now() + WORD);
+    }
+
     /// The time has come for what [`Self::next_due`] was about. Sets [`Open::pump`] if the socket is to be looked at.
     pub fn is_due(&mut self, now: Instant) {
         self.pace.due = None;
