@@ -167,19 +167,6 @@ impl<'a> Frame<'a> {
         }
     }
 
-    /// Begins to fetch header and first bytes, to be written: the client, on another processor, has had them last.
-    #[inline]
-    pub fn prefetch(self) {
-        #[cfg(all(target_arch = "x86_64", not(miri)))]
-        // SAFETY: a hint; inside the frame or a little behind it.
-        unsafe {
-            use core::arch::x86_64::{_MM_HINT_ET0, _mm_prefetch};
-            _mm_prefetch::<_MM_HINT_ET0>(self.at.cast());
-            _mm_prefetch::<_MM_HINT_ET0>(self.at.wrapping_add(64).cast());
-            _mm_prefetch::<_MM_HINT_ET0>(self.at.wrapping_add(128).cast());
-        }
-    }
-
     /// Address of the payload, for a system call or a copy.
     #[inline]
     pub fn payload(self) -> *mut u8 {

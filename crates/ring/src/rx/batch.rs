@@ -35,14 +35,6 @@ impl<S: Socket> Pump<'_, S> {
         }
         let room = self.ring.geometry().room() as usize;
         let (head, offer) = (self.head(), self.offer());
-        if offer > 2 {
-            // All at once, and not one by one as each is looked at.
-            let mut pos = head;
-            for _ in 0..offer.min(self.ring.frame_nr()) {
-                self.ring.frame(pos).prefetch();
-                pos = self.ring.geometry().next(pos);
-            }
-        }
         let is_free = self.ring.status(head) == status::UNUSED;
         let start = if is_free { head } else { self.ahead() };
         let free = if is_free && offer == 1 { 1 } else { ring::unused_run(self.ring, start, offer) as usize };
