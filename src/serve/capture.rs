@@ -172,11 +172,11 @@ impl All {
 
 fn begin(device: &Netlink, handle: u64, memory: OwnedFd) -> Result<(), Errno> {
     memory::judge(&memory, tap::LEN)?;
-    device.workers.find(handle).ok_or(Errno::ENOENT)?.tap(Some(memory))
+    device.files.find(handle).ok_or(Errno::ENOENT)?.tap(Some(memory))
 }
 
 fn end(device: &Netlink, handle: u64) {
-    if let Some(file) = device.workers.find(handle) {
+    if let Some(file) = device.files.find(handle) {
         // Ending is never refused.
         let _ = file.tap(None);
         tracing::info!(handle, "captured no more");

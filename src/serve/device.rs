@@ -11,6 +11,7 @@ use nlmmap_ring::endpoint::Which;
 use super::abi::{self, Words};
 use super::caller::Client;
 use super::file::File;
+use super::files::Files;
 use super::limits::Ledger;
 use super::police::Grants;
 use super::workers::Workers;
@@ -19,6 +20,7 @@ use super::{log, memory};
 /// The device: everything its open files share.
 pub struct Netlink {
     pub workers: Arc<Workers>,
+    pub files: Arc<Files>,
     pub ledger: Arc<Ledger>,
     pub grants: Arc<Grants>,
     /// Longer writes may have been cut by the kernel.
@@ -120,7 +122,7 @@ impl Device for Netlink {
         };
         let file = Arc::new(file);
         // Before the answer: the client's next call may come before this one has returned.
-        self.workers.add(&file);
+        self.files.add(&file);
         tracing::debug!(
             handle = file.handle,
             pid = file.client.pid,
@@ -130,14 +132,14 @@ impl Device for Netlink {
         );
         if let Err(error) = reply.opened_with(file.clone(), opening) {
             tracing::debug!(handle = file.handle, %error, "the client did not get its open file");
-            self.workers.remove(&file);
+            self.files.remove(&file);
             file.close();
         }
     }
 
     fn release(&self, handle: FileHandle, file: Arc<File>) {
         tracing::debug!(handle = handle.get(), pid = file.client.pid, "closed");
-        self.workers.remove(&file);
+        self.files.remove(&file);
         file.close();
     }
 

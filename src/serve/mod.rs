@@ -5,7 +5,7 @@
 //! | [`abi`] | the ioctls, equal to `include/nlmmap.h` |
 //! | [`node`] | the node, and that nothing of it stays behind |
 //! | [`device`] | from requests to open files |
-//! | [`file`] | one open file: where its socket is, and who waits |
+//! | [`file`], [`files`] | one open file: where its socket is, and who waits; all of them |
 //! | [`mappers`] | who says to map an open file's rings |
 //! | [`caller`] | who calls, and from where |
 //! | [`workers`], [`worker`] | nothing happens for a client that it could not do itself, and not in this process |
@@ -24,6 +24,7 @@ pub mod config;
 mod confine;
 mod device;
 mod file;
+mod files;
 mod limits;
 mod local;
 mod log;
@@ -50,6 +51,7 @@ use tracing::level_filters::LevelFilter;
 
 use config::InForce;
 use device::Netlink;
+use files::Files;
 use limits::{Ledger, Limits};
 use police::Grants;
 use worker::spawner::Spawner;
@@ -154,7 +156,9 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     // Before the node: a signal from now on ends it in order.
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::new(1, format!("cannot receive signals: {error}")))?;
-    let workers = Workers::new(spawner).map_err(|error| Failure::new(1, format!("cannot make workers: {error}")))?;
+    let files = Arc::new(Files::default());
+    let workers = Workers::new(spawner, files.clone())
+        .map_err(|error| Failure::new(1, format!("cannot make workers: {error}")))?;
     tell(&limits, &warnings);
     if !confine::is_known() {
         tracing::warn!(
@@ -166,8 +170,9 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let grants = Grants::new(policy, settings.audit, workers.clone(), kept);
     let grants = grants.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
     let device = |kind: NodeKind| {
-        let (workers, ledger, grants) = (workers.clone(), ledger.clone(), grants.clone());
-        Arc::new(Netlink { workers, ledger, grants, max_write: node::max_write(kind) })
+        let (workers, files) = (workers.clone(), files.clone());
+        let (ledger, grants) = (ledger.clone(), grants.clone());
+        Arc::new(Netlink { workers, files, ledger, grants, max_write: node::max_write(kind) })
     };
     // While sockets can be made, and have a group.
     let listener = metrics.as_ref().map(metrics::Listener::bind).transpose()?;

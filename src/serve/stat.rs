@@ -159,7 +159,7 @@ fn entry(file: &File) -> Entry {
 /// As it is now.
 pub(super) fn snapshot(name: &str, device: &Netlink, session: &Observer) -> Snapshot {
     let (held, session) = (device.ledger.held(), session.stats());
-    let mut endpoints: Vec<Entry> = device.workers.files().iter().map(|file| entry(file)).collect();
+    let mut endpoints: Vec<Entry> = device.files.all().iter().map(|file| entry(file)).collect();
     endpoints.sort_by_key(|entry| entry.handle);
     Snapshot {
         name: name.into(),

@@ -12,7 +12,7 @@ use std::collections::HashMap;
 use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
@@ -24,7 +24,6 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::caller::Place;
-use super::file::File;
 use super::worker::spawner::Spawner;
 use super::worker::wire::{self, Head, Packet, Receiver, op};
 
@@ -55,6 +54,21 @@ pub type Then = Box<dyn FnOnce(Result<Packet, Errno>) + Send>;
 /// A request that could not be made: what it was for, and why.
 pub type Unasked = (Then, Errno);
 
+/// Those whose sockets live in workers: the open files, by their handles.
+pub trait Residents: Send + Sync {
+    /// A worker says that something has come for `who` (`worker::open::ready`).
+    fn woken(&self, handle: u64, worker: u64, who: u64);
+
+    /// A worker has let messages pass that are to be judged.
+    fn heard(&self, handle: u64, worker: u64, notes: &[u8]);
+
+    /// A worker is no more: how many have lived there.
+    fn lost(&self, worker: u64) -> usize;
+
+    /// Nothing is told any more.
+    fn forget(&self);
+}
+
 /// The right to live in a worker.
 pub struct Lodging {
     pub worker: Arc<Worker>,
@@ -82,7 +96,7 @@ struct Table {
     by_number: HashMap<u64, Arc<Worker>>,
 }
 
-/// All workers, and all open files.
+/// All workers.
 pub struct Workers {
     spawner: Spawner,
     epoll: Epoll,
@@ -93,7 +107,7 @@ pub struct Workers {
     /// Fires when a turn is overdue.
     turns_timer: TimerFd,
     table: Mutex<Table>,
-    files: RwLock<HashMap<u64, Arc<File>>>,
+    residents: Arc<dyn Residents>,
     next: AtomicU64,
     spawner_ended: AtomicBool,
     /// Why a client's control group was not charged for its rings, the first time that there was a reason.
@@ -113,7 +127,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const GONE: Errno = Errno::new(libc::ENOTCONN);
 
 impl Workers {
-    pub fn new(spawner: Spawner) -> io::Result<Arc<Workers>> {
+    pub fn new(spawner: Spawner, residents: Arc<dyn Residents>) -> io::Result<Arc<Workers>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let timer = || TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK);
@@ -131,7 +145,7 @@ impl Workers {
             turns: Mutex::new(Turns::new(thread::available_parallelism().map_or(1, usize::from))),
             turns_timer,
             table: Mutex::default(),
-            files: RwLock::default(),
+            residents,
             next: AtomicU64::new(FIRST),
             spawner_ended: AtomicBool::new(false),
             unpaid: OnceLock::new(),
@@ -148,26 +162,6 @@ impl Workers {
     /// A number that no request has had.
     pub fn number(&self) -> u64 {
         self.next.fetch_add(1, Ordering::Relaxed)
-    }
-
-    /// A file is open.
-    pub fn add(&self, file: &Arc<File>) {
-        self.files.write().unwrap_or_else(PoisonError::into_inner).insert(file.handle, file.clone());
-    }
-
-    /// A file is closed.
-    pub fn remove(&self, file: &File) {
-        self.files.write().unwrap_or_else(PoisonError::into_inner).remove(&file.handle);
-    }
-
-    /// All open files.
-    pub fn files(&self) -> Vec<Arc<File>> {
-        self.files.read().unwrap_or_else(PoisonError::into_inner).values().cloned().collect()
-    }
-
-    /// The open file of this handle.
-    pub fn find(&self, handle: u64) -> Option<Arc<File>> {
-        self.files.read().unwrap_or_else(PoisonError::into_inner).get(&handle).cloned()
     }
 
     /// A worker at this place, which the caller is in, and waits there for its answer.
@@ -326,16 +320,8 @@ impl Workers {
                                 then(Ok(packet));
                             }
                         }
-                        op::READY => {
-                            if let Some(file) = self.find(packet.head.handle) {
-                                file.woken(worker.number, packet.head.value);
-                            }
-                        }
-                        op::HEARD => {
-                            if let Some(file) = self.find(packet.head.handle).filter(|file| file.is_in(worker.number)) {
-                                file.heard(&packet.bytes);
-                            }
-                        }
+                        op::READY => self.residents.woken(packet.head.handle, worker.number, packet.head.value),
+                        op::HEARD => self.residents.heard(packet.head.handle, worker.number, &packet.bytes),
                         op::TURN => self.next_turns(|turns| match packet.head.value {
                             0 => turns.forget(worker.number),
                             _ => turns.ask(worker.number, worker.place.who.uids[1]),
@@ -393,7 +379,7 @@ impl Workers {
             std::mem::take(&mut asked.requests)
         };
         drop(std::mem::take(&mut *lock(&worker.queue)));
-        let lost = self.files().iter().filter(|file| file.lost(worker.number)).count();
+        let lost = self.residents.lost(worker.number);
         if lost > 0 {
             let uid = worker.place.who.uids[1];
             tracing::warn!(uid, lost, "a worker has ended: its open files answer ENOTCONN; was it killed, or stopped?");
@@ -438,7 +424,7 @@ impl Listening {
             drop(asked);
         }
         self.workers.spawner.end();
-        self.workers.files.write().unwrap_or_else(PoisonError::into_inner).clear();
+        self.workers.residents.forget();
     }
 }
 
