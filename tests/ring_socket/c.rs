@@ -10,8 +10,13 @@ use crate::daemon::Place;
 use crate::support::repository;
 use crate::wire::in_namespace;
 
-/// Where it is installed, once. The directory stays until the tests end.
+/// Where it is installed, once. The directory stays until the tests end. `NLMMAP_PREFIX` names one made before, for machines without
+/// cargo.
 fn prefix() -> &'static Path {
+    static GIVEN: OnceLock<Option<PathBuf>> = OnceLock::new();
+    if let Some(given) = GIVEN.get_or_init(|| std::env::var_os("NLMMAP_PREFIX").map(PathBuf::from)) {
+        return given;
+    }
     static PREFIX: OnceLock<TempDir> = OnceLock::new();
     let directory = PREFIX.get_or_init(|| {
         let directory = tempfile::tempdir().expect("a temporary directory");
@@ -37,8 +42,8 @@ fn prefix() -> &'static Path {
     directory.path()
 }
 
-/// Compiles a program by what `pkg-config` says.
-fn compile(source: &str, linked: &str) -> PathBuf {
+/// A directory in which a program is, compiled by what `pkg-config` says.
+fn compile(source: &str, linked: &str) -> TempDir {
     let prefix = prefix();
     let mut query = Command::new("pkg-config");
     query.args(["--cflags", "--libs"]).args((linked == "static").then_some("--static")).arg("nlmmap");
@@ -49,17 +54,16 @@ fn compile(source: &str, linked: &str) -> PathBuf {
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     let flags = String::from_utf8(output.stdout).expect("text");
     let flags = if linked == "static" { flags.replace("-lnlmmap", "-l:libnlmmap.a") } else { flags };
-    let name = Path::new(source).file_stem().expect("a name").to_string_lossy().into_owned();
-    let program = prefix.join(format!("{name}-{linked}-{:?}", std::thread::current().id()));
+    let directory = tempfile::tempdir().expect("a temporary directory");
     let mut compiler = Command::new("cc");
-    compiler.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(&program);
+    compiler.args(["-std=gnu11", "-O1", "-Wall", "-Wextra", "-Werror", "-o"]).arg(directory.path().join("program"));
     compiler.arg(repository().join(source)).args(flags.split_whitespace());
     assert!(compiler.status().expect("a C compiler").success(), "{source}, {linked}");
-    program
+    directory
 }
 
-fn run(program: &Path) -> Command {
-    let mut command = Command::new(program);
+fn run(compiled: &TempDir) -> Command {
+    let mut command = Command::new(compiled.path().join("program"));
     command.env("LD_LIBRARY_PATH", prefix().join("lib"));
     command
 }

@@ -12,8 +12,11 @@ use nlmmap::{Family, RingSocket};
 
 use crate::wire::*;
 
-/// Where the examples are, built once.
+/// Where the examples are, built once. `NLMMAP_EXAMPLES` names those built before, for machines without cargo.
 fn examples() -> PathBuf {
+    if let Some(built) = std::env::var_os("NLMMAP_EXAMPLES") {
+        return PathBuf::from(built);
+    }
     static BUILT: OnceLock<PathBuf> = OnceLock::new();
     let built = BUILT.get_or_init(|| {
         let target = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).parent().expect("a target directory").to_owned();

@@ -12,8 +12,11 @@ use std::time::{Duration, Instant};
 
 /// Far more than what is waited for takes, in seconds here; on a slower machine (`NLMMAP_PATIENCE`) so many times as long.
 pub fn patient(seconds: u64) -> Duration {
-    let times = std::env::var("NLMMAP_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1);
-    Duration::from_secs(seconds * times)
+    Duration::from_secs(seconds * patience())
+}
+
+fn patience() -> u64 {
+    std::env::var("NLMMAP_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
 }
 
 /// How a command ended.

@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: real Debian kernels under qemu, and the tests that need them.
 
 mod device;
+mod report;
 
 use std::collections::BTreeMap;
 use std::fmt::Write as _;
@@ -15,8 +16,10 @@ Real Debian kernels under qemu, without network; apt fetches what is missing.
 usage: cargo xtask vm fetch [SUITE...]       download kernels (default: bookworm trixie)
        cargo xtask vm run [OPTION...] -- CMD run a shell command as root in a guest
        cargo xtask vm cuse                   the tests of crates/cuse-rs in guests 6.1 and 6.12
-       cargo xtask vm device [WORD...]       the device's tests, the conformance probe and the udev
-                                             rule there, all or those whose name has a WORD (an hour)
+       cargo xtask vm device [WORD...] [-- TEST...]
+                                             the device's tests, RingSocket's, the conformance probe and
+                                             the udev rule there, all or those whose name has a WORD
+                                             (hours); of their tests those whose name has a TEST
 
 options of run:
   --suite SUITE    the kernel of this Debian suite (default: trixie); SUITE/full has all modules

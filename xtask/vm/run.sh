@@ -8,11 +8,12 @@
 # Exit status: the command's; 124 when time ran out; 125 when the guest did not come up.
 # Environment: VM_ACCEL=tcg VM_CPU VM_TIMEOUT=120 VM_SMP=1 VM_MEM=512 VM_MODULES="fuse cuse"
 #   VM_ROOT VM_OUT VM_QEMU=qemu-system-x86_64 VM_APPEND VM_QEMU_EXTRA VM_VERBOSE
+#   VM_LOG  a file that gets what the command prints while it runs
 # With VM_ROOT, a folder or '-', the command has this machine's files, read-only under a layer of
 # memory, with the files of the folder among them: its programs and compilers, by bash, in $PWD. The
 # kernel loads its modules itself then. It needs a SUITE/full kernel, which has 9p.
 set -u
-[ $# -ge 3 ] || { sed -n 2,11p "$0" >&2; exit 2; }
+[ $# -ge 3 ] || { sed -n 2,12p "$0" >&2; exit 2; }
 kernel=$1 share=$2
 shift 2
 command="$*"
@@ -142,14 +143,15 @@ INIT
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) > "$work/initrd" || fail "cannot pack the guest"
 
-for port in console out tar; do : > "$work/$port"; done
+log=${VM_LOG:-$work/out}
+for port in "$work/console" "$work/tar" "$log"; do : > "$port" || fail "cannot write $port"; done
 start=$(date +%s%N)
 # shellcheck disable=SC2086 # lists
 timeout --kill-after=5 "${VM_TIMEOUT:-120}" ${VM_QEMU:-qemu-system-x86_64} \
     -machine pc -accel "$accel" -cpu "$cpu" -smp "${VM_SMP:-1}" -m "${VM_MEM:-512}" \
     -nodefaults -no-user-config -display none -no-reboot -nic none \
     -chardev file,id=c0,path="$work/console" -serial chardev:c0 \
-    -chardev file,id=c1,path="$work/out" -serial chardev:c1 \
+    -chardev file,id=c1,path="$log" -serial chardev:c1 \
     -chardev file,id=c2,path="$work/tar" -serial chardev:c2 \
     -kernel "$image" -initrd "$work/initrd" \
     -append "console=ttyS0 quiet panic=-1 reboot=t mitigations=off nokaslr random.trust_cpu=on \
@@ -158,7 +160,7 @@ no_timer_check rcupdate.rcu_expedited=1 8250.nr_uarts=4 ${VM_APPEND:-}" \
 qemu=$?
 wall=$((($(date +%s%N) - start) / 100000000))
 
-tr -d '\r' < "$work/out" > "$work/text"
+tr -d '\r' < "$log" > "$work/text"
 status=$(sed -n 's/^__STATUS__ \([0-9]*\)$/\1/p' "$work/text" | tail -1)
 up=$(sed -n 's/^__UP__ //p' "$work/text")
 grep -v -E '^__(UP|STATUS)__' "$work/text"
