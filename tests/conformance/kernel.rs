@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::process::Command;
-use std::time::Duration;
 
 /// Which cases need more than NETLINK_ROUTE and NETLINK_USERSOCK, and what of.
 const NEEDS: &[(&str, &str)] = &[
@@ -31,7 +30,8 @@ impl Kernel {
     pub fn probe() -> Kernel {
         let program =
             crate::support::compile_file("tests/conformance/kernel.c", &["-O1", "-Wall", "-Wextra", "-Werror"]);
-        let outcome = crate::support::run(Command::new("unshare").arg("--net").arg(program), Duration::from_secs(20));
+        let outcome =
+            crate::support::run(Command::new("unshare").arg("--net").arg(program), crate::support::patient(20));
         assert!(outcome.success(), "kernel.c {}", outcome.describe());
         let release = fs::read_to_string("/proc/sys/kernel/osrelease").expect("the kernel names its release");
         let release = release.trim().to_string();
