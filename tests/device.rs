@@ -8,6 +8,8 @@ mod support;
 mod afternoon;
 #[path = "device/attacks.rs"]
 mod attacks;
+#[path = "device/both.rs"]
+mod both;
 #[path = "device/broken.rs"]
 mod broken;
 #[path = "device/cage.rs"]

@@ -18,6 +18,7 @@ static int begin(struct device *d, int rings)
 	struct nlmmap_socket s = { SOCK_RAW, NETLINK_ROUTE };
 	struct sockaddr_nl any = { .nl_family = AF_NETLINK };
 	struct nlmmap_map_info info;
+	int memory;
 	memset(d, 0, sizeof *d);
 	d->fd = open(node, O_RDWR | O_CLOEXEC);
 	if (d->fd < 0)
@@ -29,11 +30,19 @@ static int begin(struct device *d, int rings)
 		return 0;
 	if (ioctl(d->fd, NLMMAP_RX_RING, &d->req) || ioctl(d->fd, NLMMAP_TX_RING, &d->req) || ioctl(d->fd, NLMMAP_MAP_INFO, &info))
 		return -1;
-	CHECK(info.how == NLMMAP_MAP_NODE, "only where the node can be mapped");
 	d->rx_len = info.rx_len;
 	d->tx_len = info.tx_len;
-	d->rings = mmap(NULL, d->rx_len + d->tx_len, PROT_READ | PROT_WRITE, MAP_SHARED, d->fd, 0);
-	return d->rings == MAP_FAILED ? -1 : 0;
+	memory = d->fd;
+	if (info.how == NLMMAP_MAP_MEMORY) {
+		CALL(memory = memfd_create("rings", MFD_CLOEXEC | MFD_ALLOW_SEALING));
+		CALL(ftruncate(memory, d->rx_len + d->tx_len));
+		CALL(fcntl(memory, F_ADD_SEALS, F_SEAL_SHRINK | F_SEAL_GROW));
+	}
+	if (memory == d->fd || ioctl(d->fd, NLMMAP_MEMORY, &memory) == 0)
+		d->rings = mmap(NULL, d->rx_len + d->tx_len, PROT_READ | PROT_WRITE, MAP_SHARED, memory, 0);
+	if (memory != d->fd)
+		close(memory);
+	return !d->rings || d->rings == MAP_FAILED ? -1 : 0;
 }
 
 static void end(struct device *d)

@@ -12,8 +12,8 @@ use crate::cage::{MemoryCage, limit_descriptors};
 use crate::daemon::{Daemon, Place, client, passes};
 use crate::support::patient;
 
-/// What a request of a witness may take at most. Generous: the machine may be busy; an attack that works makes it minutes.
-const PATIENCE_US: f64 = 10e6;
+/// Seconds that a request of a witness may take at most. Generous: the machine may be busy; an attack that works makes it minutes.
+pub const PATIENCE: u64 = 10;
 const NOBODY: u32 = 65534;
 
 /// A client that goes on beside the test. Ended with it.
@@ -62,7 +62,11 @@ pub fn unharmed(mut witness: Beside, daemon: &Daemon<'_>) {
     let status = witness.0.wait().expect("it ends");
     assert!(status.success(), "the witness: {status}\n{}", daemon.tail());
     let numbers: Vec<f64> = line.split(' ').filter_map(|word| word.trim().parse().ok()).collect();
-    assert!(numbers.len() == 4 && numbers[0] >= 10.0 && numbers[3] < PATIENCE_US, "{line}\n{}", daemon.tail());
+    assert!(
+        numbers.len() == 4 && numbers[0] >= 10.0 && numbers[3] < patient(PATIENCE).as_secs_f64() * 1e6,
+        "{line}\n{}",
+        daemon.tail()
+    );
 }
 
 fn greedy(place: &Place, uid: u32, args: &[&str]) -> Beside {

@@ -25,10 +25,20 @@ pub fn uses_cuse() -> bool {
     env::var_os("NLMMAP_NODE").is_some_and(|node| node == "cuse")
 }
 
+/// Whether a test has nothing to do over a character device; said.
+pub fn is_about_ring_files() -> bool {
+    if uses_cuse() {
+        eprintln!("skipped: this is about ring files");
+    }
+    uses_cuse()
+}
+
 /// A place for daemons: directories, node name, arguments.
 pub struct Place {
     pub directory: TempDir,
     pub name: String,
+    /// Its node is a character device.
+    pub cuse: bool,
     pub args: Vec<String>,
     /// A command that becomes the daemon, with other rights than the test's.
     pub wrap: Vec<String>,
@@ -41,7 +51,7 @@ impl Place {
         let directory = tempfile::tempdir().expect("a temporary directory");
         fs::set_permissions(directory.path(), fs::Permissions::from_mode(0o755)).expect("its mode");
         let name = format!("nlmmap-{}-{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
-        Place { directory, name, args: Vec::new(), wrap: Vec::new() }
+        Place { directory, name, cuse: uses_cuse(), args: Vec::new(), wrap: Vec::new() }
     }
 
     /// One whose daemon reads this configuration.
@@ -64,7 +74,7 @@ impl Place {
 
     /// Where clients open the node.
     pub fn node(&self) -> PathBuf {
-        if uses_cuse() { PathBuf::from("/dev").join(&self.name) } else { self.path("node").join(&self.name) }
+        if self.cuse { PathBuf::from("/dev").join(&self.name) } else { self.path("node").join(&self.name) }
     }
 
     /// `nlmmap serve` in this place.
@@ -72,7 +82,7 @@ impl Place {
         let mut words = self.wrap.iter().map(String::as_str).chain([NLMMAP]);
         let mut command = Command::new(words.next().unwrap_or(NLMMAP));
         command.args(words).args(["serve", "--mode", "0666", "--log", "debug", "--node"]);
-        command.arg(if uses_cuse() { "cuse" } else { "fuse" });
+        command.arg(if self.cuse { "cuse" } else { "fuse" });
         command.args(["--name", &self.name, "--runtime-dir"]).arg(self.path("run"));
         if !self.args.iter().any(|arg| arg == "--path") {
             command.arg("--path").arg(self.path("node"));

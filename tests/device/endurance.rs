@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 
-use crate::attacks::{Beside, unharmed, witness};
+use crate::attacks::{Beside, PATIENCE, unharmed, witness};
 use crate::cage::MemoryCage;
 use crate::daemon::{Daemon, Place, client, uses_cuse};
 use crate::lifecycle::open;
@@ -102,7 +102,11 @@ pub fn complete(mut stream: Beside, daemon: &Daemon<'_>) {
     let line = stream.line();
     assert!(stream.succeeds(), "{line}\n{}", daemon.tail());
     let numbers: Vec<f64> = line.split(' ').filter_map(|word| word.trim().parse().ok()).collect();
-    assert!(numbers.len() == 2 && numbers[0] >= 100.0 && numbers[1] < 10e6, "{line}\n{}", daemon.tail());
+    assert!(
+        numbers.len() == 2 && numbers[0] >= 100.0 && numbers[1] < patient(PATIENCE).as_secs_f64() * 1e6,
+        "{line}\n{}",
+        daemon.tail()
+    );
 }
 
 /// A request for loopback, which is one message.

@@ -17,7 +17,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 
-use crate::daemon::{NLMMAP, Place, uses_cuse};
+use crate::daemon::{NLMMAP, Place, is_about_ring_files};
 use crate::support::{Build, compile, need_root, patient, preload, run, scratch};
 
 /// Those of `tests/faults.rs`, and: what the Rust library calls before `main`, and what never fails but by a bad argument (a lock
@@ -211,7 +211,7 @@ fn calls(record: &str) -> BTreeMap<String, (u32, u32)> {
 #[test]
 fn each_call_of_the_daemon_fails() {
     need_root();
-    if uses_cuse() {
+    if is_about_ring_files() {
         return;
     }
     let record = scratch("calls");

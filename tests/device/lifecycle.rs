@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{NLMMAP, Place, client, output, passes, uses_cuse};
+use crate::daemon::{NLMMAP, Place, client, is_about_ring_files, output, passes, uses_cuse};
 use crate::support::patient;
 
 nix::ioctl_write_ptr!(make_socket, 0xDA, 1, [u32; 2]);
@@ -158,7 +158,7 @@ fn a_killed_daemon_is_followed_by_the_next() {
 
 #[test]
 fn what_a_killed_daemon_left_elsewhere_goes_with_the_next() {
-    if uses_cuse() {
+    if is_about_ring_files() {
         return;
     }
     let mut place = Place::new();
@@ -180,7 +180,7 @@ fn what_a_killed_daemon_left_elsewhere_goes_with_the_next() {
 
 #[test]
 fn a_directory_and_a_link_that_were_there_stay() {
-    if uses_cuse() {
+    if is_about_ring_files() {
         return;
     }
     let mut place = Place::new();
@@ -291,7 +291,7 @@ fn wrong_arguments_and_configurations_say_what_is_wrong() {
 
 #[test]
 fn an_unmounted_ring_file_ends_its_daemon() {
-    if uses_cuse() {
+    if is_about_ring_files() {
         return;
     }
     let place = Place::new();

@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nix::sys::signal::Signal;
 
 use crate::daemon::{Daemon, Place, client, output, passes};
+use crate::support::patient;
 
 const GET: &[u8] = b"GET /metrics HTTP/1.1\r\nHost: here\r\n\r\n";
 
@@ -24,7 +25,7 @@ fn place(more: &str) -> Place {
 
 fn connect(place: &Place) -> UnixStream {
     let stream = UnixStream::connect(place.path("metrics")).expect("it listens");
-    stream.set_read_timeout(Some(Duration::from_secs(60))).expect("a time-out");
+    stream.set_read_timeout(Some(patient(60))).expect("a time-out");
     stream
 }
 
@@ -151,12 +152,12 @@ fn hostile_clients_are_bounded_and_delay_nobody() {
     // One that goes on and on is over in its time, as is one that says nothing.
     let mut drop = connect(&place);
     let mut ended = false;
-    while !ended && began.elapsed() < Duration::from_secs(60) {
+    while !ended && began.elapsed() < patient(60) {
         ended = drop.write_all(b"x").is_err();
         std::thread::sleep(Duration::from_millis(20));
     }
     assert!(ended, "a request that never ends is ended");
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + patient(60);
     while descriptors() > before && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(50));
     }
@@ -183,7 +184,7 @@ fn a_port_is_served_and_a_change_takes_a_restart() {
     place.configure(&format!("{text}[limits]\nopens = 7\n"));
     daemon.signal(Signal::SIGHUP);
     daemon.says("configuration read");
-    let until = Instant::now() + Duration::from_secs(60);
+    let until = Instant::now() + patient(60);
     while value(&curl(&[&url]).1, "nlmmap_daemon_opens_limit", &daemon) != Some(7) && Instant::now() < until {
         std::thread::sleep(Duration::from_millis(100));
     }

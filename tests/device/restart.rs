@@ -8,12 +8,13 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::attacks::{unharmed, witness};
-use crate::daemon::{Place, client, uses_cuse};
+use crate::daemon::{Place, client};
 use crate::endurance::{complete, stream};
+use crate::support::patient;
 use crate::workers::{family, gone};
 
 /// For an error and a new beginning, on a busy machine. Clients themselves give up sleeping later.
-const SOON: Duration = Duration::from_secs(30);
+const SOON: u64 = 30;
 
 struct Client {
     child: Child,
@@ -36,7 +37,7 @@ impl Client {
 
     #[track_caller]
     fn is_at_work(&mut self, when: &str) {
-        if let Err(error) = self.at_work.recv_timeout(SOON) {
+        if let Err(error) = self.at_work.recv_timeout(patient(SOON)) {
             panic!("{} {when}: {error}; {:?}", self.what, self.child.try_wait());
         }
     }
@@ -51,9 +52,6 @@ impl Drop for Client {
 
 #[test]
 fn clients_of_a_daemon_that_goes_have_an_error_and_find_the_next_one() {
-    if uses_cuse() {
-        return eprintln!("skipped: these clients map the node");
-    }
     let place = Place::new();
     let mut daemon = place.start();
     let all = ["dump", "dump", "dump", "wait", "wait", "stuck", "stuck"];
@@ -77,9 +75,6 @@ fn clients_of_a_daemon_that_goes_have_an_error_and_find_the_next_one() {
 /// another daemon notice nothing.
 #[test]
 fn daemons_killed_under_load_leave_nothing_and_hurt_no_others() {
-    if uses_cuse() {
-        return eprintln!("skipped: these clients map the node");
-    }
     let (place, other) = (Place::new(), Place::new());
     let untouched = other.start();
     let beside = (witness(&other, 6), stream(&other, 4, 6));
