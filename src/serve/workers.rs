@@ -24,6 +24,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::caller::Place;
+use super::worker::pass::COMPANY;
 use super::worker::spawner::Spawner;
 use super::worker::wire::{self, Head, Packet, Receiver, op};
 
@@ -356,7 +357,10 @@ impl Workers {
         while let Some(number) = turns.next(now) {
             let worker = lock(&self.table).by_number.get(&number).cloned();
             match worker {
-                Some(worker) => worker.say(self, Head { op: op::GO_ON, ..Head::default() }),
+                Some(worker) => {
+                    let others = u64::from(self.is_anybody_beside(number, now));
+                    worker.say(self, Head { op: op::GO_ON, value: others, ..Head::default() });
+                }
                 None => turns.forget(number),
             }
         }
@@ -366,6 +370,12 @@ impl Workers {
             let _ =
                 self.turns_timer.set(Expiration::OneShot(TimeSpec::from_duration(left)), TimerSetTimeFlags::empty());
         }
+    }
+
+    /// Whether another worker has had something to do lately.
+    fn is_anybody_beside(&self, number: u64, now: Instant) -> bool {
+        let is_busy = |worker: &Arc<Worker>| now.duration_since(lock(&worker.heard).last) < COMPANY;
+        lock(&self.table).by_number.values().any(|worker| worker.number != number && is_busy(worker))
     }
 
     /// A worker is no more.

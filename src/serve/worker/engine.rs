@@ -20,7 +20,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::lent::Lent;
 use super::open::Open;
 use super::open::pace::{Cause, Heard};
-use super::pass::{Next, Passes};
+use super::pass::{COMPANY, Next, Passes};
 use super::processor;
 use super::wire::{self, Head, Receiver, op};
 
@@ -28,8 +28,8 @@ const CHANNEL: u64 = u64::MAX;
 const EVENTS: usize = 32;
 /// Requests that are taken in before the line has its turn.
 const REQUESTS: usize = 64;
-/// So long after its last request a worker's open file counts as one that asks.
-const COMPANY: Duration = Duration::from_millis(100);
+/// Slices of kicks before a worker lets go of the processor when nobody else is known to want anything; with others it is one.
+const BREATH: u32 = 4;
 /// Slices that newcomers have before the line has one.
 const FAVOURS: u32 = 4;
 
@@ -52,10 +52,14 @@ pub struct Engine {
     room: Vec<u8>,
     front_gone: bool,
     passes: Passes,
+    /// Whether other workers had something to do when this one was last let go on.
+    others: bool,
     /// When somebody last asked something on an open file while another one had work in the line.
     company: Option<Instant>,
-    /// That was in this step.
+    /// In this step the worker lets go of the processor.
     gives_way: bool,
+    /// Slices of kicks since it last did so, or slept.
+    breathless: u32,
     /// User and group of a client that may name the process that sends (`scm_check_creds`).
     ids: Option<(u32, u32)>,
 }
@@ -113,8 +117,10 @@ impl Engine {
             room: Vec::new(),
             front_gone: false,
             passes: Passes::new(),
+            others: false,
             company: None,
             gives_way: false,
+            breathless: 0,
             ids: None,
         })
     }
@@ -145,6 +151,7 @@ impl Engine {
         if std::mem::take(&mut self.gives_way) && !self.passes.waits() {
             // Who hears of the answer has turns as short as these, and would wait for this worker's end of them.
             processor::let_others_go();
+            self.breathless = 0;
         }
         if self.line.is_empty() && self.fresh.is_empty() && self.passes.done() {
             processor::ask_for(processor::SHORT);
@@ -195,6 +202,9 @@ impl Engine {
     /// Sleeps until there is something to do, and takes it in.
     fn wait(&mut self) {
         let mut limit = EpollTimeout::NONE;
+        if self.fresh.is_empty() && (self.line.is_empty() || self.passes.waits()) {
+            self.breathless = 0;
+        }
         let line = !self.line.is_empty() && !self.passes.waits();
         if line || !self.fresh.is_empty() {
             limit = EpollTimeout::ZERO;
@@ -307,6 +317,11 @@ impl Engine {
             while let Some(packet) = self.opens.get_mut(&handle).and_then(Open::next_waiting) {
                 self.on_open(packet);
             }
+        }
+        if self.opens.get(&handle).is_some_and(Open::kicks) {
+            self.breathless += 1;
+            let many = if self.others || self.has_company(Instant::now()) { 1 } else { BREATH };
+            self.gives_way |= self.breathless >= many;
         }
         self.after(handle, from);
     }

@@ -12,6 +12,9 @@ const UNASKED: u32 = 20;
 /// So long it goes on when it has asked.
 pub const TURN: Duration = Duration::from_millis(5);
 
+/// So long after its last request a client counts as one that asks.
+pub const COMPANY: Duration = Duration::from_millis(100);
+
 enum Pass {
     None,
     Asked,

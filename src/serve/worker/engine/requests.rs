@@ -29,6 +29,7 @@ impl Engine {
             op::GO_ON => {
                 let now = Instant::now();
                 if self.passes.granted(now) {
+                    self.others = value != 0;
                     if !self.has_company(now) {
                         processor::ask_for(processor::LONG);
                     }

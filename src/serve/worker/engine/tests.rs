@@ -249,3 +249,37 @@ fn a_worker_that_others_ask_does_not_let_everybody_go_first() {
     std::thread::sleep(COMPANY);
     assert_eq!(longest(&mut bench, &kicker), 10_000_000, "and no longer");
 }
+
+/// The most slices of a kick that this thread works on between two moments in which it lets go of the processor.
+fn longest_breath(bench: &mut Bench, kicker: &Ours, others: u64) -> u32 {
+    kicker.fill(FRAMES);
+    let kick = bench.kick(kicker);
+    let (mut longest, mut breath, mut slices) = (0, 0, 0);
+    while slices < 100 && !bench.answered(kick) {
+        if bench.asks() {
+            bench.say(op::GO_ON, 0, others, &[], &[]);
+        }
+        let (before, naps) = (kicker.sent(), naps_of_this_thread());
+        bench.engine.step();
+        slices += u32::from(kicker.sent() > before);
+        breath = if naps_of_this_thread() > naps { 0 } else { breath + u32::from(kicker.sent() > before) };
+        longest = longest.max(breath);
+    }
+    longest
+}
+
+#[test]
+fn whoever_kicks_for_long_lets_go_of_the_processor() {
+    // On a busy machine the moment may be over before it sleeps: not always, then.
+    let least = |others: u64| {
+        let tries = (0..10).map(|_| {
+            let mut bench = Bench::new();
+            let kicker = bench.open(1);
+            longest_breath(&mut bench, &kicker, 0);
+            longest_breath(&mut bench, &kicker, others)
+        });
+        tries.min().unwrap_or(u32::MAX)
+    };
+    assert!(least(0) < BREATH, "after a few slices");
+    assert!(least(1) <= 1, "after each, where others are about");
+}
