@@ -132,7 +132,7 @@ fn refusals_of_a_node() {
     assert!(matches!(refusal(over(&place, Family::ROUTE).groups([100_000])), Error::NoGroup { group: 100_000, .. }));
     assert!(matches!(refusal(over(&place, Family::ROUTE).rx_ring(Ring::frames(1, 5))), Error::BadRing { .. }));
     // More than a client may have.
-    let large = refusal(over(&place, Family::ROUTE).rx_ring(Ring::frames(1 << 18, 8192)));
+    let large = refusal(over(&place, Family::ROUTE).rx_ring(Ring::frames(1 << 14, 8192)));
     assert_eq!(large.errno(), libc::ENOMEM, "{large}");
     daemon.wait_for_opens(0);
     daemon.stop();
