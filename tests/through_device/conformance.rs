@@ -63,6 +63,9 @@ fn judge(mode: Mode, name: &str, threshold: f64) {
     let mut faults: Vec<String> =
         here.unlisted(name, &kernel, &unequal).into_iter().filter(|fault| unknown.contains(fault)).collect();
     faults.extend(here.gone(name, &kernel, &golden, &unequal));
+    if !faults.is_empty() {
+        faults.extend(seen.ended_early(&golden));
+    }
     let explained = read("docs/device.md");
     let reasons = here.iter().filter(|d| !explained.contains(&format!("`{}`", d.reason)));
     faults.extend(reasons.map(|d| format!("the reason {} is not explained in docs/device.md", d.reason)));

@@ -17,6 +17,20 @@ wanted() {
     for word in "$@"; do case $name in *"$word"*) return 0 ;; esac; done
     return 1
 }
+# What a test that takes too long waits for, just before it is ended.
+look_into() {
+    sleep $((each > 20 ? each - 10 : each / 2))
+    echo "-- processes, and where in the kernel they wait:"
+    for process in $(alive); do
+        case $1 in *" $process "*) continue ;; esac
+        for task in /proc/"$process"/task/*; do
+            echo "$process ${task##*/} $(tr '\0' ' ' < /proc/"$process"/cmdline | cut -c 1-150): $(head -n 4 "$task/stack" 2> /dev/null |
+                sed 's/.*\] //; s/+.*//' | tr '\n' ' ')"
+        done
+    done
+    echo "-- the ends of daemons' logs:"
+    tail -n 25 /tmp/.tmp*/log 2> /dev/null
+}
 echo "## kernel $(uname -r)"
 bad=0
 said=$(mktemp -p /run)
@@ -29,8 +43,13 @@ for name in $("$program" --list --format terse | sed -n 's/: test$//p'); do
         continue
     fi
     before=" $(alive | tr '\n' ' ')"
-    timeout --kill-after=10 "$each" "$program" --exact "$name" --test-threads=1 --nocapture > "$said" 2>&1
+    : > "$said"
+    look_into "$before" >> "$said" 2>&1 &
+    looking=$!
+    timeout --kill-after=10 "$each" "$program" --exact "$name" --test-threads=1 --nocapture >> "$said" 2>&1
     status=$?
+    kill $looking 2> /dev/null
+    wait $looking 2> /dev/null
     seconds=$(($(up) - begin))
     case $status in
         0) outcome=passed ;;

@@ -14,7 +14,7 @@ use super::{Guest, Result, cache, check, kernel_of, root, script};
 /// Seconds for one test program in a guest, how long before its end no further test is begun, and seconds for one test.
 const TIMEOUT: u64 = 7200;
 const LAST: u64 = 300;
-const EACH: u64 = 900;
+const EACH: u64 = 400;
 /// How many times as patient as here tests are there.
 const PATIENCE: u32 = 5;
 /// What the tests would load by and by, each in the middle of something.
@@ -49,14 +49,16 @@ impl Run {
     }
 }
 
-/// Runs those whose name `SUITE-WHAT-NODE` contains any of `words`, all without words; of their tests, behind a `--`, those whose
+/// Runs those whose name `SUITE-WHAT-NODE` begins with, or contains behind a `-`, any of `words`, all without words; of their tests, behind a `--`, those whose
 /// name contains any of the words there.
 pub fn main(words: &[&str]) -> Result<u8> {
     let (words, tests) = match words.iter().position(|word| *word == "--") {
         Some(at) => (&words[..at], &words[at + 1..]),
         None => (words, &[][..]),
     };
-    let wanted = |run: &&Run| words.is_empty() || words.iter().any(|word| run.name().contains(word));
+    let wanted = |run: &&Run| {
+        words.is_empty() || words.iter().any(|word| format!("-{}", run.name()).contains(&format!("-{word}")))
+    };
     let runs: Vec<&Run> = RUNS.iter().filter(wanted).collect();
     if runs.is_empty() {
         let all: Vec<String> = RUNS.iter().map(Run::name).collect();
