@@ -18,8 +18,9 @@ usage: cargo xtask vm fetch [SUITE...]       download kernels (default: bookworm
        cargo xtask vm cuse                   the tests of crates/cuse-rs in guests 6.1 and 6.12
        cargo xtask vm device [WORD...] [-- TEST...]
                                              the device's tests, RingSocket's, the conformance probe and
-                                             the udev rule there, all or those whose name has a WORD
-                                             (hours); of their tests those whose name has a TEST
+                                             the udev rule there (hours): all, or those of which a part
+                                             of the name SUITE-WHAT-NODE begins with a WORD; of their
+                                             tests, those whose name has a TEST in it
 
 options of run:
   --suite SUITE    the kernel of this Debian suite (default: trixie); SUITE/full has all modules

@@ -49,8 +49,8 @@ impl Run {
     }
 }
 
-/// Runs those whose name `SUITE-WHAT-NODE` begins with, or contains behind a `-`, any of `words`, all without words; of their tests, behind a `--`, those whose
-/// name contains any of the words there.
+/// Runs those of which a part of the name `SUITE-WHAT-NODE` begins with any of `words`, all without words; of their tests, behind a
+/// `--`, those whose name contains any of the words there.
 pub fn main(words: &[&str]) -> Result<u8> {
     let (words, tests) = match words.iter().position(|word| *word == "--") {
         Some(at) => (&words[..at], &words[at + 1..]),
