@@ -89,7 +89,8 @@ Configuration:
   [limits]                        defaults follow what the machine or the control group has, up to these
   opens = 8192                    open files together; the last sixteenth is root's
   opens_per_uid = 2048            of one user; default: half of all
-  descriptors = 1048448           of the daemon, three an open file; default: the hard limit less 128
+  descriptors = 1048448           of the daemon, three an open file, two a worker; default: the hard limit
+                                  less 128
   descriptors_per_uid = 524224    default: half of them
   ring_bytes_per_open = 67108864  both rings of one open file
   ring_bytes_per_uid = 536870912  all rings of one user; default: half of all

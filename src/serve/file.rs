@@ -210,8 +210,9 @@ impl File {
     }
 
     fn lodge(&self, place: &super::caller::Place, caller: &Caller) -> Result<Lodging, Errno> {
-        self.workers.lodge(place, caller).inspect_err(|errno| {
-            super::log::refused(&self.client, format_args!("no worker at its place: {errno}"));
+        self.workers.lodge(place, caller).map_err(|why| {
+            super::log::refused(&self.client, format_args!("{why}"));
+            Errno::from(why)
         })
     }
 

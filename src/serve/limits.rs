@@ -11,11 +11,13 @@ use std::fmt;
 use cuse_rs::Errno;
 use serde::{Deserialize, Serialize};
 
-pub use ledger::{Ledger, Ticket};
+pub use ledger::{Ledger, Ticket, WorkerTicket};
 pub use machine::{Machine, Purse, purse};
 
 /// Descriptors that one open file takes at most: its memory, its state, and one that is on its way.
 pub const DESCRIPTORS_PER_OPEN: u64 = 3;
+/// Descriptors that one worker takes: the channel to it, and its process.
+pub const DESCRIPTORS_PER_WORKER: u64 = 2;
 /// Descriptors of the daemon itself: connections, pumps, the control socket, files it reads.
 const OWN_DESCRIPTORS: u64 = 128;
 /// Memory of the daemon itself. Never given to clients.
@@ -43,9 +45,9 @@ pub struct Limits {
     pub opens: u32,
     /// Open files of one user.
     pub opens_per_uid: u32,
-    /// Descriptors of the daemon for all open files.
+    /// Descriptors of the daemon for all open files, and for workers.
     pub descriptors: u64,
-    /// Descriptors of the daemon for the open files of one user.
+    /// Descriptors of the daemon for the open files and workers of one user.
     pub descriptors_per_uid: u64,
     /// Bytes of both rings of one open file.
     pub ring_bytes_per_open: u64,

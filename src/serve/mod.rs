@@ -157,7 +157,8 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let mut signals = Signals::new([SIGTERM, SIGINT, SIGHUP])
         .map_err(|error| Failure::new(1, format!("cannot receive signals: {error}")))?;
     let files = Arc::new(Files::default());
-    let workers = Workers::new(spawner, files.clone())
+    let ledger = Ledger::new(limits);
+    let workers = Workers::new(spawner, files.clone(), ledger.clone())
         .map_err(|error| Failure::new(1, format!("cannot make workers: {error}")))?;
     tell(&limits, &warnings);
     if !confine::is_known() {
@@ -166,7 +167,6 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
             std::env::consts::ARCH
         );
     }
-    let ledger = Ledger::new(limits);
     let grants = Grants::new(policy, settings.audit, workers.clone(), kept);
     let grants = grants.map_err(|error| Failure::new(1, format!("cannot start threads: {error}")))?;
     let device = |kind: NodeKind| {

@@ -24,6 +24,7 @@ use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::caller::Place;
+use super::limits::{Exceeded, Ledger};
 use super::worker::pass::COMPANY;
 use super::worker::spawner::Spawner;
 use super::worker::wire::{self, Head, Packet, Receiver, op};
@@ -70,6 +71,33 @@ pub trait Residents: Send + Sync {
     fn forget(&self);
 }
 
+/// Why there is no worker for somebody.
+#[derive(Debug, thiserror::Error)]
+pub enum NoWorker {
+    #[error("{0} workers, of this user or of all, are the most that there are")]
+    Many(usize),
+    #[error("its worker would exceed {0}")]
+    Exceeds(Exceeded),
+    #[error("no worker at its place: {0}")]
+    Failed(Errno),
+}
+
+impl From<Errno> for NoWorker {
+    fn from(errno: Errno) -> NoWorker {
+        NoWorker::Failed(errno)
+    }
+}
+
+impl From<NoWorker> for Errno {
+    fn from(why: NoWorker) -> Errno {
+        match why {
+            NoWorker::Many(_) => Errno::EAGAIN,
+            NoWorker::Exceeds(limit) => limit.errno(),
+            NoWorker::Failed(errno) => errno,
+        }
+    }
+}
+
 /// The right to live in a worker.
 pub struct Lodging {
     pub worker: Arc<Worker>,
@@ -109,6 +137,7 @@ pub struct Workers {
     turns_timer: TimerFd,
     table: Mutex<Table>,
     residents: Arc<dyn Residents>,
+    ledger: Arc<Ledger>,
     next: AtomicU64,
     spawner_ended: AtomicBool,
     /// Why a client's control group was not charged for its rings, the first time that there was a reason.
@@ -128,7 +157,7 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 const GONE: Errno = Errno::new(libc::ENOTCONN);
 
 impl Workers {
-    pub fn new(spawner: Spawner, residents: Arc<dyn Residents>) -> io::Result<Arc<Workers>> {
+    pub fn new(spawner: Spawner, residents: Arc<dyn Residents>, ledger: Arc<Ledger>) -> io::Result<Arc<Workers>> {
         let epoll = Epoll::new(EpollCreateFlags::EPOLL_CLOEXEC)?;
         let stop = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)?;
         let timer = || TimerFd::new(ClockId::CLOCK_MONOTONIC, TimerFlags::TFD_CLOEXEC | TimerFlags::TFD_NONBLOCK);
@@ -147,6 +176,7 @@ impl Workers {
             turns_timer,
             table: Mutex::default(),
             residents,
+            ledger,
             next: AtomicU64::new(FIRST),
             spawner_ended: AtomicBool::new(false),
             unpaid: OnceLock::new(),
@@ -168,17 +198,17 @@ impl Workers {
     /// A worker at this place, which the caller is in, and waits there for its answer.
     ///
     /// # Errors
-    /// `EAGAIN` when there are too many, and those of making one.
-    pub fn lodge(self: &Arc<Workers>, place: &Place, caller: &Caller) -> Result<Lodging, Errno> {
+    /// Why there is none.
+    pub fn lodge(self: &Arc<Workers>, place: &Place, caller: &Caller) -> Result<Lodging, NoWorker> {
         let mut table = lock(&self.table);
         let worker = match table.by_place.get(place) {
             Some(worker) => worker.clone(),
             None => {
-                if table.is_full(place) {
+                if table.most_reached(place).is_some() {
                     self.retire(&mut table, Duration::ZERO);
                 }
-                if table.is_full(place) {
-                    return Err(Errno::EAGAIN);
+                if let Some(most) = table.most_reached(place) {
+                    return Err(NoWorker::Many(most));
                 }
                 let worker = Arc::new(self.make(place, caller)?);
                 table.by_place.insert(place.clone(), worker.clone());
@@ -191,15 +221,16 @@ impl Workers {
         Ok(Lodging { worker, workers: self.clone() })
     }
 
-    fn make(&self, place: &Place, caller: &Caller) -> Result<Worker, Errno> {
+    fn make(&self, place: &Place, caller: &Caller) -> Result<Worker, NoWorker> {
+        let ticket = self.ledger.worker(place.who.uids[1]).map_err(NoWorker::Exceeds)?;
         let os = |error: Os| Errno::new(error as i32);
         let (front, back) = wire::channel().map_err(os)?;
         wire::tell_pid(&front).map_err(os)?;
-        let namespaces = place.namespaces(caller)?;
+        let namespaces = place.namespaces(caller).map_err(Errno::from)?;
         self.spawner.order(&place.who, back.as_fd(), &namespaces).map_err(os)?;
         let number = self.number();
         self.epoll.add(&front, EpollEvent::new(EpollFlags::EPOLLIN, number)).map_err(os)?;
-        Ok(Worker::new(number, place.clone(), front))
+        Ok(Worker::new(number, place.clone(), front, ticket))
     }
 
     /// Sends workers home that nobody has used for `time`.
@@ -401,10 +432,13 @@ impl Workers {
 }
 
 impl Table {
-    fn is_full(&self, place: &Place) -> bool {
+    /// Which number of workers stands in the way of one more.
+    fn most_reached(&self, place: &Place) -> Option<usize> {
         let uid = place.who.uids[1];
-        self.by_number.len() >= MOST
-            || self.by_number.values().filter(|worker| worker.place.who.uids[1] == uid).count() >= MOST_OF_UID
+        let of_uid = self.by_number.values().filter(|worker| worker.place.who.uids[1] == uid).count();
+        [(self.by_number.len(), MOST), (of_uid, MOST_OF_UID)]
+            .into_iter()
+            .find_map(|(there, most)| (there >= most).then_some(most))
     }
 
     fn forget(&mut self, worker: &Worker) {

@@ -343,7 +343,7 @@ fn a_user_has_so_many_workers_and_no_more() {
     let error = one.wait_with_output().expect("it ends").stderr;
     let error = String::from_utf8_lossy(&error);
     assert!(!held && error.contains("Resource temporarily unavailable"), "{error}");
-    daemon.says("no worker at its place: ");
+    daemon.says("64 workers, of this user or of all, are the most");
     let (other, held) = hold(NOBODY - 1);
     assert!(held, "another user has his own");
     all.push((other, true));
@@ -352,6 +352,36 @@ fn a_user_has_so_many_workers_and_no_more() {
         assert!(child.wait().expect("it ends").success());
     }
     daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
+#[test]
+fn workers_take_of_their_users_descriptors() {
+    // Four open files and their workers take twenty.
+    let place = Place::with_config("[limits]\ndescriptors_per_uid = 20\n");
+    let daemon = place.start();
+    let program = client("device_hold").get_program().to_owned();
+    let mut held = Vec::new();
+    let error = loop {
+        let mut command = Command::new("unshare");
+        command.args(["--user", "--map-current-user"]).arg(&program).arg(place.node()).uid(NOBODY).gid(NOBODY);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        let mut child = command.spawn().expect("a client");
+        if child.stdout.as_mut().expect("a pipe").read_exact(&mut [0]).is_err() {
+            break child.wait_with_output().expect("it ends").stderr;
+        }
+        held.push(child);
+        assert!(held.len() <= 4, "{}", daemon.tail());
+    };
+    let error = String::from_utf8_lossy(&error);
+    assert!(held.len() == 4 && error.contains("Too many open files"), "{error}");
+    daemon.says("the limit descriptors_per_uid = 20");
+    assert_eq!(daemon.stat()["descriptors"].as_u64(), Some(20), "{}", daemon.stat());
+    for child in &mut held {
+        drop(child.stdin.take());
+        assert!(child.wait().expect("it ends").success());
+    }
+    until("all is given back", || daemon.stat()["descriptors"].as_u64() == Some(0));
     daemon.stop();
 }
 

@@ -3,12 +3,13 @@
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 
-use super::{DESCRIPTORS_PER_OPEN, Exceeded, Limits, OWN_MEMORY, machine};
+use super::{DESCRIPTORS_PER_OPEN, DESCRIPTORS_PER_WORKER, Exceeded, Limits, OWN_MEMORY, machine};
 
 /// What one user holds, or all.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Held {
     pub opens: u32,
+    pub workers: u32,
     pub ring_bytes: u64,
     /// Of those, what clients' control groups were charged for.
     pub paid_bytes: u64,
@@ -16,7 +17,7 @@ pub struct Held {
 
 impl Held {
     pub fn descriptors(&self) -> u64 {
-        u64::from(self.opens) * DESCRIPTORS_PER_OPEN
+        u64::from(self.opens) * DESCRIPTORS_PER_OPEN + u64::from(self.workers) * DESCRIPTORS_PER_WORKER
     }
 }
 
@@ -60,28 +61,71 @@ impl Ledger {
     pub fn open(self: &Arc<Ledger>, uid: u32) -> Result<Ticket, Exceeded> {
         let limits = self.limits();
         let mut book = self.book();
-        let (user, all) = (book.users.get(&uid).copied().unwrap_or_default(), book.all);
-        // Of what all share, others than root leave something: whoever comes to look at a flood can open the node.
-        let (opens, descriptors) = match uid {
-            0 => (limits.opens, limits.descriptors),
-            _ => (limits.opens - limits.opens / 16, limits.descriptors - limits.descriptors / 16),
-        };
-        let more = |held: Held| held.descriptors() + DESCRIPTORS_PER_OPEN;
-        if all.opens >= opens {
+        let opens = if uid == 0 { limits.opens } else { limits.opens - limits.opens / 16 };
+        if book.all.opens >= opens {
             return Err(Exceeded::Opens(limits.opens));
         }
-        if user.opens >= limits.opens_per_uid {
+        if book.of(uid).opens >= limits.opens_per_uid {
             return Err(Exceeded::OpensPerUid(limits.opens_per_uid));
         }
-        if more(all) > descriptors {
-            return Err(Exceeded::Descriptors(limits.descriptors));
-        }
-        if more(user) > limits.descriptors_per_uid {
-            return Err(Exceeded::DescriptorsPerUid(limits.descriptors_per_uid));
-        }
+        book.has_descriptors(&limits, uid, DESCRIPTORS_PER_OPEN)?;
         book.all.opens += 1;
         book.users.entry(uid).or_default().opens += 1;
         Ok(Ticket { ledger: self.clone(), uid, ring_bytes: 0, paid_bytes: 0 })
+    }
+}
+
+impl Book {
+    fn of(&self, uid: u32) -> Held {
+        self.users.get(&uid).copied().unwrap_or_default()
+    }
+
+    /// Whether there are so many more for a user. Of what all share, others than root leave something: whoever comes to look at a
+    /// flood can open the node.
+    fn has_descriptors(&self, limits: &Limits, uid: u32, more: u64) -> Result<(), Exceeded> {
+        let most = if uid == 0 { limits.descriptors } else { limits.descriptors - limits.descriptors / 16 };
+        if self.all.descriptors() + more > most {
+            return Err(Exceeded::Descriptors(limits.descriptors));
+        }
+        if self.of(uid).descriptors() + more > limits.descriptors_per_uid {
+            return Err(Exceeded::DescriptorsPerUid(limits.descriptors_per_uid));
+        }
+        Ok(())
+    }
+
+    fn forget_if_none(&mut self, uid: u32) {
+        if self.users.get(&uid) == Some(&Held::default()) {
+            self.users.remove(&uid);
+        }
+    }
+}
+
+/// One worker's share; dropped, it is given back.
+pub struct WorkerTicket {
+    ledger: Arc<Ledger>,
+    uid: u32,
+}
+
+impl Ledger {
+    /// One more worker, for clients of user `uid`.
+    pub fn worker(self: &Arc<Ledger>, uid: u32) -> Result<WorkerTicket, Exceeded> {
+        let limits = self.limits();
+        let mut book = self.book();
+        book.has_descriptors(&limits, uid, DESCRIPTORS_PER_WORKER)?;
+        book.all.workers += 1;
+        book.users.entry(uid).or_default().workers += 1;
+        Ok(WorkerTicket { ledger: self.clone(), uid })
+    }
+}
+
+impl Drop for WorkerTicket {
+    fn drop(&mut self) {
+        let mut book = self.ledger.book();
+        book.all.workers -= 1;
+        if let Some(user) = book.users.get_mut(&self.uid) {
+            user.workers -= 1;
+        }
+        book.forget_if_none(self.uid);
     }
 }
 
@@ -98,7 +142,7 @@ impl Ticket {
     pub fn set_ring_bytes(&mut self, bytes: u64) -> Result<(), Exceeded> {
         let limits = self.ledger.limits();
         let mut book = self.ledger.book();
-        let user = book.users.get(&self.uid).copied().unwrap_or_default();
+        let user = book.of(self.uid);
         let with = |held: u64| held.saturating_sub(self.ring_bytes).saturating_add(bytes);
         if bytes > self.ring_bytes {
             if bytes > limits.ring_bytes_per_open {
@@ -156,10 +200,8 @@ impl Drop for Ticket {
             user.opens -= 1;
             user.ring_bytes -= self.ring_bytes;
             user.paid_bytes -= self.paid_bytes;
-            if *user == Held::default() {
-                book.users.remove(&self.uid);
-            }
         }
+        book.forget_if_none(self.uid);
     }
 }
 
@@ -193,7 +235,7 @@ mod tests {
         one.set_ring_bytes(40).unwrap();
         assert_eq!(three.set_ring_bytes(100), Err(Exceeded::RingBytes(200)), "the last sixteenth is root's");
         three.set_ring_bytes(98).unwrap();
-        assert_eq!(ledger.held(), Held { opens: 3, ring_bytes: 188, paid_bytes: 0 });
+        assert_eq!(ledger.held(), Held { opens: 3, ring_bytes: 188, ..Held::default() });
         three.paid(90);
         two.paid(1000);
         assert_eq!((ledger.held().paid_bytes, two.paid_bytes()), (140, 50), "no more than there is");
@@ -224,6 +266,14 @@ mod tests {
         assert_eq!((first.len() + second.len()) as u64, (320 - 20) / DESCRIPTORS_PER_OPEN);
         assert_eq!(open(0).len(), 6, "the reserve");
         assert_eq!(ledger.held().descriptors(), 300);
+        drop((first, second));
+        let workers: Vec<_> = std::iter::from_fn(|| ledger.worker(1).ok()).collect();
+        assert_eq!(workers.len() as u64, 160 / DESCRIPTORS_PER_WORKER, "workers take of the same");
+        assert_eq!(ledger.worker(1).err(), Some(Exceeded::DescriptorsPerUid(160)));
+        assert_eq!(ledger.open(1).err(), Some(Exceeded::DescriptorsPerUid(160)));
+        drop(workers);
+        assert_eq!(ledger.held(), Held::default());
+        assert!(ledger.book().users.is_empty());
     }
 
     #[test]

@@ -12,6 +12,7 @@ use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
 use super::{GONE, Then, Unasked, Workers, lock};
 use crate::serve::caller::Place;
+use crate::serve::limits::WorkerTicket;
 use crate::serve::worker::wire::{self, Head, op};
 
 /// What is queued for one worker at most.
@@ -58,10 +59,11 @@ pub struct Worker {
     pid: AtomicU32,
     /// It has become its client: from now on its words may be the client's.
     pub(super) works: AtomicBool,
+    _ticket: WorkerTicket,
 }
 
 impl Worker {
-    pub(super) fn new(number: u64, place: Place, channel: OwnedFd) -> Worker {
+    pub(super) fn new(number: u64, place: Place, channel: OwnedFd, ticket: WorkerTicket) -> Worker {
         Worker {
             number,
             place,
@@ -74,6 +76,7 @@ impl Worker {
             process: OnceLock::new(),
             pid: AtomicU32::new(0),
             works: AtomicBool::new(false),
+            _ticket: ticket,
         }
     }
 

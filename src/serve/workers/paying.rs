@@ -22,9 +22,13 @@ impl Workers {
         then: Then,
     ) -> Result<(), Unasked> {
         let mut table = lock(&self.table);
-        if table.is_full(place) {
+        if table.most_reached(place).is_some() {
             return Err((then, Errno::EAGAIN));
         }
+        let ticket = match self.ledger.worker(place.who.uids[1]) {
+            Ok(ticket) => ticket,
+            Err(limit) => return Err((then, limit.errno())),
+        };
         let id = self.number();
         let ordered = wire::channel().and_then(|(front, back)| {
             wire::tell_pid(&front)?;
@@ -35,7 +39,7 @@ impl Workers {
         match ordered {
             Err(error) => Err((then, Errno::new(error as i32))),
             Ok(front) => {
-                let payer = Arc::new(Worker::new(id, place.clone(), front));
+                let payer = Arc::new(Worker::new(id, place.clone(), front, ticket));
                 lock(&payer.asked).requests.insert(id, then);
                 table.by_number.insert(id, payer);
                 drop(table);
