@@ -25,10 +25,11 @@ const PROCESS: u64 = 1 << 63;
 const EVENTS: usize = 32;
 
 /// A send that could not be told of.
-struct Done {
-    call: Call,
-    value: i64,
-    message: Option<Vec<u8>>,
+pub struct Done {
+    pub call: Call,
+    pub value: i64,
+    /// None of a kick.
+    pub message: Option<Vec<u8>>,
 }
 
 /// All that a supervisor has.
@@ -48,8 +49,12 @@ pub struct Supervisor {
     pub(super) sent: Option<Vec<u8>>,
     /// Processes that have made netlink sockets.
     pub(super) makers: HashSet<u32>,
-    /// Waits that were interrupted, and whether they go on after that, if the handler says so.
-    interrupted: HashMap<u32, (Call, bool)>,
+    /// Waits that were interrupted, and do not go on after that, whatever the handler says.
+    interrupted: HashMap<u32, Call>,
+    /// Waits whose threads were stopped for a moment, and their ends.
+    pub(super) paused: HashMap<u32, (Call, Option<Instant>)>,
+    /// The end of the wait that is begun now, if it has been one before.
+    pub(super) going_on: Option<Option<Instant>>,
     /// The supervised numbers.
     pub(super) numbers: Range<i32>,
     pub(super) strict: bool,
@@ -83,6 +88,8 @@ impl Supervisor {
             sent: None,
             makers: HashSet::new(),
             interrupted: HashMap::new(),
+            paused: HashMap::new(),
+            going_on: None,
             numbers,
             strict,
             log,
@@ -121,7 +128,7 @@ impl Supervisor {
             at(ring.look);
             at(ring.again.then_some(now));
         }
-        self.waiting.iter().for_each(|waiting| at(waiting.next_look(now)));
+        self.waiting.iter().for_each(|waiting| at(waiting.next_look()));
         let entry = |fd: i32, events: i16| libc::pollfd { fd, events, revents: 0 };
         let mut entries =
             vec![entry(self.listener.as_fd().as_raw_fd(), libc::POLLIN), entry(self.epoll.0.as_raw_fd(), libc::POLLIN)];
@@ -168,6 +175,7 @@ impl Supervisor {
             self.done.retain(|tid, _| !ended(tid));
             self.late.retain(|tid, _| !ended(tid));
             self.interrupted.retain(|tid, _| !ended(tid));
+            self.paused.retain(|tid, _| !ended(tid));
             self.sweep();
         }
     }
@@ -266,14 +274,16 @@ impl Supervisor {
         let mut old = None;
         while let Some(index) = self.waiting.iter().position(|waiting| waiting.call.tid == call.tid) {
             let waiting = self.waiting.swap_remove(index);
-            old = Some((waiting.call, goes_on(&waiting)));
-            self.note_kick(&waiting);
+            old = Some(waiting.call).filter(|_| !goes_on(&waiting));
+            waiting.kicked().into_iter().for_each(|done| self.note_done(done));
         }
         let interrupted = self.interrupted.remove(&call.tid).or(old);
+        let paused = self.paused.remove(&call.tid).filter(|(before, _)| call.repeats(before));
+        self.going_on = paused.map(|(_, until)| until);
         let late = self.late.remove(&call.tid).filter(|(before, _)| call.repeats(before));
         let outcome = if let Some((_, outcome)) = late {
             Some(outcome)
-        } else if interrupted.is_some_and(|(before, goes_on)| call.repeats(&before) && !goes_on) {
+        } else if interrupted.is_some_and(|before| call.repeats(&before)) {
             Some(Outcome::from(Errno::EINTR))
         } else {
             self.dispatch(&call)
@@ -281,11 +291,16 @@ impl Supervisor {
         if let Some(outcome) = outcome {
             self.log.call(&call, outcome);
             let sent = self.sent.take();
-            if self.listener.answer(call.id, outcome).is_ok() {
+            let answered = if is_wait(call.nr) {
+                self.listener.reply(call.id, outcome)
+            } else {
+                self.listener.answer(call.id, outcome)
+            };
+            if answered.is_ok() {
                 return;
             }
             if is_wait(call.nr) {
-                self.interrupted.insert(call.tid, (call, false));
+                self.interrupted.insert(call.tid, call);
             }
             if outcome != Outcome::Native
                 && matches!(c_long::from(call.nr), libc::SYS_epoll_ctl | libc::SYS_setsockopt | libc::SYS_getsockopt)
@@ -300,16 +315,7 @@ impl Supervisor {
         }
     }
 
-    /// Keeps what a kick had sent whose caller was interrupted.
-    fn note_kick(&mut self, waiting: &Waiting) {
-        if let What::Kick(kick) = &waiting.what
-            && kick.total > 0
-        {
-            self.note_done(Done { call: waiting.call, value: kick.total, message: None });
-        }
-    }
-
-    fn note_done(&mut self, new: Done) {
+    pub(super) fn note_done(&mut self, new: Done) {
         let done = self.done.entry(new.call.tid).or_default();
         // A handler above a handler.
         done.truncate(7);
@@ -335,11 +341,17 @@ impl Supervisor {
                 None => index = at + 1,
                 Some(outcome) => {
                     let waiting = self.waiting.swap_remove(at);
-                    if self.listener.answer(waiting.call.id, outcome).is_ok() {
+                    let answered = match waiting.what {
+                        What::Poll(_) | What::Select(..) => self.listener.reply(waiting.call.id, outcome),
+                        _ => self.listener.answer(waiting.call.id, outcome),
+                    };
+                    if answered.is_ok() {
                         self.log.call(&waiting.call, outcome);
-                    } else {
-                        self.interrupted.insert(waiting.call.tid, (waiting.call, goes_on(&waiting)));
-                        self.note_kick(&waiting);
+                    } else if !goes_on(&waiting) {
+                        self.interrupted.insert(waiting.call.tid, waiting.call);
+                    }
+                    if answered.is_err() || outcome.is_interruption() {
+                        waiting.kicked().into_iter().for_each(|done| self.note_done(done));
                     }
                 }
             }

@@ -3,12 +3,15 @@
 //! A mapping is made by the process that is to have it, and the number in its call leads to a socket. So the thread, which waits in
 //! that call, is traced for some tens of microseconds: the wait is interrupted, the memory is mapped from numbers that are lent for
 //! that, and the thread goes on behind its call with the address. The number keeps its socket all the time.
+//!
+//! A call that no signal ends (`Grip`) no tracer interrupts either: it is answered that it was interrupted, after the thread was told to
+//! stop. So that is what it does first, before it looks at any signal.
 
 use std::os::fd::AsFd;
 
 use nix::errno::Errno;
 
-use super::notify::{Call, Listener};
+use super::notify::{AGAIN, Call, Listener};
 
 type Regs = libc::user_regs_struct;
 
@@ -29,7 +32,7 @@ pub enum Mapped {
 
 /// Traces a thread for a moment, and lets it go on as if nothing had been.
 pub fn try_out(tid: u32) -> Result<(), Errno> {
-    Traced::seize(tid)?.stop().map(drop)
+    Traced::seize(tid)?.stop()
 }
 
 /// A traced thread; let go when this is dropped.
@@ -58,16 +61,21 @@ impl Traced {
         Ok(Traced { tid, stands: false, mask: None, regs: None, signal: 0 })
     }
 
-    /// Makes it stand still: signal and event, as [`Self::stopped`].
-    fn stop(&mut self) -> Result<(i32, i32), Errno> {
+    /// Makes it stand still.
+    fn stop(&mut self) -> Result<(), Errno> {
         ptrace(libc::PTRACE_INTERRUPT, self.tid, 0, 0)?;
+        self.comes_to_stand()
+    }
+
+    /// Waits until it stands still, which it was told to.
+    fn comes_to_stand(&mut self) -> Result<(), Errno> {
         let (signal, event) = self.stopped()?;
         self.stands = true;
         if event != EVENT_STOP {
             // A signal of its own came first: it goes its way.
             self.signal = signal;
         }
-        Ok((signal, event))
+        Ok(())
     }
 
     /// Waits for its next stop: signal and event.
@@ -96,8 +104,11 @@ impl Traced {
     }
 
     /// Interrupts the call that it waits in: its registers behind that.
-    fn interrupt(&mut self) -> Result<Regs, Errno> {
-        self.stop()?;
+    fn interrupt(&mut self, listener: &Listener, call: &Call) -> Result<Regs, Errno> {
+        ptrace(libc::PTRACE_INTERRUPT, self.tid, 0, 0)?;
+        // `ENOENT` where it has come out of it by that.
+        let _ = listener.reply(call.id, AGAIN);
+        self.comes_to_stand()?;
         if self.signal != 0 {
             // The call comes again.
             return Err(Errno::EINTR);
@@ -208,7 +219,7 @@ pub fn map<F: AsFd>(listener: &Listener, call: &Call, files: &[(F, usize)], lowe
         failed = Some(Errno::EMFILE);
     }
     // `ENOENT`: a signal has ended the call already.
-    let regs = if failed == Some(Errno::ENOENT) { Err(Errno::EINTR) } else { traced.interrupt() };
+    let regs = if failed == Some(Errno::ENOENT) { Err(Errno::EINTR) } else { traced.interrupt(listener, call) };
     let regs = match regs {
         Ok(regs) => regs,
         Err(error) => return Mapped::Gone(traced.take_back(call.ip, &numbers).and(Err(error))),

@@ -8,6 +8,7 @@
 //! | [`client`] | a client's memory and descriptors, from outside |
 //! | [`engine`] | the supervisor's loop |
 //! | [`calls`], [`send`], [`receive`], [`wait`] | what each call comes to |
+//! | [`signals`] | what interrupts a call that waits |
 //! | [`ring`] | a socket with rings |
 //! | [`standin`] | what `epoll` waits for in place of it |
 //! | [`rights`] | a client's rights, where they are not the supervisor's |
@@ -30,6 +31,7 @@ mod rights;
 mod ring;
 mod send;
 mod shown;
+mod signals;
 mod standin;
 pub mod trial;
 mod wait;
@@ -37,7 +39,7 @@ mod wait;
 use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
-use std::os::fd::{AsRawFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::path::Path;
 
 use nix::cmsg_space;
@@ -51,6 +53,7 @@ use nix::unistd::{ForkResult, fork, read, setsid, write};
 use engine::Supervisor;
 pub use log::Level;
 use log::Log;
+pub use notify::Grip;
 use notify::Listener;
 use shown::Shown;
 
@@ -151,7 +154,7 @@ pub fn start(strict: bool, level: Level, summary: Option<&Path>) -> Result<(), R
     }
     trial::understood(reach)?;
     let listener = install(&numbers, has_rights())?;
-    let number = [listener.as_raw_fd()];
+    let number = [listener.as_fd().as_raw_fd()];
     let sent = [ControlMessage::ScmRights(&number)];
     sendmsg::<()>(ours.as_raw_fd(), &[IoSlice::new(&[0])], &sent, MsgFlags::MSG_NOSIGNAL, None).map_err(failed)?;
     drop(listener);
@@ -172,26 +175,21 @@ fn has_rights() -> bool {
 }
 
 /// Installs the filter.
-fn install(numbers: &Range<u32>, watch_rights: bool) -> Result<OwnedFd, Refusal> {
+fn install(numbers: &Range<u32>, watch_rights: bool) -> Result<Listener, Refusal> {
     let mut filter = filter::build(numbers, watch_rights);
     let program = libc::sock_fprog { len: filter.len() as u16, filter: filter.as_mut_ptr() };
     // SAFETY: numbers only.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map_err(Refusal::Denied)?;
+    let grip = Grip::here();
     // SAFETY: the program leads to the filter, which the kernel copies.
-    let fd = unsafe {
-        libc::syscall(
-            libc::SYS_seccomp,
-            libc::SECCOMP_SET_MODE_FILTER,
-            libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
-            &raw const program,
-        )
-    };
+    let fd =
+        unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, grip.flags(), &raw const program) };
     match Errno::result(fd) {
         Ok(fd) => {
             // SAFETY: the kernel has just made it.
-            let listener = Listener::new(unsafe { OwnedFd::from_raw_fd(fd as i32) });
+            let listener = Listener::new(unsafe { OwnedFd::from_raw_fd(fd as i32) }, grip);
             // Whoever stops nevertheless, without a listener, is told `ENOSYS`.
-            if listener.puts_descriptors() { Ok(listener.into()) } else { Err(Refusal::OldKernel) }
+            if listener.puts_descriptors() { Ok(listener) } else { Err(Refusal::OldKernel) }
         }
         Err(Errno::EBUSY) => Err(Refusal::Nested),
         Err(Errno::EINVAL | Errno::ENOSYS) => Err(Refusal::OldKernel),
@@ -217,7 +215,7 @@ fn supervise(channel: OwnedFd, client: u32, numbers: Range<u32>, strict: bool, l
     }
     let Some(listener) = take_listener(&channel) else { return };
     let numbers = numbers.start.cast_signed()..numbers.end.cast_signed();
-    if let Ok(supervisor) = Supervisor::new(Listener::new(listener), numbers, strict, log, shown)
+    if let Ok(supervisor) = Supervisor::new(Listener::new(listener, Grip::here()), numbers, strict, log, shown)
         && guardian::start().is_ok()
         && write(&channel, &[0]) == Ok(1)
     {

@@ -3,6 +3,7 @@
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 
 use nix::errno::Errno;
+use nix::sys::utsname::uname;
 
 /// `struct seccomp_notif`
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -62,6 +63,57 @@ const ADD_AND_SEND: u32 = 2;
 /// Linux 6.6: who answers gives way to whom it answers, on the same processor.
 const SYNC_WAKE_UP: libc::c_ulong = 1;
 
+/// The kernel makes the call again once it has seen to what interrupts the thread; or says `EINTR`, as the handler's flags ask
+/// (`ERESTARTSYS`). Only for a thread that is to be interrupted: to any other it is a number like all others.
+pub const AGAIN: Outcome = Outcome::Error(512);
+/// As [`AGAIN`], but that any handler ends the call (`ERESTARTNOHAND`).
+pub const AGAIN_UNLESS_HANDLED: Outcome = Outcome::Error(514);
+
+/// What signals do to a call that was taken (docs/supervisor.md, "Interrupted calls").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Grip {
+    /// They end it at any moment: also an answer that the kernel has taken may come too late.
+    Loose,
+    /// They wait until it is answered (Linux 5.19), unless one has woken the thread a moment before the answer.
+    Slipping,
+    /// They wait until it is answered (Linux 6.18).
+    Firm,
+}
+
+impl Grip {
+    /// What this kernel has.
+    pub fn here() -> Grip {
+        // Where it knows the flag it asks for the filter next, which is not there.
+        let flags = libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV;
+        // SAFETY: no filter is given.
+        let asked = unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, flags, 0) };
+        match Errno::result(asked) {
+            Err(Errno::EFAULT) if is_at_least(6, 18) => Grip::Firm,
+            Err(Errno::EFAULT) => Grip::Slipping,
+            _ => Grip::Loose,
+        }
+    }
+
+    /// The flags of a filter that has it.
+    pub fn flags(self) -> libc::c_ulong {
+        match self {
+            Grip::Loose => libc::SECCOMP_FILTER_FLAG_NEW_LISTENER,
+            _ => libc::SECCOMP_FILTER_FLAG_NEW_LISTENER | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV,
+        }
+    }
+}
+
+/// Whether the kernel is this one or a later. Earlier ones may have had the correction put in: asking does no harm there.
+fn is_at_least(major: u32, minor: u32) -> bool {
+    let release = uname().ok().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
+    release_of(&release).is_some_and(|release| release >= (major, minor))
+}
+
+fn release_of(text: &str) -> Option<(u32, u32)> {
+    let mut numbers = text.split(|c: char| !c.is_ascii_digit()).map(str::parse);
+    Some((numbers.next()?.ok()?, numbers.next()?.ok()?))
+}
+
 /// What a stopped call comes to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Outcome {
@@ -69,6 +121,13 @@ pub enum Outcome {
     Error(i32),
     /// The kernel does it, as the client has asked.
     Native,
+}
+
+impl Outcome {
+    /// Whether the caller does not know what it has come to.
+    pub fn is_interruption(self) -> bool {
+        [AGAIN, AGAIN_UNLESS_HANDLED, Outcome::Error(libc::EINTR)].contains(&self)
+    }
 }
 
 impl From<Errno> for Outcome {
@@ -84,31 +143,32 @@ impl From<nlmmap_ring::Errno> for Outcome {
 }
 
 /// `SECCOMP_RET_USER_NOTIF`'s other end.
-pub struct Listener(OwnedFd);
+pub struct Listener {
+    fd: OwnedFd,
+    grip: Grip,
+}
 
 impl AsFd for Listener {
     fn as_fd(&self) -> BorrowedFd<'_> {
-        self.0.as_fd()
-    }
-}
-
-impl From<Listener> for OwnedFd {
-    fn from(listener: Listener) -> OwnedFd {
-        listener.0
+        self.fd.as_fd()
     }
 }
 
 impl Listener {
-    pub fn new(fd: OwnedFd) -> Listener {
+    pub fn new(fd: OwnedFd, grip: Grip) -> Listener {
         // Kernels before 6.6 do not know it, and are slower.
         // SAFETY: the flags are the argument itself.
         unsafe { libc::ioctl(fd.as_raw_fd(), SET_FLAGS as libc::Ioctl, SYNC_WAKE_UP) };
-        Listener(fd)
+        Listener { fd, grip }
+    }
+
+    pub fn grip(&self) -> Grip {
+        self.grip
     }
 
     fn ioctl<T>(&self, request: u64, argument: *mut T) -> Result<i32, Errno> {
         // SAFETY: the structure is the one whose size the request's number has.
-        Errno::result(unsafe { libc::ioctl(self.0.as_raw_fd(), request as libc::Ioctl, argument) })
+        Errno::result(unsafe { libc::ioctl(self.fd.as_raw_fd(), request as libc::Ioctl, argument) })
     }
 
     /// `ENOENT`: its caller was interrupted or killed.
@@ -118,8 +178,16 @@ impl Listener {
         Ok(call)
     }
 
-    /// `ENOENT`: nobody waits for it any more.
+    /// `ENOENT`: nobody waits for it any more. Otherwise the caller gets the answer, as far as the grip is not loose.
     pub fn answer(&self, id: u64, outcome: Outcome) -> Result<(), Errno> {
+        if self.grip == Grip::Slipping && outcome != Outcome::Native {
+            self.tighten(id)?;
+        }
+        self.reply(id, outcome)
+    }
+
+    /// As [`Self::answer`], of a call that may be made and answered again without harm.
+    pub fn reply(&self, id: u64, outcome: Outcome) -> Result<(), Errno> {
         let (value, error, flags) = match outcome {
             Outcome::Value(value) => (value, 0, 0),
             Outcome::Error(error) => (0, -error, 0),
@@ -127,6 +195,17 @@ impl Listener {
         };
         let mut answer = Answer { id, value, error, flags };
         self.ioctl(SEND, &raw mut answer).map(drop)
+    }
+
+    /// Makes the thread go to sleep anew, which it does so that only its death wakes it: it is given a descriptor at a number that
+    /// no process has, and says itself that it cannot take it.
+    fn tighten(&self, id: u64) -> Result<(), Errno> {
+        let from = self.fd.as_raw_fd() as u32;
+        let mut add = AddFd { id, flags: SETFD, from, to: u32::MAX, to_flags: 0 };
+        match self.ioctl(ADDFD, &raw mut add) {
+            Err(Errno::EBADF) | Ok(_) => Ok(()),
+            Err(_) => Err(Errno::ENOENT),
+        }
     }
 
     /// Whether the caller still waits: then its thread's number is its own.
@@ -144,7 +223,7 @@ impl Listener {
             Err(Errno::EINVAL) => {
                 add.flags = SETFD;
                 self.ioctl(ADDFD, &raw mut add)?;
-                self.answer(id, Outcome::Value(to.into()))
+                self.reply(id, Outcome::Value(to.into()))
             }
             result => result.map(drop),
         }
@@ -153,7 +232,7 @@ impl Listener {
     /// Whether this kernel puts descriptors into clients (Linux 5.9): of a call that nobody makes it says so, and an older one does
     /// not know the question.
     pub fn puts_descriptors(&self) -> bool {
-        let from = self.0.as_raw_fd() as u32;
+        let from = self.fd.as_raw_fd() as u32;
         let mut add = AddFd { id: u64::MAX, flags: SETFD, from, to: from, to_flags: 0 };
         self.ioctl(ADDFD, &raw mut add) == Err(Errno::ENOENT)
     }
@@ -167,3 +246,23 @@ impl Listener {
 }
 
 const _: () = assert!(size_of::<Call>() == 80 && size_of::<Answer>() == 24 && size_of::<AddFd>() == 24);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_release_is_read_as_kernels_are_named() {
+        assert_eq!(release_of("6.18.44-fc-v669"), Some((6, 18)));
+        assert_eq!(release_of("6.1.0-18-amd64"), Some((6, 1)));
+        assert_eq!(release_of("7.0-rc1"), Some((7, 0)));
+        assert!(release_of("").is_none() && release_of("x.y").is_none());
+        assert!(is_at_least(3, 10) && !is_at_least(1000, 0));
+    }
+
+    #[test]
+    fn a_filter_has_the_flags_of_its_grip() {
+        assert_eq!(Grip::Loose.flags() | libc::SECCOMP_FILTER_FLAG_WAIT_KILLABLE_RECV, Grip::Firm.flags());
+        assert_eq!(Grip::Slipping.flags(), Grip::Firm.flags());
+    }
+}

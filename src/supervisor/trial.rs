@@ -10,7 +10,7 @@ use nix::unistd::{ForkResult, fork, pipe};
 use nlmmap_ring::abi::{NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK, nl_mmap_req};
 
 use super::client::{self, Process};
-use super::{Level, Refusal, inject, install, numbers, start};
+use super::{Grip, Level, Refusal, inject, install, numbers, start};
 
 /// What a supervisor does to its client beside answering calls.
 const MEANS: [&str; 3] = ["pidfd_getfd", "process_vm_readv", "ptrace"];
@@ -98,6 +98,11 @@ pub fn whole() -> Result<(), Told> {
 /// Whether calls stop, and descriptors are put where they shall be.
 pub fn notification() -> Result<(), Told> {
     told(in_a_child(|| words(numbers().and_then(|numbers| install(&numbers, false)).map(drop))))
+}
+
+/// How firmly calls are held against signals here.
+pub fn grip() -> Grip {
+    Grip::here()
 }
 
 /// What this process may do to one of its children, each of the means.

@@ -8,12 +8,11 @@ use nlmmap_ring::readiness;
 use nlmmap_ring::rx::Context;
 
 use super::client::{self, Span};
-use super::engine::Supervisor;
+use super::engine::{Done, Supervisor};
 use super::notify::{Call, Outcome};
 use super::send::Kicking;
+use super::signals::Looks;
 
-/// How soon a signal is seen that is blocked but for the time of the wait.
-const SIGNALS: Duration = Duration::from_millis(10);
 /// More descriptors than this are left to the kernel's own `poll`.
 const MOST: u64 = 4096;
 const READ: i16 = libc::POLLIN | libc::POLLRDNORM | libc::POLLRDBAND | libc::POLLHUP | libc::POLLERR;
@@ -26,7 +25,9 @@ pub struct Waiting {
     pub until: Option<Instant>,
     pub what: What,
     /// Signals that are blocked, of which some are open for the time of the wait: those that are not.
-    mask: Option<u64>,
+    pub mask: Option<u64>,
+    /// For what has come for its thread.
+    pub looks: Looks,
     /// It has been answered.
     pub over: bool,
 }
@@ -55,15 +56,15 @@ pub struct Entry {
 
 impl Waiting {
     /// When it is to be looked at without anything having happened.
-    pub fn next_look(&self, now: Instant) -> Option<Instant> {
-        let signals = self.mask.map(|_| now + SIGNALS);
+    pub fn next_look(&self) -> Option<Instant> {
         let again = if let What::Kick(kick) = &self.what { Some(kick.due) } else { None };
-        [self.until, signals, again].into_iter().flatten().min()
+        [self.until, self.looks.due, again].into_iter().flatten().min()
     }
 
-    /// Whether a signal has come that only the wait lets through.
-    fn is_signalled(&self) -> bool {
-        self.mask.is_some_and(|mask| pending(self.call.tid) & !mask != 0)
+    /// What a kick has sent so far, if anything.
+    pub fn kicked(&self) -> Option<Done> {
+        let What::Kick(kick) = &self.what else { return None };
+        (kick.total > 0).then_some(Done { call: self.call, value: kick.total, message: None })
     }
 
     fn entries(&self) -> &[Entry] {
@@ -88,7 +89,9 @@ impl Supervisor {
     /// Stops a call until there is an outcome.
     pub(super) fn hold_call(&mut self, call: &Call, tgid: u32, time: Option<Duration>, mask: Option<u64>, what: What) {
         // A limit that no clock can tell is none.
-        self.waiting.push(Waiting { call: *call, tgid, until: limit(time), what, mask, over: false });
+        let until = self.going_on.take().unwrap_or_else(|| limit(time));
+        let looks = self.looks(mask);
+        self.waiting.push(Waiting { call: *call, tgid, until, what, mask, looks, over: false });
     }
 
     /// `poll` and `ppoll`. `None`: it waits.
@@ -194,6 +197,12 @@ impl Supervisor {
 
     /// The outcome of a wait, if it is over.
     pub(super) fn outcome_of(&mut self, index: usize) -> Option<Outcome> {
+        let id = self.waiting.get(index)?.call.id;
+        self.result_of(index).or_else(|| self.interruption(id))
+    }
+
+    /// What it waits for, or that its time is over.
+    fn result_of(&mut self, index: usize) -> Option<Outcome> {
         let waiting = self.waiting.get_mut(index)?;
         let expired = waiting.until.is_some_and(|until| until <= Instant::now());
         if let What::Receive = waiting.what {
@@ -210,9 +219,7 @@ impl Supervisor {
             }
             return outcome;
         }
-        let waiting = self.waiting.get(index)?;
-        // The kernel's own wait opens the signals, and ends at once.
-        self.answer_to(waiting, expired).or_else(|| waiting.is_signalled().then_some(Outcome::Native))
+        self.answer_to(self.waiting.get(index)?, expired)
     }
 
     fn answer_to(&self, waiting: &Waiting, expired: bool) -> Option<Outcome> {
@@ -284,14 +291,6 @@ fn answer_poll(call: &Call, revents: &[i16]) -> Outcome {
         }
     }
     Outcome::Value(revents.iter().filter(|events| **events != 0).count() as i64)
-}
-
-/// The signals that wait for a thread.
-fn pending(tid: u32) -> u64 {
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
-    let set = |line: &str| ["SigPnd:", "ShdPnd:"].iter().find_map(|name| line.strip_prefix(name).map(str::to_owned));
-    let sets = status.lines().filter_map(set).filter_map(|set| u64::from_str_radix(set.trim(), 16).ok());
-    sets.fold(0, |all, set| all | set)
 }
 
 fn two(tid: u32, at: u64) -> Result<(u64, u64), Errno> {

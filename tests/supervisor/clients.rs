@@ -104,6 +104,11 @@ fn signals_interrupt_calls_at_any_moment() {
 }
 
 #[test]
+fn what_interrupts_a_thread_reaches_it_in_a_stopped_call() {
+    hold_in_default_mode(&["held"]);
+}
+
+#[test]
 fn receives_end_as_they_should() {
     hold(&["recv_ends at-once", "recv_ends time", "recv_ends signal", "recv_ends restart", "recv_ends under-fire"]);
     hold(&["recv_ends message", "recv_ends shutdown"]);

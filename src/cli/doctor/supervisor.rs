@@ -1,6 +1,7 @@
 //! Can a program be served from beside it (`nlmmap run --via supervisor`)? Each of the means is tried, then all of it.
 
 use super::{Check, State};
+use crate::supervisor::Grip;
 use crate::supervisor::trial::{self, Told};
 
 const GROUP: &str = "supervisor (static programs, go)";
@@ -22,6 +23,18 @@ pub fn checks() -> Vec<Check> {
         trial::notification(),
         "calls stop for another process (seccomp), which puts descriptors at numbers of its choice",
     )];
+    checks.push(match trial::grip() {
+        Grip::Loose => Check::new(
+            GROUP,
+            "signals",
+            State::Maybe,
+            "a signal that comes in the same microsecond as the answer to a call may lose a message, or have it sent twice",
+        )
+        .cure("run a program that catches many signals on Linux 5.19 or later (docs/supervisor.md, \"Interrupted calls\")"),
+        Grip::Slipping | Grip::Firm => {
+            Check::new(GROUP, "signals", State::Ok, "calls are held against signals until they are answered")
+        }
+    });
     checks.extend(trial::means().into_iter().map(|(means, result)| {
         let why = match means {
             "pidfd_getfd" => "takes descriptors of a program",
