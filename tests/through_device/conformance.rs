@@ -17,7 +17,8 @@ use crate::support::{Mode, compile_file, need_root, patient, preload, repository
 /// Two probes would disturb each other's timing.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::new(());
 
-fn answers(mode: Mode) -> Lines {
+/// What the probe has printed, and what the daemon has complained of.
+fn answers(mode: Mode) -> (Lines, Vec<String>) {
     let place = Place::new();
     let daemon = place.start();
     let mut command = Command::new(NLMMAP);
@@ -29,11 +30,13 @@ fn answers(mode: Mode) -> Lines {
     command.env_remove("NLMMAP_LOG").env_remove("NLMMAP_STRICT");
     let outcome = run(&mut command, patient(300));
     assert!(outcome.success(), "the probe {}", outcome.describe());
-    let opens = daemon.log().lines().filter(|line| line.contains("DEBUG open ")).count();
+    let log = daemon.log();
+    let opens = log.lines().filter(|line| line.contains("DEBUG open ")).count();
     assert!(opens > 100, "the probe has opened the node {opens} times");
     daemon.wait_for_opens(0);
     daemon.stop();
-    Lines::parse(&outcome.stdout)
+    let complaints = log.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR "));
+    (Lines::parse(&outcome.stdout), complaints.map(str::to_string).collect())
 }
 
 fn judge(mode: Mode, name: &str, threshold: f64) {
@@ -42,7 +45,7 @@ fn judge(mode: Mode, name: &str, threshold: f64) {
     let read = |file: &str| fs::read_to_string(repository().join(file)).unwrap_or_else(|e| panic!("{file}: {e}"));
     let kernel = Kernel::probe();
     let golden = Lines::parse(&read("tests/conformance/golden-common.txt")).retain(|id| kernel.can_run(id));
-    let seen = answers(mode);
+    let (seen, complaints) = answers(mode);
     let unequal: BTreeMap<String, (String, String)> = golden
         .iter()
         .map(|(id, expected)| (id, expected, seen.get(id).unwrap_or("(absent)")))
@@ -65,6 +68,7 @@ fn judge(mode: Mode, name: &str, threshold: f64) {
     faults.extend(here.gone(name, &kernel, &golden, &unequal));
     if !faults.is_empty() {
         faults.extend(seen.ended_early(&golden));
+        faults.extend(complaints);
     }
     let explained = read("docs/device.md");
     let reasons = here.iter().filter(|d| !explained.contains(&format!("`{}`", d.reason)));

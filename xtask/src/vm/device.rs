@@ -14,7 +14,7 @@ use super::{Guest, Result, cache, check, kernel_of, root, script};
 /// Seconds for one test program in a guest, how long before its end no further test is begun, and seconds for one test.
 const TIMEOUT: u64 = 7200;
 const LAST: u64 = 300;
-const EACH: u64 = 400;
+const EACH: u64 = 600;
 /// How many times as patient as here tests are there.
 const PATIENCE: u32 = 5;
 /// What the tests would load by and by, each in the middle of something.
