@@ -1,16 +1,16 @@
-//! Any text is a policy, or refused with the line that is wrong.
+//! Any text is a configuration, or refused with the line that is wrong.
 #![no_main]
-#![allow(dead_code, reason = "of policy, what reads is called")]
+#![allow(dead_code, unused_imports, reason = "of the daemon, what reads its configuration is called")]
 
 #[path = "../../src/policy/mod.rs"]
 mod policy;
+#[path = "../../src/see/mod.rs"]
+mod see;
+#[path = "../../src/serve/mod.rs"]
+mod serve;
+#[path = "../../src/sigpipe.rs"]
+mod sigpipe;
+#[path = "../../src/sys.rs"]
+mod sys;
 
-use policy::Policy;
-use policy::config::{Raw, System};
-
-libfuzzer_sys::fuzz_target!(|text: &str| {
-    let Ok(raw) = toml::from_str::<Raw>(text) else { return };
-    if let Err(error) = Policy::new(&raw, text, &System) {
-        assert!((1..=text.lines().count().max(1) + 1).contains(&error.line), "line {}", error.line);
-    }
-});
+libfuzzer_sys::fuzz_target!(|text: &str| serve::config::fuzz(text));

@@ -77,6 +77,19 @@ impl Config {
     }
 }
 
+/// Any text is a configuration, or refused with the line that is wrong.
+#[cfg(fuzzing)]
+pub fn fuzz(text: &str) {
+    let judge = |error: &ConfigError| {
+        assert!((1..=text.lines().count().max(1) + 1).contains(&error.line), "line {}", error.line);
+        assert!(!error.to_string().is_empty());
+    };
+    let Ok(config) = Config::parse(text).inspect_err(judge) else { return };
+    let _ = Policy::new(&config.policy, text, &System).inspect_err(judge);
+    let machine = Machine { memory: 1 << 30, descriptors: 1 << 16 };
+    let _ = Limits::settle(&config.limits, machine);
+}
+
 /// What a configuration and the command line mean on this machine: all that the daemon goes by.
 pub struct InForce {
     pub level: LevelFilter,

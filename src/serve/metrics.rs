@@ -6,7 +6,10 @@
 //! | [`http`] | what a request is answered |
 //! | [`server`] | one thread, and a bound for everything that a client can make it hold or do |
 
+#[cfg(not(fuzzing))]
 mod http;
+#[cfg(fuzzing)]
+pub mod http;
 mod listen;
 mod server;
 

@@ -25,6 +25,8 @@ mod confine;
 mod device;
 mod file;
 mod files;
+#[cfg(fuzzing)]
+pub mod fuzz;
 mod limits;
 mod local;
 mod log;

@@ -24,7 +24,7 @@ pub fn all(args: &[String]) -> Result<bool, String> {
     if args.is_empty() {
         passed &= model::loom(&mut note)?;
         passed &= package::all()?;
-        passed &= fuzz::run(&[], FUZZ, false)?;
+        passed &= fuzz::run(&[], fuzz::Wish { seconds: FUZZ, jobs: 2, grow: false })?;
     }
     println!("\n{} test runners ended so:", closing.iter().filter(|line| line.starts_with("test result:")).count());
     for line in &closing {

@@ -16,7 +16,7 @@ macro_rules! export {
             /// # Safety
             /// The duties of the C function.
             #[allow(non_snake_case, reason = "C names")]
-            #[cfg_attr(not(test), unsafe(no_mangle))]
+            #[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
             pub unsafe extern "C" fn $name($($arg: $ty),*) -> $ret {
                 // SAFETY: the caller's duty.
                 unsafe { route::$name($($arg),*) }

@@ -313,5 +313,6 @@ pub fn after_fork(pid: u32) {
     }
 }
 
-#[cfg(test)]
-mod tests;
+#[cfg(any(test, fuzzing))]
+#[allow(missing_docs, unused_imports, reason = "tests, and a fuzz target")]
+pub mod tests;

@@ -32,7 +32,7 @@
 //! | [`route`] | what each hook does with a descriptor of ours |
 //!
 //! A module uses those above it in this table, never one below.
-#![cfg_attr(not(test), no_std)]
+#![cfg_attr(not(any(test, fuzzing)), no_std)]
 #![deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::indexing_slicing)]
 
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
@@ -63,11 +63,11 @@ pub mod watch;
 
 /// Read by `nlmmap run` and `nlmmap doctor` to know the library in a process: the version of this hand-shake.
 #[allow(non_upper_case_globals, reason = "an exported C name")]
-#[cfg_attr(not(test), unsafe(no_mangle))]
+#[cfg_attr(not(any(test, fuzzing)), unsafe(no_mangle))]
 pub static nlmmap_preload_abi: u32 = 1;
 
 /// Nothing here panics on purpose; if it does, ending the program is the only thing that harms nobody else.
-#[cfg(not(test))]
+#[cfg(not(any(test, fuzzing)))]
 #[panic_handler]
 fn panic(info: &core::panic::PanicInfo<'_>) -> ! {
     log::panic(info);

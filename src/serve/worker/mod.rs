@@ -31,4 +31,6 @@ mod sifted;
 pub mod spawner;
 pub mod wire;
 
+#[cfg(fuzzing)]
+pub use engine::Engine;
 pub use engine::move_up;

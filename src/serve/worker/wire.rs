@@ -3,14 +3,14 @@
 //! Front to worker: a request, whose `id` its answer repeats. Worker to front: answers, and [`op::READY`] once for each request
 //! that asked to be told ([`flag::WATCH`]). Neither believes the other: a worker may be in its client's hands.
 
-use std::io::{IoSlice, IoSliceMut};
+use std::io::IoSlice;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
 
 use nix::errno::Errno as Os;
 use nix::fcntl::{FcntlArg, fcntl};
-use nix::sys::socket::{AddressFamily, ControlMessage, ControlMessageOwned, MsgFlags, SockFlag, SockType};
-use nix::sys::socket::{recvmsg, sendmsg, setsockopt, socketpair, sockopt};
+use nix::sys::socket::{AddressFamily, ControlMessage, MsgFlags, SockFlag, SockType};
+use nix::sys::socket::{sendmsg, setsockopt, socketpair, sockopt};
 
 use crate::serve::abi::{self, Words};
 
@@ -170,42 +170,83 @@ pub fn send(channel: BorrowedFd<'_>, head: &Head, bytes: &[u8], fds: &[BorrowedF
 /// A place for one packet.
 pub struct Receiver {
     buffer: Vec<u8>,
-    control: Vec<u8>,
+    /// Room for the descriptors of a packet and its sender.
+    control: [u64; 9],
+}
+
+// SAFETY: of a length, no pointers.
+const _: () = assert!(
+    unsafe { libc::CMSG_SPACE(4 * FDS as u32) + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) } as usize <= 8 * 9
+);
+
+/// One packet as the kernel hands it over.
+struct Raw {
+    len: usize,
+    /// Whether bytes are missing, or descriptors.
+    cut: [bool; 2],
+    fds: Vec<OwnedFd>,
+    pid: i32,
 }
 
 impl Receiver {
     pub fn new() -> Receiver {
-        let control = nix::cmsg_space!([i32; FDS], nix::libc::ucred);
-        Receiver { buffer: vec![0; size_of::<Head>() + INLINE], control }
+        Receiver { buffer: vec![0; size_of::<Head>() + INLINE], control: [0; 9] }
+    }
+
+    /// Every descriptor that the kernel has made here is owned from now on, also of a packet with more than it should have: whoever
+    /// sends those would fill the table of the one that reads.
+    fn take(&mut self, channel: BorrowedFd<'_>) -> Result<Raw, Os> {
+        let mut part = libc::iovec { iov_base: self.buffer.as_mut_ptr().cast(), iov_len: self.buffer.len() };
+        // SAFETY: integers and pointers, for which zeroes are valid.
+        let mut header: libc::msghdr = unsafe { std::mem::zeroed() };
+        (header.msg_iov, header.msg_iovlen) = (&raw mut part, 1);
+        (header.msg_control, header.msg_controllen) =
+            (self.control.as_mut_ptr().cast(), size_of_val(&self.control) as _);
+        let flags = libc::MSG_CMSG_CLOEXEC | libc::MSG_DONTWAIT;
+        // SAFETY: a header that leads to buffers of ours, with their lengths.
+        let len = Os::result(unsafe { libc::recvmsg(channel.as_raw_fd(), &raw mut header, flags) })? as usize;
+        let cut = [libc::MSG_TRUNC, libc::MSG_CTRUNC].map(|flag| header.msg_flags & flag != 0);
+        let (mut fds, mut pid) = (Vec::new(), 0);
+        // SAFETY: the header is as the kernel has left it.
+        let mut at = unsafe { libc::CMSG_FIRSTHDR(&raw const header) };
+        // SAFETY: null, or an entry inside the control buffer.
+        while let Some(entry) = unsafe { at.as_ref() } {
+            // SAFETY: as above.
+            let data = unsafe { libc::CMSG_DATA(at) };
+            let room = entry.cmsg_len.saturating_sub(data as usize - at as usize);
+            match (entry.cmsg_level, entry.cmsg_type) {
+                (libc::SOL_SOCKET, libc::SCM_RIGHTS) => fds.extend((0..room / 4).map(|i| {
+                    // SAFETY: inside the entry. The kernel has just put it into our table, for us alone.
+                    unsafe { OwnedFd::from_raw_fd(data.cast::<i32>().add(i).read_unaligned()) }
+                })),
+                (libc::SOL_SOCKET, libc::SCM_CREDENTIALS) if room >= size_of::<libc::ucred>() => {
+                    // SAFETY: inside the entry.
+                    pid = unsafe { data.cast::<libc::ucred>().read_unaligned() }.pid;
+                }
+                _ => {}
+            }
+            // SAFETY: as above.
+            at = unsafe { libc::CMSG_NXTHDR(&raw const header, at) };
+        }
+        Ok(Raw { len, cut, fds, pid })
     }
 
     /// Takes the next packet; none at the end of the channel. `EAGAIN` when there is none yet, `EBADMSG` for one that is not as
-    /// it should be.
+    /// it should be. One whose descriptors did not all come (this process has no room for more) has none.
     pub fn receive(&mut self, channel: BorrowedFd<'_>) -> Result<Option<Packet>, Os> {
-        let mut parts = [IoSliceMut::new(&mut self.buffer)];
-        let flags = MsgFlags::MSG_CMSG_CLOEXEC | MsgFlags::MSG_DONTWAIT;
-        let message = recvmsg::<()>(channel.as_raw_fd(), &mut parts, Some(&mut self.control), flags)?;
-        let (len, truncated) = (message.bytes, message.flags.intersects(MsgFlags::MSG_TRUNC | MsgFlags::MSG_CTRUNC));
-        let (mut fds, mut pid) = (Vec::new(), 0);
-        for entry in message.cmsgs()? {
-            match entry {
-                ControlMessageOwned::ScmRights(numbers) => {
-                    // SAFETY: the kernel has just put them into our table, for us alone.
-                    fds.extend(numbers.into_iter().map(|fd| unsafe { OwnedFd::from_raw_fd(fd) }));
-                }
-                ControlMessageOwned::ScmCredentials(sender) => pid = sender.pid(),
-                _ => {}
-            }
-        }
+        let Raw { len, cut: [short, lacks], mut fds, pid } = self.take(channel)?;
         if len == 0 {
             return Ok(None);
+        }
+        if short || fds.len() > FDS {
+            return Err(Os::EBADMSG);
+        }
+        if lacks {
+            fds.clear();
         }
         let packet = self.buffer.get(..len).unwrap_or_default();
         let (head, bytes) = packet.split_at_checked(size_of::<Head>()).ok_or(Os::EBADMSG)?;
         let head: Head = abi::read(head).ok_or(Os::EBADMSG)?;
-        if truncated {
-            return Err(Os::EBADMSG);
-        }
         let bytes = if head.flags & flag::APART == 0 {
             bytes.to_vec()
         } else {
@@ -268,5 +309,23 @@ mod tests {
         assert_eq!(receiver.receive(front.as_fd()).err(), Some(Os::EBADMSG));
         drop(back);
         assert!(receiver.receive(front.as_fd()).unwrap().is_none());
+    }
+
+    /// A worker in its client's hands sends more descriptors than a packet may have, and they stayed open in the front.
+    #[test]
+    fn descriptors_beyond_those_of_a_packet_are_closed() {
+        let (front, back) = channel().unwrap();
+        let mut receiver = Receiver::new();
+        let (pipe, other) = nix::unistd::pipe2(nix::fcntl::OFlag::O_CLOEXEC).unwrap();
+        for many in [FDS + 1, 14, 15, 200] {
+            let fds = vec![other.as_fd(); many];
+            send(back.as_fd(), &Head::default(), &[1], &fds).unwrap();
+            assert_eq!(receiver.receive(front.as_fd()).err(), Some(Os::EBADMSG), "{many}");
+        }
+        send(back.as_fd(), &Head::default(), &[1], &[other.as_fd(); FDS]).unwrap();
+        assert_eq!(receiver.receive(front.as_fd()).unwrap().unwrap().fds.len(), FDS);
+        drop(other);
+        // Its end: nobody has the other one any more.
+        assert_eq!(nix::unistd::read(&pipe, &mut [0]).unwrap(), 0);
     }
 }

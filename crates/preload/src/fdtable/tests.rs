@@ -263,8 +263,14 @@ impl Model {
             let _ = unsafe { sys::call(Sysno::exit_group, [usize::from(!held), 0, 0, 0, 0, 0]) };
         }
         let mut status = 0i32;
-        // SAFETY: one word, a local.
-        let waited = unsafe { sys::call(Sysno::wait4, [pid, &raw mut status as usize, 0, 0, 0, 0]) };
+        let waited = loop {
+            // SAFETY: one word, a local.
+            match unsafe { sys::call(Sysno::wait4, [pid, &raw mut status as usize, 0, 0, 0, 0]) } {
+                // A fuzzer has an alarm.
+                Err(Errno::INTR) => {}
+                waited => break waited,
+            }
+        };
         assert_eq!((waited, status), (Ok(pid), 0), "the child, after {skews:?}");
     }
 
@@ -389,6 +395,15 @@ fn run(ops: &[Op]) {
     model.compare();
     let private = (0..MOST as i32).filter(|fd| is_private(*fd)).count();
     assert_eq!(live() as usize, private, "the count of numbers in the table");
+}
+
+#[cfg(fuzzing)]
+include!("../../../../fuzz/fuzz_targets/source.rs");
+
+/// One run, by the choices of a fuzzer.
+#[cfg(fuzzing)]
+pub fn fuzz(bytes: &[u8]) {
+    run(&Source(bytes).all(op));
 }
 
 proptest! {

@@ -98,8 +98,14 @@ fn is_kick(local: &Local, base: *const u8, vectors: usize) -> bool {
 
 /// Kernels from 5.17 on refuse an empty datagram, in every form and before they look at its address; 4.5 sent it and answered 0.
 /// To the kernel it meant nothing.
-fn forgive_empty(sent: isize) -> isize {
-    if sent < 0 && next::errno() == Errno::NODATA { 0 } else { sent }
+fn send_empty(call: impl FnOnce() -> isize) -> isize {
+    let saved = next::errno();
+    let sent = call();
+    if sent < 0 && next::errno() == Errno::NODATA {
+        set_errno(saved);
+        return 0;
+    }
+    sent
 }
 
 /// One plain buffer to an optional destination.
@@ -117,7 +123,7 @@ unsafe fn one(
         return unsafe { kick(local, fd, msg, flags & !NOT_A_FLAG) };
     }
     local.endpoint.begin_send(process::pid());
-    let sent = if len == 0 { forgive_empty(call()) } else { call() };
+    let sent = if len == 0 { send_empty(call) } else { call() };
     // SAFETY: the client's buffer.
     unsafe { after(local, fd, buf.cast(), sent, msg) };
     done(local);
@@ -259,7 +265,8 @@ unsafe fn message(local: &Local, fd: c_int, msg: *const MsgHdr, flags: c_int) ->
     // SAFETY: handed on as it came; then the client's first buffer, as far as it goes.
     unsafe {
         local.endpoint.begin_send(process::pid());
-        let sent = forgive_empty(next::sendmsg(fd, msg, flags));
+        let call = || next::sendmsg(fd, msg, flags);
+        let sent = if vector.len == 0 { send_empty(call) } else { call() };
         after(local, fd, vector.base, sent.min(vector.len as isize), &head);
         done(local);
         sent
@@ -272,7 +279,7 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int) 
         // SAFETY: handed on as it came.
         return unsafe { next::sendmmsg(fd, msgs, nr, flags) };
     };
-    let mut done = 0;
+    let (saved, mut done) = (next::errno(), 0);
     while done < nr.min(1024) {
         // SAFETY: the client gives `nr` headers; `hdr` is the first member.
         let result = unsafe {
@@ -284,11 +291,14 @@ pub unsafe fn sendmmsg(fd: c_int, msgs: *mut MMsgHdr, nr: c_uint, flags: c_int) 
             sent
         };
         if result < 0 {
+            // As the kernel: an error shows only when nothing was sent.
+            if done > 0 {
+                set_errno(saved);
+            }
             break;
         }
         done += 1;
     }
     local.leave();
-    // As the kernel: an error shows only when nothing was sent.
     if done == 0 && nr > 0 { -1 } else { done as c_int }
 }

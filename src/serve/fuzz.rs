@@ -1,0 +1,4 @@
+//! For fuzz targets: what the daemon makes of any bytes.
+
+pub mod requests;
+pub mod told;
