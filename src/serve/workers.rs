@@ -4,6 +4,7 @@
 //! thread takes in what workers say; it waits for none of them. A worker that is silent although something was asked of it is
 //! pinged, and killed when it does not answer: it may be stopped, or in its client's hands.
 
+mod listening;
 mod one;
 mod paying;
 mod turns;
@@ -13,21 +14,20 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::thread::{self, JoinHandle};
+use std::thread;
 use std::time::{Duration, Instant};
 
 use cuse_rs::{Caller, Errno};
 use nix::errno::Errno as Os;
-use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags};
 use nix::sys::eventfd::{EfdFlags, EventFd};
 use nix::sys::time::TimeSpec;
 use nix::sys::timerfd::{ClockId, Expiration, TimerFd, TimerFlags, TimerSetTimeFlags};
 
 use super::caller::Place;
 use super::limits::{Exceeded, Ledger};
-use super::worker::pass::COMPANY;
 use super::worker::spawner::Spawner;
-use super::worker::wire::{self, Head, Packet, Receiver, op};
+use super::worker::wire::{self, Head, Packet, op};
 
 /// Workers together, and of one user.
 const MOST: usize = 512;
@@ -144,12 +144,6 @@ pub struct Workers {
     unpaid: OnceLock<String>,
 }
 
-/// The thread that listens; [`Listening::stop`] ends it and all workers.
-pub struct Listening {
-    workers: Arc<Workers>,
-    thread: Option<JoinHandle<()>>,
-}
-
 pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
@@ -181,13 +175,6 @@ impl Workers {
             spawner_ended: AtomicBool::new(false),
             unpaid: OnceLock::new(),
         }))
-    }
-
-    /// Starts to listen. `lost` is called when workers can no longer be made.
-    pub fn start(self: &Arc<Workers>, lost: impl Fn() + Send + 'static) -> io::Result<Listening> {
-        let workers = self.clone();
-        let thread = thread::Builder::new().name("workers".into()).spawn(move || workers.listen(&lost))?;
-        Ok(Listening { workers: self.clone(), thread: Some(thread) })
     }
 
     /// A number that no request has had.
@@ -295,140 +282,6 @@ impl Workers {
             let _ = wire::send(worker.channel.as_fd(), &Head { op: op::PING, ..Head::default() }, &[], &[]);
         }
     }
-
-    fn listen(&self, lost: &dyn Fn()) {
-        let mut events = [EpollEvent::empty(); 32];
-        let mut receiver = Receiver::new();
-        loop {
-            let count = match self.epoll.wait(&mut events, EpollTimeout::NONE) {
-                Ok(count) => count,
-                Err(Os::EINTR) => continue,
-                Err(error) => {
-                    tracing::error!(%error, "epoll_wait failed, workers are no longer heard");
-                    return lost();
-                }
-            };
-            for event in events.iter().take(count) {
-                match event.data() {
-                    STOP => return,
-                    TIME => self.tick(),
-                    TURNS => {
-                        let _ = self.turns_timer.wait();
-                        self.next_turns(|_| {});
-                    }
-                    SPAWNER => {
-                        let _ = self.epoll.delete(self.spawner.channel());
-                        self.spawner_ended.store(true, Ordering::Relaxed);
-                        lost();
-                    }
-                    number => {
-                        let worker = lock(&self.table).by_number.get(&number).cloned();
-                        if let Some(worker) = worker {
-                            self.hear(&worker, event.events(), &mut receiver);
-                        }
-                    }
-                }
-            }
-        }
-    }
-
-    /// Takes in what a worker says.
-    fn hear(&self, worker: &Worker, events: EpollFlags, receiver: &mut Receiver) {
-        if events.contains(EpollFlags::EPOLLOUT) {
-            worker.send_queued(&self.epoll);
-        }
-        for _ in 0..PACKETS {
-            match receiver.receive(worker.channel.as_fd()) {
-                Ok(Some(packet)) => {
-                    {
-                        let mut heard = lock(&worker.heard);
-                        heard.last = Instant::now();
-                        heard.pinged = false;
-                    }
-                    match packet.head.op {
-                        op::ANSWER => {
-                            let then = lock(&worker.asked).requests.remove(&packet.head.id);
-                            if let Some(then) = then {
-                                then(Ok(packet));
-                            }
-                        }
-                        op::READY => self.residents.woken(packet.head.handle, worker.number, packet.head.value),
-                        op::HEARD => self.residents.heard(packet.head.handle, worker.number, &packet.bytes),
-                        op::TURN => self.next_turns(|turns| match packet.head.value {
-                            0 => turns.forget(worker.number),
-                            _ => turns.ask(worker.number, worker.place.who.uids[1]),
-                        }),
-                        op::HERE => worker.introduce(packet.pid),
-                        op::HELLO => worker.works.store(true, Ordering::Relaxed),
-                        op::FAILED if !worker.works.load(Ordering::Relaxed) => {
-                            let words = String::from_utf8_lossy(&packet.bytes).into_owned();
-                            let (who, error) = (&worker.place.who, packet.head.error);
-                            tracing::warn!(uid = who.uids[1], "no worker at a client's place: {words}");
-                            return self.buried(worker, Errno::new(if error > 0 { error } else { libc::EIO }));
-                        }
-                        _ => {}
-                    }
-                }
-                // Without memory it is still there the next time.
-                Err(Os::EAGAIN | Os::ENOMEM | Os::ENOBUFS) => return,
-                Err(Os::EINTR) => {}
-                Ok(None) | Err(_) => {
-                    worker.kill();
-                    return self.buried(worker, GONE);
-                }
-            }
-        }
-    }
-
-    /// After a change: whoever may go on now is told.
-    fn next_turns(&self, change: impl FnOnce(&mut Turns)) {
-        let mut turns = lock(&self.turns);
-        change(&mut turns);
-        let now = Instant::now();
-        while let Some(number) = turns.next(now) {
-            let worker = lock(&self.table).by_number.get(&number).cloned();
-            match worker {
-                Some(worker) => {
-                    let others = u64::from(self.is_anybody_beside(number, now));
-                    worker.say(self, Head { op: op::GO_ON, value: others, ..Head::default() });
-                }
-                None => turns.forget(number),
-            }
-        }
-        if let Some(due) = turns.due() {
-            // Not zero, which would turn it off.
-            let left = due.saturating_duration_since(now).max(Duration::from_micros(1));
-            let _ =
-                self.turns_timer.set(Expiration::OneShot(TimeSpec::from_duration(left)), TimerSetTimeFlags::empty());
-        }
-    }
-
-    /// Whether another worker has had something to do lately.
-    fn is_anybody_beside(&self, number: u64, now: Instant) -> bool {
-        let is_busy = |worker: &Arc<Worker>| now.duration_since(lock(&worker.heard).last) < COMPANY;
-        lock(&self.table).by_number.values().any(|worker| worker.number != number && is_busy(worker))
-    }
-
-    /// A worker is no more.
-    fn buried(&self, worker: &Worker, errno: Errno) {
-        lock(&self.table).forget(worker);
-        self.next_turns(|turns| turns.forget(worker.number));
-        self.dismiss(worker);
-        let asked = {
-            let mut asked = lock(&worker.asked);
-            asked.closed = true;
-            std::mem::take(&mut asked.requests)
-        };
-        drop(std::mem::take(&mut *lock(&worker.queue)));
-        let lost = self.residents.lost(worker.number);
-        if lost > 0 {
-            let uid = worker.place.who.uids[1];
-            tracing::warn!(uid, lost, "a worker has ended: its open files answer ENOTCONN; was it killed, or stopped?");
-        }
-        for then in asked.into_values() {
-            then(Err(errno));
-        }
-    }
 }
 
 impl Table {
@@ -446,34 +299,5 @@ impl Table {
         if self.by_place.get(&worker.place).is_some_and(|there| there.number == worker.number) {
             self.by_place.remove(&worker.place);
         }
-    }
-}
-
-impl Listening {
-    /// Ends all workers, and waits for the thread and the spawner.
-    pub fn stop(mut self) {
-        self.end();
-    }
-
-    fn end(&mut self) {
-        let Some(thread) = self.thread.take() else {
-            return;
-        };
-        let _ = self.workers.stop.write(1);
-        let _ = thread.join();
-        let table = std::mem::take(&mut *lock(&self.workers.table));
-        for worker in table.by_number.values() {
-            self.workers.dismiss(worker);
-            let asked = std::mem::take(&mut lock(&worker.asked).requests);
-            drop(asked);
-        }
-        self.workers.spawner.end();
-        self.workers.residents.forget();
-    }
-}
-
-impl Drop for Listening {
-    fn drop(&mut self) {
-        self.end();
     }
 }
