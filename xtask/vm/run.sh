@@ -108,7 +108,6 @@ ip link set lo up
     mkdir -p /new/lib/modules /new/mnt/out
     mount --bind /lower/modules /new/lib/modules
     mount -t cgroup2 cgroup /new/sys/fs/cgroup
-    echo +memory > /new/sys/fs/cgroup/cgroup.subtree_control
     echo "+memory +pids" > /new/sys/fs/cgroup/cgroup.subtree_control
     cp /command /whole /new/run
     sed '1,/^# The command/d' /init > /new/run/rest
