@@ -7,7 +7,7 @@ use std::process::{Command, Output, Stdio};
 
 use nix::sys::signal::Signal;
 
-use crate::daemon::{NLMMAP, Place, output};
+use crate::daemon::{NLMMAP, Place, output, uses_cuse};
 use crate::support::{Build, Mode, client, compile, preload};
 
 fn run(node: &std::path::Path, rest: &[&str]) -> Output {
@@ -75,5 +75,8 @@ fn a_program_whose_daemon_is_killed_is_told_at_every_call() {
     let result = child.wait_with_output().expect("a child of ours");
     let text = String::from_utf8_lossy(&result.stderr).into_owned();
     assert!(result.status.success(), "{text}");
-    assert!(text.contains("the daemon behind this node is gone: start it again"), "{text}");
+    // A character device goes with its daemon.
+    let cause =
+        if uses_cuse() { "no such node: start the daemon" } else { "the daemon behind this node is gone: start it" };
+    assert!(text.contains(cause), "{text}");
 }

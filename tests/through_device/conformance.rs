@@ -3,12 +3,14 @@
 //! What differs there may differ here, in the same way. What differs beyond that stands in differences.txt beside this file,
 //! with a reason that docs/device.md explains.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fs;
 use std::process::Command;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
 
-use crate::daemon::{NLMMAP, Place};
+use crate::daemon::{Daemon, NLMMAP, Place};
 use crate::differences::List;
 use crate::kernel::Kernel;
 use crate::lines::Lines;
@@ -28,7 +30,13 @@ fn answers(mode: Mode) -> (Lines, Vec<String>) {
     // As without a device (tests/conformance/main.rs).
     command.env("PROBE_SETTLE_MS", patient(20).as_secs().to_string()).env("NLMMAP_PRELOAD", preload());
     command.env_remove("NLMMAP_LOG").env_remove("NLMMAP_STRICT");
-    let outcome = run(&mut command, patient(300));
+    let (over, hung) = (AtomicBool::new(false), Mutex::new(Vec::new()));
+    let outcome = std::thread::scope(|scope| {
+        scope.spawn(|| look_for_hung_cases(&daemon, &over, &hung));
+        let outcome = run(&mut command, patient(300));
+        over.store(true, Ordering::Relaxed);
+        outcome
+    });
     assert!(outcome.success(), "the probe {}", outcome.describe());
     let log = daemon.log();
     let opens = log.lines().filter(|line| line.contains("DEBUG open ")).count();
@@ -36,7 +44,45 @@ fn answers(mode: Mode) -> (Lines, Vec<String>) {
     daemon.wait_for_opens(0);
     daemon.stop();
     let complaints = log.lines().filter(|line| line.contains(" WARN ") || line.contains("ERROR "));
-    (Lines::parse(&outcome.stdout), complaints.map(str::to_string).collect())
+    let hung = hung.into_inner().unwrap_or_else(PoisonError::into_inner);
+    (Lines::parse(&outcome.stdout), complaints.map(str::to_string).chain(hung).collect())
+}
+
+/// A case has some ten seconds. One that takes most of them waits for something: what, and whether the daemon knows of it.
+fn look_for_hung_cases(daemon: &Daemon<'_>, over: &AtomicBool, hung: &Mutex<Vec<String>>) {
+    let mut since: HashMap<u32, Instant> = HashMap::new();
+    while !over.load(Ordering::Relaxed) {
+        std::thread::sleep(Duration::from_millis(500));
+        let cases = cases();
+        since.retain(|pid, _| cases.contains(pid));
+        for pid in cases {
+            let begun = *since.entry(pid).or_insert_with(Instant::now);
+            if begun.elapsed() > patient(6) {
+                // Once.
+                since.insert(pid, begun + patient(1000));
+                let read = |what: &str| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+                let unanswered = &daemon.stat()["unanswered"];
+                let told = format!(
+                    "a case takes long: system call {}, {unanswered} requests unanswered, in the kernel:\n{}\nthe daemon:\n{}",
+                    read("syscall").trim_end(),
+                    read("stack"),
+                    daemon.tail()
+                );
+                hung.lock().unwrap_or_else(PoisonError::into_inner).push(told);
+            }
+        }
+    }
+}
+
+/// The processes of the probe that run a case: those that have no child.
+fn cases() -> Vec<u32> {
+    let all = fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = all.filter_map(|entry| entry.file_name().to_str()?.parse().ok());
+    pids.filter(|pid: &u32| {
+        let read = |what: &str| fs::read_to_string(format!("/proc/{pid}/{what}")).unwrap_or_default();
+        read("comm").starts_with("probe-") && read(&format!("task/{pid}/children")).is_empty()
+    })
+    .collect()
 }
 
 fn judge(mode: Mode, name: &str, threshold: f64) {
