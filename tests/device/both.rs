@@ -28,8 +28,9 @@ fn daemons_of_both_nodes_are_strangers() {
     for first in [0, 1] {
         let [gone, stays]: [Daemon<'_>; 2] = [places[first].start(), places[1 - first].start()];
         for daemon in [&gone, &stays] {
-            passes(client("device_dump").arg(daemon.place.node()).arg("edge"), daemon);
-            passes(client("device_place").arg(daemon.place.node()), daemon);
+            for wait in ["poll", "edge"] {
+                passes(client("device_dump").arg(daemon.place.node()).arg(wait), daemon);
+            }
         }
         let beside = (witness(stays.place, 3), stream(stays.place, 4, 3));
         assert_eq!(
