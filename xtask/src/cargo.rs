@@ -45,6 +45,14 @@ pub fn watch(args: &[&str], env: &[(&str, &str)], mut each: impl FnMut(&str)) ->
     Ok(child.wait().map_err(fault)?.success())
 }
 
+/// As [`watch`], showing nothing but what goes wrong.
+pub fn watch_quietly(args: &[&str], env: &[(&str, &str)], each: impl FnMut(&str)) -> Result<bool, String> {
+    let fault = |e: std::io::Error| format!("cargo {}: {e}", args.join(" "));
+    let output = command(args).envs(env.iter().copied()).stderr(Stdio::inherit()).output().map_err(fault)?;
+    String::from_utf8_lossy(&output.stdout).lines().for_each(each);
+    Ok(output.status.success())
+}
+
 /// Runs cargo, and gives what it prints.
 pub fn output(args: &[&str]) -> Result<String, String> {
     let output = command(args).output().map_err(|e| format!("cargo {}: {e}", args.join(" ")))?;

@@ -2,11 +2,13 @@
 
 mod bench;
 mod cargo;
+mod coverage;
 mod deb;
 mod fuzz;
 mod install;
 mod model;
 mod package;
+mod rules;
 mod soak;
 mod test;
 mod tools;
@@ -21,7 +23,9 @@ usage: cargo xtask COMMAND
   test [ARGS]             install with apt what the tests need, then run all of them; ARGS go to `cargo test`
   conformance [--update]  compare with the answers of Linux 3.10.108 and 4.5.0; --update rewrites differences.txt
   bench ...               measure the ring client beside plain socket loops
-  fuzz ...                look for inputs that the engine, the codec or policy fails on: [--seconds N] [--grow] [TARGET...]
+  fuzz ...                look for inputs that something fails on: [--minutes N | --seconds N] [--jobs N] [--grow] [TARGET...]
+  coverage                how much of engine and codec their tests run through, and that it has not fallen
+  rules                   the oldest toolchain builds the workspace, and its dependencies are what deny.toml lets them be
   loom                    run the engine's models: every order of a few threads' steps (part of `test`)
   miri, asan              run the engine's tests in the interpreter, or under the address sanitizer (nightly toolchain)
   attack [--seconds N]    every hostile client at once against one daemon, beside honest ones, for N seconds (1200)
@@ -40,6 +44,7 @@ fn main() -> ExitCode {
     };
     let done = match (command.as_str(), rest) {
         ("bench", rest) => bench::main(rest),
+        ("coverage", []) => coverage::main(),
         ("deb", rest) => deb::main(rest),
         ("demo", rest) => demo(rest),
         ("fuzz", rest) => fuzz::main(rest),
@@ -53,6 +58,7 @@ fn main() -> ExitCode {
         ("package", []) => package::all(),
         ("miri", []) => model::miri(),
         ("asan", []) => model::asan(),
+        ("rules", []) => rules::check(true),
         ("soak", rest) => soak::main(rest),
         ("vm", rest) => return vm::main(rest),
         ("help" | "--help" | "-h", _) => {

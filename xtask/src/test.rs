@@ -1,6 +1,6 @@
 //! All tests, with what they need; and the runners' own closing lines once more at the end.
 
-use crate::{cargo, fuzz, model, package, tools};
+use crate::{cargo, coverage, fuzz, model, package, rules, soak, tools};
 
 /// Seconds for each fuzz target: enough to see that it works, and to try the committed inputs.
 const FUZZ: u32 = 4;
@@ -24,6 +24,12 @@ pub fn all(args: &[String]) -> Result<bool, String> {
     if args.is_empty() {
         passed &= model::loom(&mut note)?;
         passed &= package::all()?;
+        match coverage::tools() {
+            Ok(_) => passed &= coverage::main()?,
+            Err(why) => println!("coverage is not checked: {why}"),
+        }
+        passed &= rules::check(false)?;
+        passed &= soak::main(&["--minutes".to_string(), "1".to_string()])?;
         passed &= fuzz::run(&[], fuzz::Wish { seconds: FUZZ, jobs: 2, grow: false })?;
     }
     println!("\n{} test runners ended so:", closing.iter().filter(|line| line.starts_with("test result:")).count());

@@ -101,9 +101,10 @@ impl Client {
                 let frame = &mut self.frames[self.at as usize];
                 (frame.status, frame.len) = (status::VALID, len);
                 if len as usize <= self.room {
-                    // It wrapped: an honest length after all, of whatever lies there.
+                    // It wrapped: an honest length after all, of whatever lies there, which has no fate.
                     set_status(self.bench.tx(), self.at, status::UNUSED);
-                    self.frames[self.at as usize].status = status::UNUSED;
+                    let frame = &mut self.frames[self.at as usize];
+                    (frame.status, frame.fate) = (status::UNUSED, None);
                 }
             }
             Op::Set(pos, value) => {
