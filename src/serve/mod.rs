@@ -136,6 +136,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     crate::sigpipe::ignore();
     must_be_root()?;
     worker::processor::ask_for(worker::processor::SHORT);
+    memory::use_small_pages();
     // Before any thread is started: its children may then use everything.
     let spawner = Spawner::start().map_err(|error| Failure::new(1, format!("cannot start the spawner: {error}")))?;
     let kept = confine::kept(settings, metrics.as_ref().and_then(metrics::Place::path));
