@@ -14,7 +14,7 @@ use super::engine::Supervisor;
 use super::filter::SYS_EPOLL_PWAIT2;
 use super::notify::{Call, Outcome};
 use super::ring::{NETLINK_ADD_MEMBERSHIP, NETLINK_NO_ENOBUFS, NETLINK_PKTINFO, Ring};
-use super::{filter, inject, shown};
+use super::{filter, shown};
 
 impl Supervisor {
     /// What a call comes to; `None` if it waits, or has been answered. Whatever cannot be served is the kernel's.
@@ -291,31 +291,6 @@ impl Supervisor {
         let written = client::write(call.tid, at, word.to_ne_bytes().get(..len as usize).unwrap_or_default())
             .and_then(|()| client::write(call.tid, len_at, &len.to_ne_bytes()));
         written.map_or_else(Outcome::from, |()| Outcome::Value(0))
-    }
-
-    fn map(&mut self, call: &Call) -> Option<Outcome> {
-        let [_, len, _, flags, _, offset] = call.args;
-        if flags as i32 & libc::MAP_ANONYMOUS != 0 {
-            return Some(Outcome::Native);
-        }
-        let Some((held, _)) = self.socket_at(call, call.int(4)) else { return Some(Outcome::Native) };
-        let ring = self.rings.get(&held.cookie);
-        let files: Vec<_> = ring.iter().flat_map(|ring| ring.memory()).collect();
-        let whole: usize = files.iter().map(|(_, len)| len).sum();
-        if offset != 0 || whole == 0 || sys::pages(len as usize) != whole {
-            return Some(Outcome::from(Errno::EINVAL));
-        }
-        match inject::map(&self.listener, call, &files, self.numbers.start) {
-            inject::Mapped::Gone(Ok(at)) => {
-                self.log.info(format_args!("{}: {whole} bytes mapped at {at:#x}", call.tid))
-            }
-            inject::Mapped::Gone(Err(error)) => self.log.info(format_args!("{}: not mapped: {error}", call.tid)),
-            inject::Mapped::Refused(error) => {
-                self.log.warn(format_args!("{}: cannot be given its rings, is it traced? {error}", call.tid));
-                return Some(Outcome::from(error));
-            }
-        }
-        None
     }
 }
 

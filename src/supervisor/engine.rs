@@ -14,6 +14,7 @@ use nlmmap_ring::rx::Context;
 use super::client::{self, Held, Process, Processes};
 use super::filter::SYS_EPOLL_PWAIT2;
 use super::log::Log;
+use super::mapping::Mapping;
 use super::notify::{Call, Listener, Outcome};
 use super::rights::{self, Rights};
 use super::ring::Ring;
@@ -22,6 +23,8 @@ use super::wait::{Waiting, What};
 
 /// Marks the events of processes; those of sockets have their cookie, which counts from 1 up.
 const PROCESS: u64 = 1 << 63;
+/// And those of processes that make mappings.
+pub const HELPER: u64 = 1 << 62;
 const EVENTS: usize = 32;
 
 /// A send that could not be told of.
@@ -35,7 +38,7 @@ pub struct Done {
 /// All that a supervisor has.
 pub struct Supervisor {
     pub(super) listener: Listener,
-    epoll: Epoll,
+    pub(super) epoll: Epoll,
     /// Sockets with rings, by their cookies.
     pub(super) rings: HashMap<u64, Box<Ring>>,
     pub(super) processes: Processes,
@@ -47,6 +50,10 @@ pub struct Supervisor {
     late: HashMap<u32, (Call, Outcome)>,
     /// Of the send that is answered now: its message, none of a kick.
     pub(super) sent: Option<Vec<u8>>,
+    /// Mappings under way, by the processes that make them.
+    pub(super) mappings: HashMap<u32, Mapping>,
+    /// The machine was found too busy to wait for a mapping; until when that is believed.
+    pub(super) busy: Option<Instant>,
     /// Processes that have made netlink sockets.
     pub(super) makers: HashSet<u32>,
     /// Waits that were interrupted, and do not go on after that, whatever the handler says.
@@ -86,6 +93,8 @@ impl Supervisor {
             done: HashMap::new(),
             late: HashMap::new(),
             sent: None,
+            mappings: HashMap::new(),
+            busy: None,
             makers: HashSet::new(),
             interrupted: HashMap::new(),
             paused: HashMap::new(),
@@ -158,6 +167,8 @@ impl Supervisor {
             let data = event.data();
             if data & PROCESS != 0 {
                 self.ended((data & !PROCESS) as u32);
+            } else if data & HELPER != 0 {
+                self.mapping_ended((data & !HELPER) as u32);
             } else {
                 self.pump(data, Context::Background);
             }

@@ -12,7 +12,7 @@
 //! | [`ring`] | a socket with rings |
 //! | [`standin`] | what `epoll` waits for in place of it |
 //! | [`rights`] | a client's rights, where they are not the supervisor's |
-//! | [`inject`] | mapping the rings into a client |
+//! | [`mapping`], [`inject`] | mapping the rings into a client |
 //! | [`guardian`] | what happens when it is killed |
 //! | [`shown`] | its page, for those who look |
 //! | [`trial`] | whether all that can be had here |
@@ -25,6 +25,7 @@ mod filter;
 mod guardian;
 mod inject;
 mod log;
+mod mapping;
 mod notify;
 mod receive;
 mod rights;
@@ -53,8 +54,8 @@ use nix::unistd::{ForkResult, fork, read, setsid, write};
 use engine::Supervisor;
 pub use log::Level;
 use log::Log;
-pub use notify::Grip;
 use notify::Listener;
+pub use notify::{Grip, is_at_least};
 use shown::Shown;
 
 /// `FD_SETSIZE`: a number from here on cannot be waited for with `select`.

@@ -104,7 +104,7 @@ impl Grip {
 }
 
 /// Whether the kernel is this one or a later. Earlier ones may have had the correction put in: asking does no harm there.
-fn is_at_least(major: u32, minor: u32) -> bool {
+pub fn is_at_least(major: u32, minor: u32) -> bool {
     let release = uname().ok().map(|uname| uname.release().to_string_lossy().into_owned()).unwrap_or_default();
     release_of(&release).is_some_and(|release| release >= (major, minor))
 }

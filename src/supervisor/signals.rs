@@ -10,29 +10,31 @@ use super::notify::{AGAIN, AGAIN_UNLESS_HANDLED, Grip, Outcome};
 use super::wait::{Waiting, What};
 
 const FIRST_NAP: Duration = Duration::from_millis(1);
-const LAST_NAP: Duration = Duration::from_millis(10);
+const LAST_NAP: Duration = Duration::from_millis(50);
+/// What waits so many times as long as a nap does not mind it.
+const PART: u32 = 16;
 
 /// When a thread that waits is to be looked at.
 #[derive(Default)]
 pub struct Looks {
     pub due: Option<Instant>,
-    nap: Duration,
+    begun: Option<Instant>,
 }
 
 impl Looks {
     /// From now on.
     pub fn begin() -> Looks {
-        Looks { due: Instant::now().checked_add(FIRST_NAP), nap: FIRST_NAP }
+        let now = Instant::now();
+        Looks { due: now.checked_add(FIRST_NAP), begun: Some(now) }
     }
 
     /// Whether it is time for one; then the next comes later.
-    fn is_time(&mut self) -> bool {
-        let now = Instant::now();
+    fn is_time(&mut self, now: Instant) -> bool {
         if self.due.is_none_or(|due| now < due) {
             return false;
         }
-        self.nap = (self.nap * 2).min(LAST_NAP);
-        self.due = now.checked_add(self.nap);
+        let waited = self.begun.map_or(Duration::ZERO, |begun| now.saturating_duration_since(begun));
+        self.due = now.checked_add((waited / PART).clamp(FIRST_NAP, LAST_NAP));
         true
     }
 }
@@ -101,7 +103,7 @@ impl Supervisor {
     /// What has come for a thread that waits makes of its call.
     pub(super) fn interruption(&mut self, id: u64) -> Option<Outcome> {
         let waiting = self.waiting.iter_mut().find(|waiting| waiting.call.id == id && !waiting.over)?;
-        if !waiting.looks.is_time() {
+        if !waiting.looks.is_time(Instant::now()) {
             return None;
         }
         let signs = Signs::of(waiting.call.tid);
@@ -156,11 +158,13 @@ mod tests {
     #[test]
     fn looks_become_rarer() {
         let mut looks = Looks::begin();
-        assert!(!looks.is_time());
-        for nap in [2, 4, 8, 10, 10] {
-            looks.due = Some(Instant::now());
-            assert!(looks.is_time() && looks.nap == Duration::from_millis(nap), "{:?}", looks.nap);
+        let begun = looks.begun.unwrap();
+        assert!(!looks.is_time(begun));
+        for (waited, nap) in [(1, 1), (16, 1), (160, 10), (800, 50), (60_000, 50)] {
+            let now = begun + Duration::from_millis(waited);
+            assert!(looks.is_time(now) && looks.due == Some(now + Duration::from_millis(nap)), "{waited} ms");
+            assert!(!looks.is_time(now));
         }
-        assert!(!Looks::default().is_time());
+        assert!(!Looks::default().is_time(begun));
     }
 }

@@ -5,8 +5,7 @@
 //! | `inherited`, `rights`, `dups` to low numbers | about sockets at numbers that are not supervised: they have no rings |
 //! | `recv_same` | `recvmmsg` gives one message |
 //! | `recv_ends close`, `reuse`, `dups reuse` | the number is not the lowest |
-//! | `recv_ends limited-signal` | a signal has to come within 300 ms, in each of hundreds of cells, on a machine that is busy with all this |
-//! | `recv_ends cancelled`, `recv_ends jump` | six processes look at memory at once, for 5 s at most; on a machine with a load of 20 a mapping of one has held up the supervisor for longer |
+//! | `recv_ends limited-signal` | has one signal, 60 ms after each call was made: on a busy machine it comes before the supervisor has taken the call, which is made again then |
 //! | `exec` | a ring that is set stays set after `exec`, as on 4.5 |
 //! | `signals` | counts the signals of a time in which calls are several times slower here |
 //! | `early`, `plugin`, `loader`, `leak` | about how the library gets into programs, and its own memory |
@@ -112,6 +111,7 @@ fn what_interrupts_a_thread_reaches_it_in_a_stopped_call() {
 fn receives_end_as_they_should() {
     hold(&["recv_ends at-once", "recv_ends time", "recv_ends signal", "recv_ends restart", "recv_ends under-fire"]);
     hold(&["recv_ends message", "recv_ends shutdown"]);
+    hold(&["recv_ends cancelled", "recv_ends jump"]);
 }
 
 #[test]
