@@ -137,6 +137,8 @@ impl Client {
             return;
         }
         match m.kind % 26 {
+            // Where the end will look.
+            0 if !(FIRST..FIRST + SOCKETS).contains(&m.fd()) => {}
             0 => {
                 let family = [2, 2, 2, 0, 16, 12, 4, 15][usize::from(m.a % 8)];
                 // AF_NETLINK, SOCK_RAW | SOCK_NONBLOCK | SOCK_CLOEXEC

@@ -79,7 +79,9 @@ impl Client {
         let fate = if self.room < 4 { Outcome::Sent } else { fate };
         self.seed += 1;
         let len = if self.room < 4 { self.room } else { 4 + ((self.room - 4) as f64 * share * share) as usize };
-        let bytes: Vec<u8> = self.seed.to_ne_bytes().into_iter().chain(fill(self.seed, len)).take(len).collect();
+        // As a netlink message's length it is none: what is one may travel to the kernel behind others.
+        let bytes: Vec<u8> =
+            (self.seed | 1 << 31).to_ne_bytes().into_iter().chain(fill(self.seed, len)).take(len).collect();
         compose(self.bench.tx(), pos, &bytes, len as u32);
         self.bench.mock.fates.borrow_mut().insert(bytes.clone(), fate);
         self.frames[pos as usize] = Frame { status: status::VALID, len: len as u32, bytes, fate: Some(fate) };
