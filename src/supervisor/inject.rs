@@ -143,9 +143,8 @@ impl Traced {
         while self.signal != 0 {
             ptrace(libc::PTRACE_INTERRUPT, self.tid, 0, 0)?;
             ptrace(libc::PTRACE_CONT, self.tid, 0, std::mem::take(&mut self.signal) as usize)?;
-            if let (signal, event) = self.stopped()?
-                && event != EVENT_STOP
-            {
+            let (signal, event) = self.stopped()?;
+            if event != EVENT_STOP {
                 self.signal = signal;
             }
         }

@@ -47,9 +47,10 @@ impl File {
                 let there = nix::sys::stat::fstat(memory).map_or(0, |there| there.st_blocks as u64 * 512);
                 let more = (len as u64).saturating_sub(there);
                 if more.saturating_add(LEFT) > room {
-                    let what =
-                        format_args!("{more} bytes more for rings exceed the {room} that its control group has left");
-                    log::refused(&self.client, what);
+                    log::refused(
+                        &self.client,
+                        format_args!("{more} bytes more for rings exceed the {room} that its control group has left"),
+                    );
                     return (job.then)(Err(Errno::ENOMEM));
                 }
                 directory
