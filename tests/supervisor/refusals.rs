@@ -55,14 +55,15 @@ fn kernels_before_5_9() {
 }
 
 /// A kernel that does not hold calls against signals, and one that lets an answer slip: what waits is ended by them nevertheless, and what
-/// is asked for is done once. (That an answer may be lost on the first, in a microsecond, no test of some seconds sees.)
+/// is asked for is done once, but on the first, where an answer may be lost in a microsecond: a storm of signals meets that too often for
+/// a test (docs/supervisor.md, "Interrupted calls").
 #[test]
 fn kernels_before_5_19_and_6_18() {
     crate::support::need_root();
     let loose = [libc::SYS_seccomp, HELD];
     let slipping = [libc::SYS_uname, 0];
     for (kernel, clients) in [
-        (loose, &["basic", "interrupted restart", "interrupted", "recv_ends signal"][..]),
+        (loose, &["basic", "recv_ends signal"][..]),
         (
             slipping,
             &["basic", "interrupted restart", "interrupted", "recv_ends signal", "held", "kick_full signal"][..],

@@ -85,9 +85,13 @@ impl Bench {
         answer.inspect(|head| assert_eq!(head.error, 0)).is_some()
     }
 
-    /// The same, within so many steps: on a busy machine the time of a slice may be over when the least of it is done.
+    /// The same, within so many steps: on a busy machine the time of a slice may be over when the least of it is done, and then it
+    /// goes on as work that lasts, which takes a pass.
     fn answers_within(&mut self, id: u64, steps: u32) -> bool {
-        (0..steps).any(|_| {
+        (0..steps).any(|step| {
+            if step > 0 && self.engine.passes.waits() {
+                self.say(op::GO_ON, 0, 0, &[], &[]);
+            }
             self.engine.step();
             self.answered(id)
         })
@@ -174,10 +178,18 @@ fn no_request_stands_behind_more_than_a_slice_of_anybodys_data() {
         bench.engine.step();
         assert!(bench.answered(id), "{what} {value}");
     }
-    asker.fill(1);
-    let small = bench.kick(&asker);
-    assert!(bench.answers_within(small, 4) && asker.sent() == 1, "the smallest kick goes first");
     assert_eq!(sent(&kickers), before, "without a pass");
+    let goes_first = (0..10).any(|_| {
+        let (before, own) = (sent(&kickers), asker.sent());
+        asker.fill(1);
+        let small = bench.kick(&asker);
+        bench.engine.step();
+        let at_once = bench.answered(small);
+        assert!(at_once || bench.answers_within(small, 20), "the smallest kick is not answered");
+        assert!(asker.sent() == own + 1 && (!at_once || sent(&kickers) == before), "without a pass");
+        at_once
+    });
+    assert!(goes_first, "the smallest kick goes first");
     // With one it lets whoever waits go first; then it is the same: at most one slice lies between.
     // (On a busy machine it may have been held up so long that the moment is over before it sleeps: not always, then.)
     let (mut woken, mut asked, mut times) = (0, 0, 0);
@@ -250,36 +262,35 @@ fn a_worker_that_others_ask_does_not_let_everybody_go_first() {
     assert_eq!(longest(&mut bench, &kicker), 10_000_000, "and no longer");
 }
 
-/// The most slices of a kick that this thread works on between two moments in which it lets go of the processor.
-fn longest_breath(bench: &mut Bench, kicker: &Ours, others: u64) -> u32 {
+/// Slices of a kick, and how often this thread has let go of the processor meanwhile.
+fn slices_and_naps(bench: &mut Bench, kicker: &Ours, others: u64) -> (u64, u64) {
     kicker.fill(FRAMES);
     let kick = bench.kick(kicker);
-    let (mut longest, mut breath, mut slices) = (0, 0, 0);
+    let (mut slices, naps) = (0, naps_of_this_thread());
     while slices < 100 && !bench.answered(kick) {
         if bench.asks() {
             bench.say(op::GO_ON, 0, others, &[], &[]);
         }
-        let (before, naps) = (kicker.sent(), naps_of_this_thread());
+        let before = kicker.sent();
         bench.engine.step();
-        slices += u32::from(kicker.sent() > before);
-        breath = if naps_of_this_thread() > naps { 0 } else { breath + u32::from(kicker.sent() > before) };
-        longest = longest.max(breath);
+        slices += u64::from(kicker.sent() > before);
+        assert!(bench.engine.breathless < BREATH, "it has to let go before the next slice");
     }
-    longest
+    (slices, naps_of_this_thread() - naps)
 }
 
 #[test]
 fn whoever_kicks_for_long_lets_go_of_the_processor() {
-    // On a busy machine the moment may be over before it sleeps: not always, then.
-    let least = |others: u64| {
-        let tries = (0..10).map(|_| {
+    // On a busy machine the moment may be over before it sleeps: so not each one counts, and the best of ten runs.
+    let is_true = |others: u64, slices_a_nap: u64| {
+        (0..10).any(|_| {
             let mut bench = Bench::new();
             let kicker = bench.open(1);
-            longest_breath(&mut bench, &kicker, 0);
-            longest_breath(&mut bench, &kicker, others)
-        });
-        tries.min().unwrap_or(u32::MAX)
+            slices_and_naps(&mut bench, &kicker, others);
+            let (slices, naps) = slices_and_naps(&mut bench, &kicker, others);
+            naps * 2 * slices_a_nap >= slices
+        })
     };
-    assert!(least(0) < BREATH, "after a few slices");
-    assert!(least(1) <= 1, "after each, where others are about");
+    assert!(is_true(0, BREATH.into()), "after a few slices");
+    assert!(is_true(1, 1), "after each, where others are about");
 }
