@@ -139,10 +139,13 @@ impl Place {
         let (mut read, mut left) = (totals(), place::inside(&self.dir));
         for _ in 0..TRIES {
             let again = totals();
-            if taken(&again) == taken(&read) {
+            // A page that is marked as counted goes when it has been; one that a killed process has left stays.
+            let moves = left.iter().any(|found| found.counted);
+            if taken(&again) == taken(&read) && !moves {
                 break;
             }
-            (read, left) = (again, place::inside(&self.dir));
+            std::thread::sleep(Duration::from_millis(u64::from(moves)));
+            (read, left) = (totals(), place::inside(&self.dir));
         }
         let mut all: Vec<Seen> = Vec::new();
         if let Ok(totals) = &read {
