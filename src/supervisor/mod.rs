@@ -182,8 +182,8 @@ fn install(numbers: &Range<u32>, watch_rights: bool) -> Result<Listener, Refusal
     // SAFETY: numbers only.
     Errno::result(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }).map_err(Refusal::Denied)?;
     let grip = Grip::here();
-    // SAFETY: the program leads to the filter, which the kernel copies.
     let fd =
+        // SAFETY: the program leads to the filter, which the kernel copies.
         unsafe { libc::syscall(libc::SYS_seccomp, libc::SECCOMP_SET_MODE_FILTER, grip.flags(), &raw const program) };
     match Errno::result(fd) {
         Ok(fd) => {

@@ -10,7 +10,7 @@ use nix::unistd::{ForkResult, fork, pipe};
 use nlmmap_ring::abi::{NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK, nl_mmap_req};
 
 use super::client::{self, Process};
-use super::{Grip, Level, Refusal, inject, install, numbers, start};
+use super::{Level, Refusal, inject, install, numbers, start};
 
 /// What a supervisor does to its client beside answering calls.
 const MEANS: [&str; 3] = ["pidfd_getfd", "process_vm_readv", "ptrace"];
@@ -100,11 +100,6 @@ pub fn notification() -> Result<(), Told> {
     told(in_a_child(|| words(numbers().and_then(|numbers| install(&numbers, false)).map(drop))))
 }
 
-/// How firmly calls are held against signals here.
-pub fn grip() -> Grip {
-    Grip::here()
-}
-
 /// What this process may do to one of its children, each of the means.
 pub fn means() -> Vec<(&'static str, Result<(), Errno>)> {
     let tried = pipe().and_then(|(read, write)| {
@@ -147,8 +142,8 @@ fn dialogue() -> Result<(), (&'static str, Errno)> {
         Errno::result(set).map_err(failed("setsockopt"))?;
     }
     let len = 2 * block as usize;
-    // SAFETY: a new mapping, which is never taken away.
     let base =
+        // SAFETY: a new mapping, which is never taken away.
         unsafe { libc::mmap(std::ptr::null_mut(), len, libc::PROT_READ | libc::PROT_WRITE, libc::MAP_SHARED, fd, 0) };
     if base == libc::MAP_FAILED {
         return Err(("mmap", Errno::last()));

@@ -55,8 +55,8 @@ fn descriptors_of_something_else() {
     assert!(matches!(refusal(RingSocket::builder(Family::ROUTE).socket(file)).0, Error::NotNetlink));
     let udp = UdpSocket::bind("127.0.0.1:0").unwrap();
     assert!(matches!(refusal(RingSocket::builder(Family::ROUTE).socket(udp)).0, Error::NotNetlink));
-    // SAFETY: numbers; the descriptor is new.
     let usersock =
+        // SAFETY: numbers; the descriptor is new.
         unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_CLOEXEC, 2)) };
     let (error, text) = refusal(RingSocket::builder(Family::ROUTE).socket(usersock));
     assert!(matches!(error, Error::OtherFamily { .. }) && text == "the socket is of netlink family 2, not 0", "{text}");

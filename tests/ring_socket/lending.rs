@@ -113,8 +113,8 @@ fn an_overrun_is_told_and_what_came_before_is_there() {
     }
     let small = 2048i32;
     use std::os::fd::AsRawFd;
-    // SAFETY: an int and its size.
     let set =
+        // SAFETY: an int and its size.
         unsafe { libc::setsockopt(b.as_raw_fd(), libc::SOL_SOCKET, libc::SO_RCVBUF, (&raw const small).cast(), 4) };
     assert_eq!(set, 0);
     b.join(5).unwrap();

@@ -46,8 +46,8 @@ fn traffic() -> (UdpSocket, impl Fn(u32, usize)) {
     // What waits for a verdict is charged to its sender.
     for (socket, option) in [(&sender, libc::SO_SNDBUFFORCE), (&receiver, libc::SO_RCVBUFFORCE)] {
         let room = 64i32 << 20;
-        // SAFETY: an int and its size.
         let set =
+            // SAFETY: an int and its size.
             unsafe { libc::setsockopt(socket.as_raw_fd(), libc::SOL_SOCKET, option, (&raw const room).cast(), 4) };
         assert_eq!(set, 0);
     }

@@ -153,8 +153,8 @@ fn a_socket_of_another_namespace() {
 fn a_socket_that_is_handed_in() {
     in_namespace(|| {
         use std::os::fd::{FromRawFd, OwnedFd};
-        // SAFETY: numbers; the descriptor is new.
         let fd =
+            // SAFETY: numbers; the descriptor is new.
             unsafe { OwnedFd::from_raw_fd(libc::socket(libc::AF_NETLINK, libc::SOCK_RAW | libc::SOCK_NONBLOCK, 0)) };
         let socket = RingSocket::builder(Family::ROUTE).socket(fd).portid(77).build().unwrap();
         assert_eq!(socket.portid().unwrap(), 77);

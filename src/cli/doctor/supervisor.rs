@@ -55,7 +55,7 @@ pub fn checks() -> Vec<Check> {
         trial::notification(),
         "calls stop for another process (seccomp), which puts descriptors at numbers of its choice",
     )];
-    checks.push(match trial::grip() {
+    checks.push(match Grip::here() {
         Grip::Loose => Check::new(
             GROUP,
             "signals",

@@ -35,8 +35,8 @@ pub enum Form {
     Json,
 }
 
-/// Looks at what is counted, until none disturbs it.
-const TRIES: u32 = 1000;
+/// So long what is just being counted is waited for.
+const PATIENCE: Duration = Duration::from_millis(200);
 
 /// Where a command's endpoints are shown and added up.
 pub struct Place {
@@ -136,17 +136,16 @@ impl Place {
         // A supervisor hears of the program's end when this process does: nothing may pass from the pages into the totals between
         // the looks at both.
         let taken = |totals: &io::Result<Totals>| totals.as_ref().map_or(0, |t| t.taken.load(Ordering::Acquire));
-        let (mut read, mut left) = (totals(), place::inside(&self.dir));
-        for _ in 0..TRIES {
-            let again = totals();
+        let patience = Instant::now() + PATIENCE;
+        let (read, left) = loop {
+            let (read, left) = (totals(), place::inside(&self.dir));
             // A page that is marked as counted goes when it has been; one that a killed process has left stays.
-            let moves = left.iter().any(|found| found.counted);
-            if taken(&again) == taken(&read) && !moves {
-                break;
+            let moves = taken(&totals()) != taken(&read) || left.iter().any(|found| found.counted);
+            if !moves || Instant::now() > patience {
+                break (read, left);
             }
-            std::thread::sleep(Duration::from_millis(u64::from(moves)));
-            (read, left) = (totals(), place::inside(&self.dir));
-        }
+            std::thread::sleep(Duration::from_millis(1));
+        };
         let mut all: Vec<Seen> = Vec::new();
         if let Ok(totals) = &read {
             let filled = |n: &AtomicU32| n.load(Ordering::Acquire) > 0;

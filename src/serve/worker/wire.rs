@@ -174,8 +174,8 @@ pub struct Receiver {
     control: [u64; 9],
 }
 
-// SAFETY: of a length, no pointers.
 const _: () = assert!(
+    // SAFETY: of a length, no pointers.
     unsafe { libc::CMSG_SPACE(4 * FDS as u32) + libc::CMSG_SPACE(size_of::<libc::ucred>() as u32) } as usize <= 8 * 9
 );
 

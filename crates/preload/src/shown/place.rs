@@ -261,8 +261,8 @@ impl Dir {
         let Ok(file) = self.open(name.c_str(), SAFELY) else { return true };
         let mut page = Page::default();
         let bytes = page.bytes_mut();
-        // SAFETY: a buffer of the stated length.
         let read =
+            // SAFETY: a buffer of the stated length.
             unsafe { sys::call(Sysno::pread64, [file as usize, bytes.as_mut_ptr() as usize, bytes.len(), 0, 0, 0]) };
         sys::close(file);
         read == Ok(sys::PAGE) && page.control.is_mapped(|pid| pid != sys::getpid() && !sys::is_dead(pid))

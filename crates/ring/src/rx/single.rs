@@ -201,8 +201,8 @@ impl<S: Socket> Pump<'_, S> {
         self.control.count(&self.control.counters.calls, 1);
         // SAFETY: everything points to locals of the stated lengths.
         let len = unsafe { self.sock.recv(&mut msg, MSG_PEEK | MSG_TRUNC | MSG_DONTWAIT)? };
-        // SAFETY: as many bytes of the local as the kernel says it wrote, at most all.
         let control =
+            // SAFETY: as many bytes of the local as the kernel says it wrote, at most all.
             unsafe { core::slice::from_raw_parts(control.as_ptr().cast::<u8>(), msg.controllen.min(CONTROL_LEN)) };
         let first = head.get(..len.min(head.len())).and_then(|b| message::header(b, 0));
         Ok((meta_of(&name, control, len, false), len, first))
