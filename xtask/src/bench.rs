@@ -146,7 +146,7 @@ fn compile() -> Result<PathBuf, String> {
 }
 
 #[test]
-#[ignore = "half a minute, as root: cargo test --package xtask -- --ignored"]
+#[ignore = "half a minute, as root; cargo xtask test runs it by: cargo test --package xtask -- --ignored"]
 fn quick_prints_every_row() {
     let daemon = device::Daemon::start(&folder().unwrap()).unwrap();
     let (clients, library) = (compile().unwrap(), library().unwrap());
