@@ -32,7 +32,7 @@ pub fn all(args: &[String]) -> Result<bool, String> {
             Err(why) => println!("coverage is not checked: {why}"),
         }
         passed &= rules::check(false)?;
-        passed &= soak::main(&["--minutes".to_string(), "1".to_string()])?;
+        passed &= soak::main(&[])?;
         passed &= fuzz::run(&[], fuzz::Wish { seconds: FUZZ, jobs: 2, grow: false })?;
     }
     println!("\n{} test runners ended so:", closing.iter().filter(|line| line.starts_with("test result:")).count());
