@@ -2,7 +2,8 @@
  * rings N   receive rings of N MiB each, every page written
  * opens     open files with a socket each
  * refused N opens N times, by all ways that are refused, as fast as it can
- * judged N  writes N messages of 400 KiB of attributes, where policy looks at each */
+ * judged N  writes N messages of 400 KiB of attributes, where policy looks at each; of 120 KiB to a character device, which takes no
+ *           longer ones */
 #include "device.h"
 #include <sys/resource.h>
 
@@ -61,10 +62,12 @@ int main(int argc, char **argv)
 		h->nlmsg_len = sizeof message;
 		CALL(fd = socket_on(argv[1]));
 		CALL(fcntl(fd, F_SETFL, O_NONBLOCK));
+		if (write(fd, message, h->nlmsg_len) < 0 && errno == EMSGSIZE)
+			h->nlmsg_len = 120 << 10;
 		while (n--) {
 			/* Refused by the kernel, which wants a name, or not sent: what matters is the looking. */
-			if (write(fd, message, sizeof message) < 0)
-				CHECK(errno != ENOTCONN && errno != EIO, "write: %s", strerror(errno));
+			if (write(fd, message, h->nlmsg_len) < 0)
+				CHECK(errno != ENOTCONN && errno != EIO && errno != EMSGSIZE, "write: %s", strerror(errno));
 			while (read(fd, (char[64]){ 0 }, 64) > 0)
 				;
 		}
