@@ -1,6 +1,7 @@
 //! `cargo xtask vm`: real Debian kernels under qemu, and the tests that need them.
 
 mod device;
+mod record;
 mod report;
 
 use std::collections::BTreeMap;
@@ -16,11 +17,16 @@ Real Debian kernels under qemu, without network; apt fetches what is missing.
 usage: cargo xtask vm fetch [SUITE...]       download kernels (default: bookworm trixie)
        cargo xtask vm run [OPTION...] -- CMD run a shell command as root in a guest
        cargo xtask vm cuse                   the tests of crates/cuse-rs in guests 6.1 and 6.12
-       cargo xtask vm device [WORD...] [-- TEST...]
+       cargo xtask vm device [OPTION...] [WORD...] [-- TEST...]
                                              the device's tests, RingSocket's, the conformance probe and
                                              the udev rule there (hours): all, or those of which a part
                                              of the name SUITE-WHAT-NODE begins with a WORD; of their
                                              tests, those whose name has a TEST in it
+
+options of device:
+  --resume         not again what these same programs have passed; the exit status judges all, also what
+                   runs before have shown
+  --minutes N      begin no test after so many; --resume goes on with those that are `unrun`
 
 options of run:
   --suite SUITE    the kernel of this Debian suite (default: trixie); SUITE/full has all modules

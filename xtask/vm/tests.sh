@@ -1,12 +1,13 @@
 #!/bin/bash
-# tests.sh PROGRAM EACH UNTIL [WORD...], in a guest: the tests of a test program whose names have a WORD (all without words), each in
-# a process of its own, so that none is judged by what another has left, and one that hangs costs its own time only: EACH seconds.
-# None is begun once the guest has run for UNTIL seconds. Prints a line for each, and what failed tests have said:
+# tests.sh PROGRAM EACH UNTIL RECORD [WORD...], in a guest: the tests of a test program whose names have a WORD (all without words),
+# each in a process of its own, so that none is judged by what another has left, and one that hangs costs its own time only: EACH
+# seconds. None is begun once the guest has run for UNTIL seconds, and none that has passed by the file RECORD, which has lines as
+# are printed here. Prints a line for each, and what failed tests have said:
 #   ## OUTCOME SECONDS NAME       OUTCOME: passed, lacking (passed, but said what this kernel lacks), ignored, failed, late, unrun
 # Exit status: 0 if all passed.
 set -u
-program=$1 each=$2 until=$3
-shift 3
+program=$1 each=$2 until=$3 record=$4
+shift 4
 up() { read -r now _ < /proc/uptime; echo "${now%.*}"; }
 # Processes with a program: not the kernel's own threads.
 alive() { for process in /proc/[0-9]*; do [ -e "$process/exe" ] && echo "${process#/proc/}"; done; }
@@ -36,6 +37,7 @@ bad=0
 said=$(mktemp -p /run)
 for name in $("$program" --list --format terse | sed -n 's/: test$//p'); do
     wanted "$name" "$@" || continue
+    grep " $name\$" "$record" | tail -n 1 | grep -qE '^## (passed|lacking|ignored) ' && continue
     begin=$(up)
     if [ "$begin" -ge "$until" ]; then
         echo "## unrun 0 $name"

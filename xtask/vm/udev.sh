@@ -1,6 +1,7 @@
 #!/bin/bash
 # udev.sh, in a guest: udev/60-nlmmap.rules with the real udev. $NLMMAP is the program.
 set -eu
+echo "## kernel $(uname -r)"
 groupadd --system nlmmap
 mkdir -p /etc/udev/rules.d /run/udev
 cp udev/60-nlmmap.rules /etc/udev/rules.d/
@@ -27,4 +28,6 @@ kill $serve
 wait $serve
 udevadm settle --timeout=60
 check "the node afterwards" gone "$([ -e /dev/nlmmap ] && echo there || echo gone)"
+read -r up _ < /proc/uptime
+echo "## $([ $bad = 0 ] && echo passed || echo failed) ${up%.*} rule"
 exit $bad

@@ -1,14 +1,16 @@
 //! `cargo xtask vm device`: the device's tests, the library's over a node, the conformance probe and the udev rule in guests with real
 //! Debian kernels.
 //!
-//! Everything is built here; guests have this machine's files and compile no Rust. Emulated they take hours.
+//! Everything is built here; guests have this machine's files and compile no Rust. Emulated they take hours, so that a run may be done
+//! in parts (`--resume`).
 
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::{Duration, Instant};
 
-use super::report::Report;
+use super::record::{Record, identity};
 use super::{Guest, Result, cache, check, kernel_of, root, script};
 
 /// Seconds for one test program in a guest, how long before its end no further test is begun, and seconds for one test.
@@ -49,80 +51,123 @@ impl Run {
     }
 }
 
-/// Runs those of which a part of the name `SUITE-WHAT-NODE` begins with any of `words`, all without words; of their tests, behind a
+/// What is asked for on the command line.
+#[derive(Debug, Default, PartialEq, Eq)]
+struct Wish<'a> {
+    resume: bool,
+    minutes: Option<u64>,
+    words: Vec<&'a str>,
+    tests: Vec<&'a str>,
+}
+
+impl<'a> Wish<'a> {
+    fn read(args: &[&'a str]) -> Result<Wish<'a>> {
+        let (args, tests) = match args.iter().position(|word| *word == "--") {
+            Some(at) => (&args[..at], &args[at + 1..]),
+            None => (args, &[][..]),
+        };
+        let mut wish = Wish { tests: tests.to_vec(), ..Wish::default() };
+        // They become words of a shell's.
+        if let Some(word) =
+            tests.iter().find(|word| !word.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c)))
+        {
+            return Err(format!("{word}: no part of a test's name"));
+        }
+        let mut args = args.iter();
+        while let Some(arg) = args.next() {
+            match *arg {
+                "--resume" => wish.resume = true,
+                "--minutes" => {
+                    let number = args.next().and_then(|text| text.parse().ok());
+                    wish.minutes = Some(number.ok_or("--minutes: a number is wanted")?);
+                }
+                option if option.starts_with('-') => {
+                    return Err(format!("unknown option {option}: see cargo xtask vm --help"));
+                }
+                word => wish.words.push(word),
+            }
+        }
+        Ok(wish)
+    }
+
+    fn wants(&self, run: &Run) -> bool {
+        let name = format!("-{}", run.name());
+        self.words.is_empty() || self.words.iter().any(|word| name.contains(&format!("-{word}")))
+    }
+}
+
+/// Runs those of which a part of the name `SUITE-WHAT-NODE` begins with any of the words, all without words; of their tests, behind a
 /// `--`, those whose name contains any of the words there.
-pub fn main(words: &[&str]) -> Result<u8> {
-    let (words, tests) = match words.iter().position(|word| *word == "--") {
-        Some(at) => (&words[..at], &words[at + 1..]),
-        None => (words, &[][..]),
-    };
-    let wanted = |run: &&Run| {
-        words.is_empty() || words.iter().any(|word| format!("-{}", run.name()).contains(&format!("-{word}")))
-    };
-    let runs: Vec<&Run> = RUNS.iter().filter(wanted).collect();
+pub fn main(args: &[&str]) -> Result<u8> {
+    let wish = Wish::read(args)?;
+    let runs: Vec<&Run> = RUNS.iter().filter(|run| wish.wants(run)).collect();
     if runs.is_empty() {
         let all: Vec<String> = RUNS.iter().map(Run::name).collect();
         return Err(format!("none of {}", all.join(", ")));
     }
     let programs = build()?;
-    let logs = cache().join("logs");
-    fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
+    let end = wish.minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
     let (mut summaries, mut passed) = (Vec::new(), true);
     for run in runs {
-        let log = logs.join(run.name());
-        println!("== {} (what it prints: {})", run.name(), log.display());
-        std::io::stdout().flush().map_err(|error| error.to_string())?;
-        let settings = vec![
-            ("VM_ROOT", if run.what == "udev" { udev()? } else { "-".into() }),
-            ("VM_MEM", "2048".into()),
-            ("VM_TIMEOUT", TIMEOUT.to_string()),
-            ("VM_MODULES", "fuse cuse".into()),
-            ("VM_LOG", log.display().to_string()),
-        ];
-        let kernel = kernel_of(&format!("{}/full", run.suite))?;
-        let guest = Guest { kernel, share: None, settings, command: command(run, &programs, tests)? };
-        let status = guest.run()?;
-        let report = Report::parse(&fs::read_to_string(&log).unwrap_or_default());
-        let ended = match status {
-            0 if run.what == "udev" || report.passed() => String::new(),
-            status => format!("\n  ended with status {status}"),
-        };
-        passed &= ended.is_empty();
-        summaries.push(report.summary(&run.name()) + &ended);
+        let left = end.map_or(TIMEOUT - LAST, |end| end.saturating_duration_since(Instant::now()).as_secs());
+        let (summary, good) = one(run, &programs, &wish, left.min(TIMEOUT - LAST))?;
+        passed &= good;
+        summaries.push(summary);
     }
     println!("\n{}\nvm: {}", summaries.join("\n"), if passed { "all passed" } else { "not all passed" });
     Ok(u8::from(!passed))
 }
 
-fn command(run: &Run, programs: &str, tests: &[&str]) -> Result<String> {
+/// One run, in which no test is begun after so many seconds: what it has come to, and whether that is good.
+fn one(run: &Run, programs: &[PathBuf], wish: &Wish<'_>, seconds: u64) -> Result<(String, bool)> {
+    let logs = cache().join("logs");
+    fs::create_dir_all(&logs).map_err(|error| format!("{}: {error}", logs.display()))?;
+    let (name, log) = (run.name(), logs.join(run.name()));
+    let kernel = kernel_of(&format!("{}/full", run.suite))?;
+    let built = identity(programs, &kernel)?;
+    let record = Record::of(&name, &built, &log, wish.resume)?;
+    if seconds == 0 {
+        return Ok((record.report().summary(&name) + "\n  not begun: no time is left", false));
+    }
+    println!("== {name} (what it prints: {})", log.display());
+    std::io::stdout().flush().map_err(|error| error.to_string())?;
+    let settings = vec![
+        ("VM_ROOT", if run.what == "udev" { udev()? } else { "-".into() }),
+        ("VM_MEM", "2048".into()),
+        ("VM_TIMEOUT", (seconds + LAST).to_string()),
+        ("VM_MODULES", "fuse cuse".into()),
+        ("VM_LOG", log.display().to_string()),
+    ];
+    let command = format!("echo '## built {built}'; {}", command(run, programs, record.path(), seconds, &wish.tests)?);
+    let status = Guest { kernel, share: None, settings, command }.run()?;
+    record.absorb(&log)?;
+    let report = record.report();
+    let good = status == 0 && report.passed();
+    Ok((report.summary(&name) + &if good { String::new() } else { format!("\n  ended with status {status}") }, good))
+}
+
+fn command(run: &Run, programs: &[PathBuf], record: &Path, seconds: u64, tests: &[&str]) -> Result<String> {
     let folder = built();
     let folder = folder.display();
     if run.what == "udev" {
         return Ok(format!("NLMMAP={folder}/nlmmap bash xtask/vm/udev.sh"));
     }
-    let program = programs
-        .lines()
-        .find(|path| {
-            path.rsplit_once('/').is_some_and(|(_, file)| file.rsplit_once('-').is_some_and(|p| p.0 == run.what))
-        })
-        .ok_or_else(|| format!("cargo has built no {}", run.what))?;
-    let mut words = String::new();
-    for word in tests {
-        // They become words of a shell's.
-        if !word.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c)) {
-            return Err(format!("{word}: no part of a test's name"));
-        }
-        words = words + " " + word;
-    }
+    let is_it = |path: &&PathBuf| {
+        path.file_name()
+            .is_some_and(|file| file.to_string_lossy().rsplit_once('-').is_some_and(|(name, _)| name == run.what))
+    };
+    let program = programs.iter().find(is_it).ok_or_else(|| format!("cargo has built no {}", run.what))?;
     Ok(format!(
-        "export NLMMAP_NODE={} NLMMAP_PATIENCE={PATIENCE} NLMMAP_PRELOAD={}/libnlmmap_preload.so \
+        "export NLMMAP_NODE={} NLMMAP_PATIENCE={PATIENCE} NLMMAP_PRELOAD={} \
          NLMMAP_LIBRARY={folder} NLMMAP_PREFIX={} NLMMAP_EXAMPLES={folder}/examples NLMMAP_CLIENTS={} RUST_BACKTRACE=0; \
-         modprobe -qa {MODULES}; bash xtask/vm/tests.sh {program} {EACH} {}{words}",
+         modprobe -qa {MODULES}; bash xtask/vm/tests.sh {} {EACH} {seconds} {} {}",
         run.node,
-        cache().join("preload/release").display(),
+        preload().display(),
         prefix().display(),
         root().join("target/clients").display(),
-        TIMEOUT - LAST,
+        program.display(),
+        record.display(),
+        tests.join(" "),
     ))
 }
 
@@ -131,21 +176,26 @@ fn built() -> PathBuf {
     cache().join("build/release")
 }
 
+/// Where the preload library for them is.
+fn preload() -> PathBuf {
+    cache().join("preload/release/libnlmmap_preload.so")
+}
+
 /// Where the C library is installed for them.
 fn prefix() -> PathBuf {
     cache().join("prefix")
 }
 
-/// Builds the tests, the libraries and the programs, fast ones: the guest is slow enough. Gives the tests' paths.
-fn build() -> Result<String> {
+/// Builds the tests, the libraries and the programs, fast ones: the guest is slow enough. Gives the paths of all, the tests first.
+fn build() -> Result<Vec<PathBuf>> {
     let cargo = |args: &[&str], target: &Path| {
         let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
         command.current_dir(root()).args(args).env("CARGO_TARGET_DIR", target);
         command
     };
     // This one needs its profile: freestanding, it links only as a whole.
-    let preload = ["build", "--quiet", "--release", "-p", "nlmmap-preload"];
-    check("building the preload library", &mut cargo(&preload, &cache().join("preload")))?;
+    let freestanding = ["build", "--quiet", "--release", "-p", "nlmmap-preload"];
+    check("building the preload library", &mut cargo(&freestanding, &cache().join("preload")))?;
     let fast = |args: &[&str]| {
         let mut command = cargo(args, &cache().join("build"));
         command.env("CARGO_PROFILE_RELEASE_LTO", "off").env("CARGO_PROFILE_RELEASE_CODEGEN_UNITS", "16");
@@ -163,7 +213,8 @@ fn build() -> Result<String> {
     }
     let text = String::from_utf8_lossy(&output.stdout);
     let paths = text.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
-    Ok(paths.map(|path| format!("{path}\n")).collect())
+    let others = [built().join("nlmmap"), built().join("libnlmmap.so"), preload()];
+    Ok(paths.map(PathBuf::from).chain(others).collect())
 }
 
 /// Debian's udev, unpacked and not installed: this machine may have none.
@@ -174,4 +225,14 @@ fn udev() -> Result<String> {
         check("fetching udev", script("udev-fetch.sh").arg(&folder))?;
     }
     Ok(folder.display().to_string())
+}
+
+#[test]
+fn wishes_are_read() {
+    let wish = Wish::read(&["--resume", "trixie", "--minutes", "20", "udev", "--", "a::b", "c"]);
+    let wanted = Wish { resume: true, minutes: Some(20), words: vec!["trixie", "udev"], tests: vec!["a::b", "c"] };
+    assert_eq!(wish, Ok(wanted));
+    for wrong in [&["--minutes"][..], &["--minutes", "x"], &["--part"], &["--", "a;b"]] {
+        assert!(Wish::read(wrong).is_err(), "{wrong:?}");
+    }
 }

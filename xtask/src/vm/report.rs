@@ -20,7 +20,7 @@ struct Test {
 const GOOD: [&str; 2] = ["passed", "ignored"];
 
 impl Report {
-    /// Reads what the guest has printed.
+    /// Reads what guests have printed; of a test that ran more than once the last counts.
     pub fn parse(text: &str) -> Report {
         let mut report = Report::default();
         for line in text.lines().filter_map(|line| line.strip_prefix("## ")) {
@@ -28,6 +28,7 @@ impl Report {
                 ["kernel", kernel] => report.kernel = kernel.to_string(),
                 [outcome, seconds, name] => {
                     let (outcome, name) = (outcome.to_string(), name.to_string());
+                    report.tests.retain(|test| test.name != name);
                     report.tests.push(Test { outcome, seconds: seconds.parse().unwrap_or(0), name });
                 }
                 _ => {}
@@ -67,4 +68,8 @@ fn reports_count_and_name() {
     assert_eq!(report.summary("x"), "x, Linux 6.1.0: 1 lacking, 1 late, 2 passed, 65 s\n  late a::c\n  lacking e");
     assert!(Report::parse("## passed 3 a\n## lacking 0 b\n## ignored 0 c").passed());
     assert!(!Report::parse("## kernel 6.1.0\n").passed(), "no test at all");
+    let resumed =
+        Report::parse("## built 12ab\n## kernel 6.1.0\n## unrun 0 a\n## passed 2 b\n## kernel 6.1.0\n## passed 4 a\n");
+    assert_eq!((resumed.passed(), resumed.summary("x")), (true, "x, Linux 6.1.0: 2 passed, 6 s".into()));
+    assert!(!Report::parse("## passed 2 b\n## failed 1 b\n").passed(), "the last counts");
 }
