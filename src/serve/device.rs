@@ -12,8 +12,8 @@ use super::abi::{self, Words};
 use super::caller::Client;
 use super::file::File;
 use super::files::Files;
+use super::grants::Grants;
 use super::limits::Ledger;
-use super::police::Grants;
 use super::workers::Workers;
 use super::{log, memory};
 

@@ -21,10 +21,10 @@ use nlmmap_ring::sys::SockaddrNl;
 
 use super::abi;
 use super::caller::Client;
+use super::grants::Police;
 use super::limits::Ticket;
 use super::mappers::Mappers;
 use super::memory::{self, Shared};
-use super::police::Police;
 use super::worker::wire::{Head, Packet, op};
 use super::workers::{Lodging, Then, Unasked, Workers, lock};
 

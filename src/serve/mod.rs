@@ -11,7 +11,8 @@
 //! | [`workers`], [`worker`] | nothing happens for a client that it could not do itself, and not in this process |
 //! | [`confine`] | what the daemon's own processes do without |
 //! | [`socket`] | the real socket |
-//! | [`police`] | policy: what is sent beyond a client's own rights, and by whom |
+//! | [`grants`] | policy: the rules, who judges and who sends |
+//! | [`police`] | an open file's messages, judged, and sent beyond its client's own rights |
 //! | [`memory`] | ring memory that nobody can take away |
 //! | [`limits`], [`config`] | how much clients may hold |
 //! | [`stat`], [`metrics`], [`capture`], [`log`] | what people see |
@@ -27,6 +28,7 @@ mod file;
 mod files;
 #[cfg(fuzzing)]
 pub mod fuzz;
+mod grants;
 mod limits;
 mod local;
 mod log;
@@ -54,8 +56,8 @@ use tracing::level_filters::LevelFilter;
 use config::InForce;
 use device::Netlink;
 use files::Files;
+use grants::Grants;
 use limits::{Ledger, Limits};
-use police::Grants;
 use worker::spawner::Spawner;
 use workers::Workers;
 

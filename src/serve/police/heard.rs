@@ -4,41 +4,18 @@
 //! word that it is to tell and not to take away (`policy::sieve`). What it tells comes from a worker, which may be in its
 //! client's hands: it can lie about what its own client is told, and about nobody else.
 
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 
-use super::{Judge, Told, lock};
 use crate::policy::Policy;
-use crate::policy::audit;
+use crate::policy::audit::{self, Told};
 use crate::policy::catalog;
 use crate::policy::decide::{Wanted, What};
 use crate::policy::generic::GenericIds;
-use crate::policy::sieve::{self, About, Heard, MOST_RULES, Pattern};
+use crate::policy::sieve::{self, About, Heard};
 use crate::policy::subject::Subject;
 use crate::serve::file::File;
+use crate::serve::grants::Judge;
 use crate::serve::worker::wire::op;
-
-/// For whom, and by which rule; by its place, from one.
-#[derive(Default)]
-pub struct Marks(Mutex<Vec<(Subject, Option<String>)>>);
-
-impl Marks {
-    /// None once there are as many as a sieve tells apart.
-    fn of(&self, subject: &Subject, rule: Option<&str>) -> Option<Pattern> {
-        let mut marks = lock(&self.0);
-        let known = marks.iter().position(|(whom, by)| whom == subject && by.as_deref() == rule);
-        let at = known.or_else(|| {
-            (marks.len() < MOST_RULES).then(|| {
-                marks.push((subject.clone(), rule.map(str::to_owned)));
-                marks.len() - 1
-            })
-        });
-        at.map(|at| Pattern::mark(at as u8 + 1))
-    }
-
-    fn get(&self, mark: u8) -> Option<(Subject, Option<String>)> {
-        lock(&self.0).get(usize::from(mark).checked_sub(1)?).cloned()
-    }
-}
 
 impl File {
     /// Notes about what a datagram brings.

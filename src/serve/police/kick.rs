@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use cuse_rs::{Caller, Errno, IoctlReply};
 use nlmmap_ring::sys::SockaddrNl;
 
-use super::{Done, Judge, Origin};
+use super::{Done, Origin};
 use crate::serve::abi::{self, Kick};
 use crate::serve::file::File;
+use crate::serve::grants::Judge;
 use crate::serve::worker::wire::op;
 use crate::serve::workers::Then;
 
