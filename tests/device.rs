@@ -48,6 +48,8 @@ mod restart;
 mod rules;
 #[path = "device/shown.rs"]
 mod shown;
+#[path = "device/startup.rs"]
+mod startup;
 #[path = "device/table.rs"]
 mod table;
 #[path = "device/top.rs"]

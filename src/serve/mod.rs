@@ -61,6 +61,8 @@ use limits::{Ledger, Limits};
 use worker::spawner::Spawner;
 use workers::Workers;
 
+const CAP_SYS_ADMIN: u32 = 21;
+
 /// Which node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Kind {
@@ -106,6 +108,16 @@ impl Failure {
         self.cures.push(cure.into());
         self
     }
+
+    /// A file or directory that cannot be made or used, in a place that `option` chooses.
+    fn at_place(cause: &str, error: &std::io::Error, option: &str) -> Failure {
+        let failure = Failure::new(1, format!("{cause}: {error}"));
+        match error.raw_os_error() {
+            Some(libc::ENOSPC | libc::EDQUOT) => failure.cure(&format!("make room there, or choose another {option}")),
+            Some(libc::EROFS) => failure.cure(&format!("it can only be read there: choose another {option}")),
+            _ => failure.cure(&format!("put that right, or choose another {option}")),
+        }
+    }
 }
 
 /// The control socket of the daemon called `name`.
@@ -122,11 +134,19 @@ enum Event {
 
 fn must_be_root() -> Result<(), Failure> {
     match nix::unistd::getresuid() {
-        Ok(ids) if [ids.real, ids.effective, ids.saved].iter().all(|id| id.is_root()) => Ok(()),
+        Ok(ids) if [ids.real, ids.effective, ids.saved].iter().all(|id| id.is_root()) => {}
         _ => {
-            Err(Failure::new(5, "the daemon must be root, with real, effective and saved user id 0: start it as root"))
+            let cause = "the daemon must be root, with real, effective and saved user id 0";
+            return Err(Failure::new(5, cause).cure("start it as root"));
         }
     }
+    // Over a character device it would serve some clients, and fail others where it is to act as they may.
+    if worker::enter::permitted().is_ok_and(|caps| caps >> CAP_SYS_ADMIN & 1 == 0) {
+        let cause = "the daemon needs CAP_SYS_ADMIN, to mount and to act for its clients, and root here is without";
+        let cure = "give it back: CapabilityBoundingSet= of the unit, --cap-add SYS_ADMIN of the container";
+        return Err(Failure::new(5, cause).cure(cure));
+    }
+    Ok(())
 }
 
 /// Serves until a signal, or until the kernel takes the node away.
@@ -149,7 +169,7 @@ pub fn run(settings: &Settings) -> Result<(), Failure> {
     let (name, runtime) = (&settings.name, &settings.runtime);
     let bad = |what: &str| {
         let text = format!("cannot {what} in {}", runtime.display());
-        move |error: std::io::Error| Failure::new(1, format!("{text}: {error}"))
+        move |error: std::io::Error| Failure::at_place(&text, &error, "--runtime-dir")
     };
     if name.is_empty() || name.contains(['/', '\0']) || name == "." || name == ".." {
         return Err(Failure::new(2, format!("{name:?} cannot be a name: it is part of paths")));

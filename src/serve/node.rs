@@ -50,7 +50,13 @@ fn failure(error: &Error) -> Failure {
         Error::Denied { .. } => 5,
         _ => 1,
     };
-    Failure::new(code, error.to_string())
+    let failure = Failure::new(code, error.to_string());
+    match error {
+        Error::NoPassthrough => {
+            failure.cure("serve a character device: --node cuse, or auto, which takes what there is")
+        }
+        _ => failure,
+    }
 }
 
 /// Makes the node that the settings ask for.

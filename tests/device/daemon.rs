@@ -81,8 +81,10 @@ impl Place {
     pub fn serve(&self) -> Command {
         let mut words = self.wrap.iter().map(String::as_str).chain([NLMMAP]);
         let mut command = Command::new(words.next().unwrap_or(NLMMAP));
-        command.args(words).args(["serve", "--mode", "0666", "--log", "debug", "--node"]);
-        command.arg(if self.cuse { "cuse" } else { "fuse" });
+        command.args(words).args(["serve", "--mode", "0666", "--log", "debug"]);
+        if !self.args.iter().any(|arg| arg == "--node") {
+            command.args(["--node", if self.cuse { "cuse" } else { "fuse" }]);
+        }
         command.args(["--name", &self.name, "--runtime-dir"]).arg(self.path("run"));
         if !self.args.iter().any(|arg| arg == "--path") {
             command.arg("--path").arg(self.path("node"));

@@ -37,7 +37,8 @@ pub struct Lock {
 impl Lock {
     /// Takes the lock file at `path`.
     pub fn take(path: &Path, name: &str) -> Result<Lock, Failure> {
-        let bad = |error: io::Error| Failure::new(1, format!("cannot lock {}: {error}", path.display()));
+        let bad =
+            |error: io::Error| Failure::at_place(&format!("cannot lock {}", path.display()), &error, "--runtime-dir");
         loop {
             let mut options = File::options();
             options.create(true).truncate(false).read(true).write(true).mode(0o600);
@@ -77,7 +78,7 @@ impl Lock {
             .and_then(|text| self.file.set_len(0).and_then(|()| self.file.write_all_at(&text, 0)));
         if let Err(error) = written {
             let path = self.path.display();
-            tracing::warn!(%error, "cannot write {path}: after a kill the next daemon will not know what is left");
+            tracing::warn!(%error, "cannot write {path}: make room there, or after a kill the next daemon will not know what is left");
         }
     }
 }

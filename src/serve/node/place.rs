@@ -29,7 +29,7 @@ impl Directory {
             lock.note(|made| made.directory = Some(path.into()));
         }
         // Whoever is to reach the ring file goes through it, whatever the daemon's file creation mask.
-        let bad = |error| Failure::new(1, format!("cannot make {}: {error}", path.display()));
+        let bad = |error| Failure::at_place(&format!("cannot make {}", path.display()), &error, "--path");
         match fs::create_dir(path) {
             Ok(()) => {
                 let made = Directory(path.into());
@@ -66,7 +66,7 @@ pub struct FreeLink(Link);
 impl Link {
     /// Looks whether the link may be made: nothing is there, or a link of a dead daemon of this name.
     pub fn check(path: &Path, target: &Path, left: &Made) -> Result<FreeLink, Failure> {
-        let bad = |error: io::Error| Failure::new(1, format!("cannot look at {}: {error}", path.display()));
+        let bad = |error| Failure::at_place(&format!("cannot look at {}", path.display()), &error, "--link");
         let taken = |what: String| {
             let cause = format!("{} exists and is {what}", path.display());
             Err(Failure::new(3, cause).cure("remove it, or choose another --link"))
@@ -98,7 +98,7 @@ impl FreeLink {
     /// Makes it, in the place of one that [`Link::check`] found to be a dead daemon's.
     pub fn make(self, lock: &mut Lock) -> Result<Link, Failure> {
         let FreeLink(link) = self;
-        let bad = |error: io::Error| Failure::new(1, format!("cannot link {}: {error}", link.path.display()));
+        let bad = |error| Failure::at_place(&format!("cannot link {}", link.path.display()), &error, "--link");
         // Looked at again: time has passed.
         Link::check(&link.path, &link.target, lock.left())?;
         match fs::remove_file(&link.path) {
