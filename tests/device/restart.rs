@@ -8,10 +8,11 @@ use std::time::Duration;
 use nix::sys::signal::Signal;
 
 use crate::attacks::{unharmed, witness};
-use crate::daemon::{Place, client};
-use crate::endurance::{complete, stream};
+use crate::cage::MemoryCage;
+use crate::daemon::{Daemon, Place, client};
+use crate::endurance::{NOISE, charged, complete, held, stream};
 use crate::support::patient;
-use crate::workers::{family, gone};
+use crate::workers::{family, gone, workers};
 
 /// For an error and a new beginning, on a busy machine. Clients themselves give up sleeping later.
 const SOON: u64 = 30;
@@ -77,10 +78,25 @@ fn clients_of_a_daemon_that_goes_have_an_error_and_find_the_next_one() {
 fn daemons_killed_under_load_leave_nothing_and_hurt_no_others() {
     let (place, other) = (Place::new(), Place::new());
     let untouched = other.start();
-    let beside = (witness(&other, 6), stream(&other, 4, 6));
-    let mut daemon = place.start();
+    // All of them in one group: what they leave is charged to it.
+    let cage = MemoryCage::new(1 << 30);
+    let start = || place.start_as(|command| cage.iter().for_each(|cage| cage.put(command)));
+    // Of the first and the last, once all clients have gone: what it holds, what the kernel holds of it, and memory.
+    let at_rest = |daemon: &Daemon<'_>| {
+        daemon.wait_for_opens(0);
+        gone(&workers(daemon));
+        let stat = daemon.stat();
+        (held(daemon), [stat["unanswered"].clone(), stat["backings"].clone()], cage.as_ref().map_or(0, charged))
+    };
+    let mut daemon = start();
     let all = ["dump", "dump", "wait", "wait", "stuck"];
-    let mut clients: Vec<Client> = all.iter().map(|what| Client::start(&place, what)).collect();
+    let run = || all.iter().map(|what| Client::start(&place, what)).collect::<Vec<_>>();
+    let mut first = run();
+    first.iter_mut().for_each(|client| client.is_at_work("at first"));
+    drop(first);
+    let before = at_rest(&daemon);
+    let beside = (witness(&other, 6), stream(&other, 4, 6));
+    let mut clients = run();
     for round in 0..6 {
         clients.iter_mut().for_each(|client| client.is_at_work(&format!("round {round}")));
         // In the middle of something else each time.
@@ -89,11 +105,13 @@ fn daemons_killed_under_load_leave_nothing_and_hurt_no_others() {
         daemon.signal(Signal::SIGKILL);
         assert!(!daemon.wait().success());
         gone(&processes);
-        daemon = place.start();
+        daemon = start();
     }
     clients.iter_mut().for_each(|client| client.is_at_work("at the end"));
     drop(clients);
-    daemon.wait_for_opens(0);
+    let after = at_rest(&daemon);
+    assert_eq!((&before.0, &before.1), (&after.0, &after.1), "what the first and the last hold");
+    assert!(after.2 < before.2 + NOISE, "{} bytes before, {} after", before.2, after.2);
     let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
     let here = place.directory.path().display().to_string();
     assert_eq!(
