@@ -147,17 +147,31 @@ static void generic(int fd)
 	while (ready(fd, 100) && (got = read(fd, buf, sizeof buf)) > 0) {
 		for (n = (void *)buf; NLMSG_OK(n, (unsigned)got); n = NLMSG_NEXT(n, got)) {
 			char *at = (char *)n + NLMSG_LENGTH(GENL_HDRLEN), *end = (char *)n + n->nlmsg_len;
+			unsigned handshakes = 0;
 			if (n->nlmsg_type == NLMSG_DONE)
 				goto done;
-			for (; at < end; at += NLA_ALIGN(((struct nlattr *)at)->nla_len))
+			id = 0;
+			for (; at < end; at += NLA_ALIGN(((struct nlattr *)at)->nla_len)) {
 				if (((struct nlattr *)at)->nla_type == CTRL_ATTR_FAMILY_ID)
-					known[*(unsigned short *)(at + NLA_HDRLEN)] = 1;
+					id = *(unsigned short *)(at + NLA_HDRLEN);
+				if (((struct nlattr *)at)->nla_type == CTRL_ATTR_FAMILY_NAME)
+					handshakes = !strcmp(at + NLA_HDRLEN, "handshake");
+			}
+			known[id] = 1 + handshakes;
 		}
 	}
 done:
 	for (id = 16; id < 1 << 16; id++)
-		for (command = 0; known[id] && command < 48; command++)
+		for (command = 0; known[id] && command < 48; command++) {
+			/* HANDSHAKE_CMD_ACCEPT gives its sender a descriptor. By a node that would be the worker: it is not sent. */
+			if (known[id] == 2 && command == 2) {
+				n = fill(id, 0, &(struct genlmsghdr){ command, 1, 0 }, 4, 4);
+				if (strcmp(how, "own"))
+					CHECK(write(fd, n, n->nlmsg_len) < 0 && errno == EPERM, "ACCEPT was sent");
+				continue;
+			}
 			both(fd, "generic", id, &(struct genlmsghdr){ command, 1, 0 }, 4, 4);
+		}
 }
 
 static void range(int fd, const char *family, unsigned from, unsigned to, int ms)
