@@ -1,4 +1,4 @@
-//! `docs/security.md`: every sentence of its tables names tests that hold it, and they exist.
+//! `docs/security.md`, `docs/testing.md`: every sentence of their tables of promises names tests that hold it, and they exist.
 
 use std::fs;
 
@@ -45,9 +45,13 @@ fn rows<'t>(text: &'t str, heading: &str) -> Vec<Vec<&'t str>> {
 
 #[test]
 fn every_sentence_is_held_by_tests_that_exist() {
-    let text = fs::read_to_string(repository().join("docs/security.md")).expect("the page");
     let mut wrong = Vec::new();
-    for heading in ["## Who can do what", "## Attacks that are tests"] {
+    for (page, heading) in [
+        ("docs/security.md", "## Who can do what"),
+        ("docs/security.md", "## Attacks that are tests"),
+        ("docs/testing.md", "## What is asked of the daemon"),
+    ] {
+        let text = fs::read_to_string(repository().join(page)).expect("the page");
         let rows = rows(&text, heading);
         assert!(rows.len() > 10, "{heading}: {} rows", rows.len());
         for row in rows {

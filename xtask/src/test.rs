@@ -4,6 +4,8 @@ use crate::{cargo, coverage, fuzz, model, package, rules, soak, tools};
 
 /// Seconds for each fuzz target: enough to see that it works, and to try the committed inputs.
 const FUZZ: u32 = 4;
+/// Seconds in which clients are killed at any point.
+const ENDURE: &str = "60";
 
 /// Installs the tools, builds the preload library, runs `cargo test` over the workspace.
 pub fn all(args: &[String]) -> Result<bool, String> {
@@ -20,7 +22,7 @@ pub fn all(args: &[String]) -> Result<bool, String> {
             closing.push(line.to_string());
         }
     };
-    let mut passed = cargo::watch(&command, &[], &mut note)?;
+    let mut passed = cargo::watch(&command, &[("NLMMAP_ENDURE", ENDURE)], &mut note)?;
     if args.is_empty() {
         // What is too slow for `cargo test`: the whole bench, a tenth of it.
         let slow = ["test", "--package", "xtask", "--", "--ignored"];

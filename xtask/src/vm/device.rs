@@ -19,6 +19,8 @@ const LAST: u64 = 300;
 const EACH: u64 = 600;
 /// How many times as patient as here tests are there.
 const PATIENCE: u32 = 5;
+/// Seconds in which clients are killed at any point.
+const ENDURE: u32 = 60;
 /// What the tests would load by and by, each in the middle of something.
 const MODULES: &str = "nfnetlink_queue nfnetlink_log nf_conntrack_netlink nf_tables nft_queue nft_log xt_NFQUEUE xt_NFLOG \
                        xt_conntrack xfrm_user tcp_diag udp_diag raw_diag unix_diag netlink_diag af_packet_diag veth dummy bridge";
@@ -158,7 +160,7 @@ fn command(run: &Run, programs: &[PathBuf], record: &Path, seconds: u64, tests: 
     };
     let program = programs.iter().find(is_it).ok_or_else(|| format!("cargo has built no {}", run.what))?;
     Ok(format!(
-        "export NLMMAP_NODE={} NLMMAP_PATIENCE={PATIENCE} NLMMAP_PRELOAD={} \
+        "export NLMMAP_NODE={} NLMMAP_PATIENCE={PATIENCE} NLMMAP_ENDURE={ENDURE} NLMMAP_PRELOAD={} \
          NLMMAP_LIBRARY={folder} NLMMAP_PREFIX={} NLMMAP_EXAMPLES={folder}/examples NLMMAP_CLIENTS={} RUST_BACKTRACE=0; \
          modprobe -qa {MODULES}; bash xtask/vm/tests.sh {} {EACH} {seconds} {} {}",
         run.node,
