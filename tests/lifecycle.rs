@@ -34,6 +34,11 @@ fn fork_child_killed_in_the_middle_of_its_calls() {
 }
 
 #[test]
+fn fork_children_are_signalled_while_they_take_over() {
+    client("fork_signal").passes();
+}
+
+#[test]
 fn fork_children_open_rings_while_threads_of_the_parent_do() {
     client("fork_new_ring").arg("fork").passes();
 }

@@ -4,7 +4,7 @@
 //! ([`enter`]) asks the number for its cookie, except where no time has passed in which it could have changed hands
 //! (interposer.md, "Identity").
 
-use crate::local::{CLAIMED, Local, now_mapping};
+use crate::local::{Local, now_mapping};
 use crate::log::info;
 use crate::{process, shown, table, watch};
 use core::sync::atomic::Ordering;
@@ -132,22 +132,24 @@ pub fn certain_fd(local: &Local) -> i32 {
 /// A Local that stands for nothing yet: one used before, or a new one. It is marked live, and the caller is at work with it.
 pub fn allocate() -> Result<&'static Local> {
     for local in all() {
-        if local.claim() {
+        if local.users.claim() {
             if !local.live.load(Ordering::Relaxed) {
                 local.orphan.store(-1, Ordering::Relaxed);
                 local.cookie.store(0, Ordering::Relaxed);
                 local.distrust();
                 local.live.store(true, Ordering::Release);
-                local.unclaim(1);
+                local.users.unclaim(1);
                 return Ok(local);
             }
-            local.unclaim(0);
+            // Whoever was to bury it meanwhile has found it claimed.
+            local.users.unclaim(1);
+            local.release();
         }
     }
     let page = sys::map_private(sys::pages(size_of::<Local>()))?.cast::<Local>();
     // SAFETY: fresh zeroed memory; every field of a Local is an atomic, for which zeroes are valid.
     let local = unsafe { &*page };
-    local.users.store(1, Ordering::Relaxed);
+    local.users.begin_first();
     local.live.store(true, Ordering::Relaxed);
     local.orphan.store(-1, Ordering::Relaxed);
     table::publish(local);
@@ -190,22 +192,21 @@ impl Local {
         self.release();
     }
 
-    /// Ends work with it that did not begin by a number; the last one out of a dead one takes its memory away. Never passes
-    /// through zero: a child that was forked by a signal's handler above a hook leaves what its parent entered.
+    /// Begins work with it. `false`: it is being made or buried, and not to be touched.
     #[inline]
-    pub fn release(&self) {
-        let before = self.users.fetch_update(Ordering::AcqRel, Ordering::Relaxed, |n| n.checked_sub(1));
-        if before == Ok(1) && self.is_over() {
-            self.bury();
-        }
+    pub fn try_use(&self) -> bool {
+        self.users.begin(|| self.is_over(), || self.bury())
     }
 
-    #[cold]
+    /// Ends work with it that did not begin by a number; the last one out of a dead one takes its memory away.
+    #[inline]
+    pub fn release(&self) {
+        self.users.end(|| self.is_over(), || self.bury());
+    }
+
+    /// By who has claimed it.
     fn bury(&self) {
-        if !self.claim() {
-            return;
-        }
-        if self.is_over() && self.live.load(Ordering::Relaxed) {
+        if self.live.load(Ordering::Relaxed) {
             watch::forget(self);
             // From here on no number leads here again, in a fork child neither.
             self.keep_no_duplicate();
@@ -217,7 +218,6 @@ impl Local {
             self.duty.free();
             self.live.store(false, Ordering::Release);
         }
-        self.unclaim(0);
     }
 
     /// Follows a new mapping, made just now. `false` when there are too many pieces to follow.
@@ -280,11 +280,10 @@ pub fn after_fork(pid: u32) {
         local.duty.after_fork();
         local.endpoint.sending.store(0, Ordering::Relaxed);
         local.distrust();
-        if local.users.swap(0, Ordering::Relaxed) & CLAIMED != 0 {
+        if !local.users.after_fork() {
             // Half made or half buried: whatever it was to become, it is nothing here. Its memory is not used again.
             local.cookie.store(0, Ordering::Relaxed);
             local.live.store(false, Ordering::Relaxed);
-            local.users.store(CLAIMED, Ordering::Relaxed);
         }
     }
     table::after_fork(|fd, entry| match entry {

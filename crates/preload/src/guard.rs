@@ -19,7 +19,8 @@ use crate::fdtable;
 use crate::found;
 use crate::local::Local;
 use crate::log::{info, warning};
-use crate::watch::{self, EPOLLET, EPOLLIN, EPOLLONESHOT, EPOLLOUT, watch, watch_by_thread};
+use crate::process;
+use crate::watch;
 use core::sync::atomic::{AtomicU32, AtomicUsize, Ordering};
 use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::sys;
@@ -42,8 +43,8 @@ static STARTED: AtomicU32 = AtomicU32::new(0);
 /// # Errors
 /// What the kernel or the C library refuses: descriptors (`EMFILE`), threads (`EAGAIN`), memory.
 pub fn start(local: &Local) -> Result<()> {
-    if !found::may_have_threads() {
-        // Before the C library has been initialized: the constructor sees to it.
+    if !found::may_have_threads() || process::is_unfinished() {
+        // Before the C library has been initialized: the constructor sees to it. In the middle of a fork: the next wait does.
         return Ok(());
     }
     if watch::instance() < 0 {
@@ -84,17 +85,6 @@ fn arm(local: &Local) {
     let made = watch::make(old).and_then(|()| spawn(generation));
     STARTED.store(u32::from(made.is_ok()), Ordering::Release);
     watch_all();
-}
-
-/// Registers a socket for what its state waits for, in the thread.
-fn watch_again(local: &Local) {
-    let events = match local.duty.state.load(Ordering::Relaxed) {
-        ARMED => EPOLLIN | EPOLLONESHOT,
-        ACTIVE => EPOLLOUT | EPOLLONESHOT,
-        DRIVING => EPOLLIN | EPOLLET,
-        _ => 0,
-    };
-    watch_by_thread(local, events);
 }
 
 /// Registers every socket with a new instance.
@@ -145,14 +135,10 @@ fn spawn(generation: usize) -> Result<()> {
 /// A client thread is about to wait: the work is its own.
 #[inline]
 pub fn enter_wait(local: &Local) {
-    let duty = &local.duty;
-    duty.inside.fetch_add(1, Ordering::Relaxed);
-    duty.waits.fetch_add(1, Ordering::Relaxed);
+    let watched = local.duty.enter();
     local.endpoint.unseen.store(false, Ordering::Relaxed);
-    let state = duty.state.load(Ordering::Relaxed);
-    if state == ARMED || state == DRIVING {
-        duty.state.store(OFF, Ordering::Relaxed);
-        watch(local, 0);
+    if watched {
+        watch::follow(local);
     }
 }
 
@@ -160,17 +146,15 @@ pub fn enter_wait(local: &Local) {
 #[inline]
 pub fn leave_wait(local: &Local) {
     let duty = &local.duty;
-    duty.inside.fetch_sub(1, Ordering::Relaxed);
-    if duty.state.load(Ordering::Relaxed) == OFF {
+    if duty.leave() {
         let now = sys::ticks();
         let often = now.wrapping_sub(duty.left.swap(now, Ordering::Relaxed)) < OFTEN;
         if STARTED.load(Ordering::Relaxed) == 0 {
             // A fork child, or the thread was refused: tried once for each process.
             let _ = start(local);
-        } else if often && duty.state.compare_exchange(OFF, ACTIVE, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+        } else if often && duty.change(OFF, ACTIVE) {
             // Waits that follow each other closely: a ticking thread is cheaper than a registration changed twice a wait.
-            // The socket can always be written to: this wakes the thread once, if it sleeps.
-            watch(local, EPOLLOUT | EPOLLONESHOT);
+            watch::follow(local);
         } else {
             arm(local);
         }
@@ -194,11 +178,10 @@ pub fn note_call(local: &Local) {
 /// From driving, or being about to, to watching how the client does by itself.
 #[cold]
 fn hand_back(local: &Local) {
-    let watched = |state: u32| matches!(state, ARMED | DRIVING).then_some(ACTIVE);
-    if local.duty.state.fetch_update(Ordering::AcqRel, Ordering::Relaxed, watched).is_ok() {
+    if local.duty.hand_back() {
         local.endpoint.unseen.store(false, Ordering::Relaxed);
-        // The socket can always be written to: this wakes the thread once, if it sleeps, and it looks again after each tick.
-        watch(local, EPOLLOUT | EPOLLONESHOT);
+        // This wakes the thread, if it sleeps, and it looks again after each tick.
+        watch::follow(local);
     }
 }
 

@@ -15,10 +15,14 @@
 //! | [`elf`], [`raw`] | the next definition of a name, and the system call that stands in for it |
 //! | [`next`], [`entry`] | made from the table: hand-on, and (above all others) exports |
 //! | [`log`] | one line to descriptor 2, when asked for |
+//! | [`atomic`] | what is tried in models too |
 //! | [`cancel`] | sleeps that leave nothing behind when they are left |
 //! | [`found`] | what the constructor has found in the process and its environment |
+//! | [`mark`] | that a fork child takes its tables over once |
 //! | [`process`] | fork, vfork, which process this is |
-//! | [`duty`], [`local`] | one endpoint in this process: data |
+//! | [`users`] | who is at work with an endpoint, or has it alone |
+//! | [`duty`] | how client threads and the backing thread pass its work to each other |
+//! | [`local`] | one endpoint in this process: data |
 //! | [`table`] | descriptor to endpoint, own numbers: data |
 //! | [`rights`] | what this process may |
 //! | [`trouble`] | what the log says of messages that are lost or held |
@@ -38,6 +42,7 @@
 #[cfg(not(all(target_arch = "x86_64", target_os = "linux")))]
 compile_error!("the preload library knows x86-64 Linux only so far");
 
+pub mod atomic;
 pub mod cancel;
 pub mod device;
 pub mod duty;
@@ -50,6 +55,7 @@ pub mod guard;
 pub mod init;
 pub mod local;
 pub mod log;
+pub mod mark;
 pub mod next;
 pub mod process;
 pub mod raw;
@@ -59,6 +65,7 @@ pub mod shown;
 pub mod symbols;
 pub mod table;
 pub mod trouble;
+pub mod users;
 pub mod watch;
 
 /// Read by `nlmmap run` and `nlmmap doctor` to know the library in a process: the version of this hand-shake.

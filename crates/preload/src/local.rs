@@ -5,6 +5,7 @@
 
 use crate::duty::Duty;
 use crate::log::info;
+use crate::users::Users;
 use core::sync::atomic::{AtomicBool, AtomicI32, AtomicPtr, AtomicU32, AtomicU64, AtomicUsize, Ordering};
 use nlmmap_ring::endpoint::Endpoint;
 use nlmmap_ring::errno::Errno;
@@ -14,9 +15,6 @@ use nlmmap_ring::sys;
 pub const RANGES: usize = 16;
 /// Registrations of one endpoint with epoll instances.
 pub const WATCHES: usize = 16;
-
-/// In [`Local::users`]: one thread has it for itself.
-pub const CLAIMED: u32 = 1 << 31;
 
 /// In [`Range::lo`]: taken, and not filled in yet.
 const TAKEN: usize = 1;
@@ -75,8 +73,8 @@ pub struct Local {
     pub next: AtomicPtr<Local>,
     /// Whether it stands for a socket.
     pub live: AtomicBool,
-    /// Hooks that are at work with it, or [`CLAIMED`].
-    pub users: AtomicU32,
+    /// Hooks that are at work with it.
+    pub users: Users,
     /// Descriptors of this process that lead here.
     pub fds: AtomicU32,
     /// When the call that is under way began ([`sys::ticks`]); 0 unless it is the only one, by the only number.
@@ -170,16 +168,6 @@ impl Local {
         hit
     }
 
-    /// Begins work with it. `false`: it is being made or buried, and not to be touched.
-    #[inline]
-    pub fn try_use(&self) -> bool {
-        if self.users.fetch_add(1, Ordering::AcqRel) & CLAIMED != 0 {
-            self.users.fetch_sub(1, Ordering::AcqRel);
-            return false;
-        }
-        true
-    }
-
     /// Whether a number is this socket at this instant. Only `EBADF` and `ENOTSOCK` tell without a cookie that it is something
     /// else; where the kernel does not answer (a sandbox that refuses the question) it is what the table says.
     #[inline]
@@ -204,7 +192,7 @@ impl Local {
     /// A call has begun at `now`, by a number that was just found to be right.
     #[inline]
     pub fn note_enter(&self, now: u64) {
-        let only = self.users.load(Ordering::Relaxed) == 1 && self.fds.load(Ordering::Relaxed) == 1;
+        let only = self.users.is_one() && self.fds.load(Ordering::Relaxed) == 1;
         self.entered.store(if only { now } else { 0 }, Ordering::Relaxed);
     }
 
@@ -219,7 +207,7 @@ impl Local {
     pub fn note_leave(&self) {
         let entered = self.entered.load(Ordering::Relaxed);
         let now = sys::ticks();
-        let only = entered != 0 && self.users.load(Ordering::Relaxed) == 1 && now.wrapping_sub(entered) < SHORT;
+        let only = entered != 0 && self.users.is_one() && now.wrapping_sub(entered) < SHORT;
         self.entered.store(0, Ordering::Relaxed);
         self.left.store(if only { now } else { 0 }, Ordering::Relaxed);
     }
@@ -230,26 +218,16 @@ impl Local {
         self.left.store(0, Ordering::Relaxed);
     }
 
-    /// Claims it for this thread alone, if nobody works with it.
-    pub fn claim(&self) -> bool {
-        self.users.compare_exchange(0, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-    }
-
     /// Claims it for the only thread that is at work with it, which is the caller's, waiting a few milliseconds for others (the
     /// backing thread looks in for a moment now and then).
     pub fn claim_alone(&self) -> bool {
         for _ in 0..50 {
-            if self.users.compare_exchange(1, CLAIMED, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
+            if self.users.claim_alone() {
                 return true;
             }
             sys::nap(100_000);
         }
         false
-    }
-
-    /// Ends a claim, with `users` of them at work from now on.
-    pub fn unclaim(&self, users: u32) {
-        self.users.fetch_sub(CLAIMED - users, Ordering::AcqRel);
     }
 
     /// The one line about an endpoint at its `end`.

@@ -4,18 +4,20 @@
 //! makes it its own at the first call that concerns an endpoint); after `vfork` the mark is there but the process id is
 //! another one (the child borrows the parent's memory: hand everything on, write nothing).
 
-use core::sync::atomic::{AtomicPtr, AtomicU32, AtomicUsize, Ordering};
-use nlmmap_ring::sys;
-
-const OURS: u32 = 1;
-const SETTLING: u32 = 2;
+use crate::mark::Mark;
+use core::sync::atomic::{AtomicBool, AtomicPtr, AtomicU32, AtomicUsize, Ordering};
+use nlmmap_ring::{lock, sys};
 
 static PID: AtomicU32 = AtomicU32::new(0);
-static MARK: AtomicPtr<AtomicU32> = AtomicPtr::new(core::ptr::null_mut());
+static MARK: AtomicPtr<Mark> = AtomicPtr::new(core::ptr::null_mut());
 /// What a fork child does with its copy of the tables ([`on_fork`]), 0 for nothing yet.
 static TAKE_OVER: AtomicUsize = AtomicUsize::new(0);
 /// What is done before a fork ([`before_fork`]), 0 for nothing.
 static BEFORE: AtomicUsize = AtomicUsize::new(0);
+/// Threads of this process that are in the C library's `fork`; in a child, those of its parent at the copy.
+static FORKING: AtomicU32 = AtomicU32::new(0);
+/// Whether this is a child whose `fork` has not returned: a signal's handler runs inside it.
+static UNFINISHED: AtomicBool = AtomicBool::new(false);
 
 /// Says what a fork child does, given its process id, before its first call that concerns an endpoint.
 pub fn on_fork(take_over: fn(u32)) {
@@ -32,8 +34,14 @@ pub fn construct(register_atfork: usize, pthread_atfork: usize) {
     type Handler = extern "C" fn();
     extern "C" fn child() {
         settle();
+        FORKING.store(0, Ordering::Relaxed);
+        UNFINISHED.store(false, Ordering::Relaxed);
+    }
+    extern "C" fn parent() {
+        FORKING.fetch_sub(1, Ordering::Relaxed);
     }
     extern "C" fn prepare() {
+        FORKING.fetch_add(1, Ordering::Relaxed);
         let before = BEFORE.load(Ordering::Relaxed);
         if before != 0 {
             // SAFETY: only `before_fork` stores here.
@@ -44,17 +52,19 @@ pub fn construct(register_atfork: usize, pthread_atfork: usize) {
     if register_atfork != 0 {
         // SAFETY: glibc's `__register_atfork(prepare, parent, child, dso_handle)`.
         let f = unsafe {
-            core::mem::transmute::<usize, unsafe extern "C" fn(Handler, usize, Handler, usize) -> i32>(register_atfork)
+            core::mem::transmute::<usize, unsafe extern "C" fn(Handler, Handler, Handler, usize) -> i32>(
+                register_atfork,
+            )
         };
         // SAFETY: the handler stays: the library is never unloaded.
-        let _ = unsafe { f(prepare, 0, child, 0) };
+        let _ = unsafe { f(prepare, parent, child, 0) };
     } else if pthread_atfork != 0 {
         // SAFETY: POSIX `pthread_atfork(prepare, parent, child)`.
         let f = unsafe {
-            core::mem::transmute::<usize, unsafe extern "C" fn(Handler, usize, Handler) -> i32>(pthread_atfork)
+            core::mem::transmute::<usize, unsafe extern "C" fn(Handler, Handler, Handler) -> i32>(pthread_atfork)
         };
         // SAFETY: as above.
-        let _ = unsafe { f(prepare, 0, child) };
+        let _ = unsafe { f(prepare, parent, child) };
     }
 }
 
@@ -63,7 +73,7 @@ pub fn prepare() -> nlmmap_ring::errno::Result<()> {
     if !MARK.load(Ordering::Acquire).is_null() {
         return Ok(());
     }
-    let page = sys::map_private(sys::PAGE)?.cast::<AtomicU32>();
+    let page = sys::map_private(sys::PAGE)?.cast::<Mark>();
     // SAFETY: a fresh private page of ours. On a kernel without the advice (before 4.14) nothing would tell a fork: refuse.
     let advised = unsafe { sys::advise(page.cast(), sys::PAGE, linux_raw_sys::general::MADV_WIPEONFORK) };
     if let Err(e) = advised {
@@ -72,7 +82,7 @@ pub fn prepare() -> nlmmap_ring::errno::Result<()> {
         return Err(e);
     }
     // SAFETY: page-aligned, zeroed, ours.
-    unsafe { (*page).store(OURS, Ordering::Relaxed) };
+    unsafe { (*page).make() };
     PID.store(sys::getpid(), Ordering::Relaxed);
     if MARK.compare_exchange(core::ptr::null_mut(), page, Ordering::Release, Ordering::Relaxed).is_err() {
         // SAFETY: another thread was first; ours was seen by nobody.
@@ -86,7 +96,7 @@ pub fn prepare() -> nlmmap_ring::errno::Result<()> {
 pub fn pid() -> u32 {
     // SAFETY: null or our page, which stays mapped.
     if let Some(mark) = unsafe { MARK.load(Ordering::Acquire).as_ref() }
-        && mark.load(Ordering::Acquire) != OURS
+        && !mark.is_ours()
     {
         settle();
     }
@@ -98,6 +108,12 @@ pub fn is_vfork_child() -> bool {
     pid() != sys::getpid()
 }
 
+/// Whether this is a child whose C library is still forking: its locks are held until that is over, the allocator's too, and whoever
+/// waited for one of them here would wait for the code that it has interrupted.
+pub fn is_unfinished() -> bool {
+    UNFINISHED.load(Ordering::Relaxed)
+}
+
 /// A fork child takes over its copy of the tables.
 #[cold]
 fn settle() {
@@ -105,24 +121,17 @@ fn settle() {
     let Some(mark) = (unsafe { MARK.load(Ordering::Acquire).as_ref() }) else {
         return;
     };
-    match mark.compare_exchange(0, SETTLING, Ordering::Acquire, Ordering::Acquire) {
-        Ok(_) => {
-            let pid = sys::getpid();
-            PID.store(pid, Ordering::Relaxed);
-            let take_over = TAKE_OVER.load(Ordering::Relaxed);
-            if take_over != 0 {
-                // SAFETY: only `on_fork` stores here.
-                let take_over = unsafe { core::mem::transmute::<usize, fn(u32)>(take_over) };
-                take_over(pid);
-            }
-            mark.store(OURS, Ordering::Release);
+    // A handler that ran above this, and called, would wait for it for ever.
+    let _quiet = lock::Quiet::begin();
+    mark.settle(|| {
+        let pid = sys::getpid();
+        PID.store(pid, Ordering::Relaxed);
+        UNFINISHED.store(FORKING.load(Ordering::Relaxed) > 0, Ordering::Relaxed);
+        let take_over = TAKE_OVER.load(Ordering::Relaxed);
+        if take_over != 0 {
+            // SAFETY: only `on_fork` stores here.
+            let take_over = unsafe { core::mem::transmute::<usize, fn(u32)>(take_over) };
+            take_over(pid);
         }
-        Err(OURS) => {}
-        // Another thread of the child is at it.
-        Err(_) => {
-            while mark.load(Ordering::Acquire) == SETTLING {
-                core::hint::spin_loop();
-            }
-        }
-    }
+    });
 }

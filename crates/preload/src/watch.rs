@@ -13,15 +13,6 @@ use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::sys;
 use syscalls::Sysno;
 
-/// Readable.
-pub const EPOLLIN: u32 = 1;
-/// Writable.
-pub const EPOLLOUT: u32 = 4;
-/// Once for each arrival.
-pub const EPOLLET: u32 = 1 << 31;
-/// Once.
-pub const EPOLLONESHOT: u32 = 1 << 30;
-
 const ADD: usize = 1;
 const DEL: usize = 2;
 const MOD: usize = 3;
@@ -77,17 +68,19 @@ fn control(op: usize, fd: i32, events: u32, local: &Local) -> Result<()> {
     unsafe { sys::call(Sysno::epoll_ctl, [ep as usize, op, fd as usize, &raw const event as usize, 0, 0]) }.map(|_| ())
 }
 
-/// Registers (or changes) what the thread is told about a socket.
-pub fn watch(local: &Local, events: u32) -> bool {
-    register(local, events, |_| {})
+/// Registers (or changes) what the thread is told about a socket, as its state asks for.
+pub fn follow(local: &Local) -> bool {
+    local.duty.follow(|events| register(local, events, |_| {}))
 }
 
-/// As [`watch`], by the thread itself, which says what number it works with ([`quiesce`]): a call that is under way holds the
+/// As [`follow`], by the thread itself, which says what number it works with ([`quiesce`]): a call that is under way holds the
 /// socket, which must be gone when the client's close returns.
-pub fn watch_by_thread(local: &Local, events: u32) -> bool {
-    let done = register(local, events, |fd| local.duty.using.store(fd + 1, Ordering::SeqCst));
-    local.duty.using.store(0, Ordering::SeqCst);
-    done
+pub fn follow_by_thread(local: &Local) -> bool {
+    local.duty.follow(|events| {
+        let done = register(local, events, |fd| local.duty.using.begin(fd));
+        local.duty.using.end();
+        done
+    })
 }
 
 fn register(local: &Local, events: u32, about_to_use: impl Fn(i32)) -> bool {
@@ -118,19 +111,19 @@ fn register(local: &Local, events: u32, about_to_use: impl Fn(i32)) -> bool {
 
 /// Has the thread woken by the next message.
 pub fn arm(local: &Local) -> bool {
-    arm_with(local, watch)
+    arm_with(local, follow)
 }
 
 /// As [`arm`], by the thread itself.
 pub fn arm_by_thread(local: &Local) -> bool {
-    arm_with(local, watch_by_thread)
+    arm_with(local, follow_by_thread)
 }
 
-fn arm_with(local: &Local, watch: impl Fn(&Local, u32) -> bool) -> bool {
-    local.duty.state.store(ARMED, Ordering::Relaxed);
-    let done = watch(local, EPOLLIN | EPOLLONESHOT);
+fn arm_with(local: &Local, follow: impl Fn(&Local) -> bool) -> bool {
+    local.duty.state.store(ARMED, Ordering::SeqCst);
+    let done = follow(local);
     if !done {
-        local.duty.state.store(OFF, Ordering::Relaxed);
+        local.duty.change(ARMED, OFF);
     }
     done
 }
@@ -149,7 +142,7 @@ pub fn closing(local: &Local, fd: i32) {
 /// Waits until the thread does not work with a descriptor that does not lead to the endpoint any more, so that it may be
 /// closed. A pump is short, and never sleeps.
 pub fn quiesce(local: &Local, fd: i32) {
-    while local.duty.using.load(Ordering::SeqCst) == fd + 1 {
+    while local.duty.using.is(fd) {
         sys::nap(10_000);
     }
 }

@@ -309,7 +309,7 @@ impl Model {
         }
         for local in all() {
             let led_here = (FIRST..=LAST).filter(|fd| super::leads_to(*fd, local)).count();
-            assert!(local.users.load(Relaxed) == 0, "nobody is at work in a child");
+            assert!(local.users.count() == 0, "nobody is at work in a child");
             assert!(local.fds.load(Relaxed) as usize >= led_here, "descriptors of an endpoint in a child");
         }
         // As a program would go on.
@@ -360,7 +360,7 @@ impl Model {
         }
         let mut alive: BTreeMap<u64, u32> = BTreeMap::new();
         for local in all().filter(|l| l.live.load(Relaxed)) {
-            assert_eq!(local.users.load(Relaxed), 0, "nobody is at work");
+            assert_eq!(local.users.count(), 0, "nobody is at work");
             assert!(alive.insert(local.cookie.load(Relaxed), local.fds.load(Relaxed)).is_none());
         }
         let mut want: BTreeMap<u64, u32> = BTreeMap::new();

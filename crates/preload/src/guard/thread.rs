@@ -1,13 +1,13 @@
 //! What the backing thread does when it looks: whose turn it is, and the client's work where it is its own.
 
-use super::{GENERATION, arm, watch_again, watch_all};
-use crate::duty::{ACTIVE, ARMED, DRIVING, OFF};
+use super::{GENERATION, arm, watch_all};
+use crate::duty::{ACTIVE, ARMED, DRIVING};
 use crate::fdtable;
 use crate::local::Local;
 use crate::log::warning;
 use crate::process;
 use crate::symbols::EpollEvent;
-use crate::watch::{self, EPOLLET, EPOLLIN, watch_by_thread};
+use crate::watch;
 use core::sync::atomic::Ordering;
 use nlmmap_ring::control::flag;
 use nlmmap_ring::errno::{Errno, Result};
@@ -80,7 +80,7 @@ pub(super) extern "C" fn main(generation: usize) -> usize {
             // What came is its successor's, if the number that this one waited at has become the new instance's.
             for event in events.iter().take(waited.unwrap_or(0)) {
                 if let Some(local) = fdtable::all().find(|l| core::ptr::from_ref(*l) as u64 == event.data) {
-                    watch_again(local);
+                    watch::follow_by_thread(local);
                 }
             }
             return 0;
@@ -152,12 +152,8 @@ fn fired(local: &'static Local) {
     if duty.state.load(Ordering::Relaxed) == ARMED {
         // A client that has never waited by a call of ours is not expected to begin now.
         let next = if local.endpoint.unseen.load(Ordering::Relaxed) { DRIVING } else { ACTIVE };
-        if duty.state.compare_exchange(ARMED, next, Ordering::AcqRel, Ordering::Relaxed).is_ok() {
-            // Judged after a tick, not at once.
-            duty.seen.store(duty.waits.load(Ordering::Relaxed).wrapping_sub(1), Ordering::Relaxed);
-            if next == DRIVING {
-                watch_by_thread(local, EPOLLIN | EPOLLET);
-            }
+        if duty.fired(next) && next == DRIVING {
+            watch::follow_by_thread(local);
         }
     }
 }
@@ -170,12 +166,7 @@ fn look(local: &'static Local, in_hand: &mut Option<bool>) -> Next {
             let waits = duty.waits.load(Ordering::Relaxed);
             if duty.inside.load(Ordering::Relaxed) > 0 && duty.seen.swap(waits, Ordering::Relaxed) == waits {
                 // One wait that lasts: the client is idle, and will find somebody to watch for it when it is over.
-                let _ = duty.state.compare_exchange(ACTIVE, OFF, Ordering::AcqRel, Ordering::Relaxed);
-                // The wait may have ended in between, and found nobody to arm for: then it is done here.
-                if duty.inside.load(Ordering::Relaxed) == 0
-                    && duty.state.compare_exchange(OFF, ARMED, Ordering::AcqRel, Ordering::Relaxed).is_ok()
-                    && !watch::arm_by_thread(local)
-                {
+                if duty.idle() && !watch::arm_by_thread(local) {
                     arm(local);
                 }
                 return Next::Quiet;
@@ -192,11 +183,11 @@ fn look(local: &'static Local, in_hand: &mut Option<bool>) -> Next {
                 return Next::Tick;
             }
             duty.trusted.store(0, Ordering::Relaxed);
-            if duty.state.compare_exchange(ACTIVE, DRIVING, Ordering::AcqRel, Ordering::Relaxed).is_err() {
+            if !duty.change(ACTIVE, DRIVING) {
                 return Next::Tick;
             }
             local.endpoint.unseen.store(true, Ordering::Relaxed);
-            watch_by_thread(local, EPOLLIN | EPOLLET);
+            watch::follow_by_thread(local);
             drive(local)
         }
         DRIVING => drive(local),
@@ -261,7 +252,7 @@ fn drive(local: &'static Local) -> Next {
     let fd = local.any_fd();
     let mut stale = false;
     // First the claim, then the look whether the number still leads here; `quiesce` does it the other way round.
-    local.duty.using.store(fd + 1, Ordering::SeqCst);
+    local.duty.using.begin(fd);
     let reached = local.live.load(Ordering::Acquire) && fd >= 0 && local.is_reached_by(fd);
     if reached && !fdtable::is_still(fd, local) {
         stale = true;
@@ -283,7 +274,7 @@ fn drive(local: &'static Local) -> Next {
             next = Next::Soon;
         }
     }
-    local.duty.using.store(0, Ordering::SeqCst);
+    local.duty.using.end();
     if stale && fdtable::certain_fd(local) >= 0 {
         // By another number, then.
         next = Next::Tick;

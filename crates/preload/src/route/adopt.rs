@@ -145,7 +145,7 @@ fn change(local: &'static Local, fd: i32, which: Which, req: &nl_mmap_req) -> Re
         }
         local.endpoint.move_descriptors(fdtable::keep_private);
     }
-    local.unclaim(1);
+    local.users.unclaim(1);
     Ok(())
 }
 

@@ -1,20 +1,17 @@
 //! What `lock.rs` asks of the system, over loom.
 //!
-//! Loom takes `SeqCst` accesses for acquire and release only, and knows sequential consistency of fences. So they are here what
-//! x86-64 makes of them: whatever writes is a fence on both sides, a load is a plain load (and may pass earlier stores).
-//!
 //! Sleeps have no time-out: the lock must not need it, but for a holder that is dead.
 
-use loom::sync::atomic::{self, fence};
+use crate::words;
 use loom::sync::{Condvar, Mutex};
-use std::sync::atomic::Ordering::{self, AcqRel, Acquire, Relaxed, SeqCst};
+use std::sync::atomic::Ordering::Acquire;
 
 /// The process id of a holder that has been killed.
 pub const DEAD: u32 = 99;
 
 #[derive(Default)]
 pub struct AtomicU32 {
-    word: atomic::AtomicU32,
+    word: words::AtomicU32,
     gate: Mutex<()>,
     sleepers: Condvar,
 }
@@ -25,39 +22,16 @@ impl std::fmt::Debug for AtomicU32 {
     }
 }
 
-fn around<T>(order: Ordering, f: impl FnOnce() -> T) -> T {
-    if order != SeqCst {
-        return f();
-    }
-    fence(SeqCst);
-    let result = f();
-    fence(SeqCst);
-    result
-}
-
-/// The order without sequential consistency, which the fences give.
-fn weaker(order: Ordering, seq_cst: Ordering) -> Ordering {
-    if order == SeqCst { seq_cst } else { order }
-}
-
 impl AtomicU32 {
     pub fn new(value: u32) -> AtomicU32 {
-        AtomicU32 { word: atomic::AtomicU32::new(value), gate: Mutex::new(()), sleepers: Condvar::new() }
+        AtomicU32 { word: words::AtomicU32::new(value), gate: Mutex::new(()), sleepers: Condvar::new() }
     }
-    pub fn load(&self, order: Ordering) -> u32 {
-        self.word.load(weaker(order, Acquire))
-    }
-    pub fn swap(&self, value: u32, order: Ordering) -> u32 {
-        around(order, || self.word.swap(value, weaker(order, AcqRel)))
-    }
-    pub fn fetch_add(&self, value: u32, order: Ordering) -> u32 {
-        around(order, || self.word.fetch_add(value, weaker(order, AcqRel)))
-    }
-    pub fn fetch_sub(&self, value: u32, order: Ordering) -> u32 {
-        around(order, || self.word.fetch_sub(value, weaker(order, AcqRel)))
-    }
-    pub fn compare_exchange(&self, now: u32, new: u32, ok: Ordering, fail: Ordering) -> Result<u32, u32> {
-        around(ok, || self.word.compare_exchange(now, new, weaker(ok, AcqRel), weaker(fail, Relaxed)))
+}
+
+impl std::ops::Deref for AtomicU32 {
+    type Target = words::AtomicU32;
+    fn deref(&self) -> &words::AtomicU32 {
+        &self.word
     }
 }
 
