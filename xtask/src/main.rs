@@ -6,6 +6,7 @@ mod coverage;
 mod deb;
 mod fuzz;
 mod install;
+mod miri;
 mod model;
 mod package;
 mod rules;
@@ -27,7 +28,9 @@ usage: cargo xtask COMMAND
   coverage                how much of engine and codec their tests run through, and that it has not fallen
   rules                   the oldest toolchain builds the workspace, and its dependencies are what deny.toml lets them be
   loom                    run the engine's models: every order of a few threads' steps (part of `test`)
-  miri, asan              run the engine's tests in the interpreter, or under the address sanitizer (nightly toolchain)
+  miri ...                run the tests of engine and codec in the interpreter (nightly toolchain): [--seeds N (4)], within
+                          [--minutes N (20)]
+  asan                    run the engine's tests under the address sanitizer (nightly toolchain)
   attack [--seconds N]    every hostile client at once against one daemon, beside honest ones, for N seconds (1200)
   install --prefix DIR    build everything and put it there: command, libraries, header, pkg-config file, manual page
   deb [--revision TEXT]   make the Debian packages in target/deb
@@ -56,7 +59,7 @@ fn main() -> ExitCode {
         ("conformance", [update]) if update == "--update" => test::conformance(true),
         ("loom", []) => model::loom(|_| {}),
         ("package", []) => package::all(),
-        ("miri", []) => model::miri(),
+        ("miri", rest) => miri::main(rest),
         ("asan", []) => model::asan(),
         ("rules", []) => rules::check(true),
         ("soak", rest) => soak::main(rest),

@@ -153,7 +153,10 @@ impl Bench {
     pub fn check_no_leak(&self) {
         let Some(rx) = self.endpoint.rx() else { return };
         for pos in 0..rx.geometry().frame_nr() {
-            let leaked = payload(rx, pos, rx.geometry().room() as usize).contains(&POISON);
+            // Miri takes long for a byte.
+            let room = rx.geometry().room() as usize;
+            let looked_at = if cfg!(miri) { room.min(64) } else { room };
+            let leaked = payload(rx, pos, looked_at).contains(&POISON);
             assert!(!leaked, "frame {pos} holds private memory");
         }
     }

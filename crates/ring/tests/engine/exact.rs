@@ -246,12 +246,12 @@ proptest! {
     #![proptest_config(crate::config(250))]
 
     #[test]
-    fn strict_mode_is_the_kernel_of_4_5(geometry in geometry(), ops in prop::collection::vec(op(), 1..120)) {
+    fn strict_mode_is_the_kernel_of_4_5(geometry in geometry(), ops in prop::collection::vec(op(), crate::moves(120))) {
         run(geometry, true, ops);
     }
 
     #[test]
-    fn default_mode_only_waits_and_fills(geometry in geometry(), ops in prop::collection::vec(op(), 1..120)) {
+    fn default_mode_only_waits_and_fills(geometry in geometry(), ops in prop::collection::vec(op(), crate::moves(120))) {
         run(geometry, false, ops);
     }
 }

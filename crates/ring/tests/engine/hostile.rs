@@ -163,7 +163,7 @@ proptest! {
     #[test]
     fn a_hostile_client_harms_only_itself(
         rx in geometry(), tx in geometry(), strict in any::<bool>(), seed in any::<u64>(),
-        ops in prop::collection::vec(op(), 1..100),
+        ops in prop::collection::vec(op(), crate::moves(100)),
     ) {
         run(rx, tx, strict, seed, ops);
     }

@@ -206,7 +206,7 @@ proptest! {
     #![proptest_config(crate::config(300))]
 
     #[test]
-    fn kicks_answer_as_the_kernel_did(geometry in geometry(), ops in prop::collection::vec(op(), 1..150)) {
+    fn kicks_answer_as_the_kernel_did(geometry in geometry(), ops in prop::collection::vec(op(), crate::moves(150))) {
         let mut client = Client::new(geometry);
         for op in ops {
             client.apply(op);

@@ -28,8 +28,12 @@ pub fn header(len: usize, kind: u16, flags: u16) -> Vec<u8> {
 }
 
 /// Bytes that tell this message from others; never [`POISON`].
-pub fn fill(seed: u32, len: usize) -> impl Iterator<Item = u8> {
-    (0..len as u32).map(move |i| (seed.wrapping_mul(31).wrapping_add(i.wrapping_mul(7)) % 0x7f) as u8 + 1)
+pub fn fill(seed: u32, len: usize) -> Vec<u8> {
+    // They come again after so many.
+    let once: Vec<u8> = (0..0x7f).map(|i| ((seed % 0x7f * 31 + i * 7) % 0x7f) as u8 + 1).collect();
+    let mut bytes = once.repeat(len.div_ceil(once.len()));
+    bytes.truncate(len);
+    bytes
 }
 
 /// The next length whose bytes can stand in a message.

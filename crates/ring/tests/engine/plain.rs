@@ -174,7 +174,7 @@ proptest! {
         geometry in geometry(),
         room in 2304u32..40_000,
         len in 36usize..3000,
-        ops in prop::collection::vec(op(), 1..80),
+        ops in prop::collection::vec(op(), crate::moves(80)),
     ) {
         let mut both = Both::new(geometry, room, len);
         ops.into_iter().for_each(|op| both.apply(op));

@@ -294,12 +294,12 @@ proptest! {
     #![proptest_config(crate::config(120))]
 
     #[test]
-    fn default_mode_loses_nothing(geometry in geometry(), ops in prop::collection::vec(op(), 1..100)) {
+    fn default_mode_loses_nothing(geometry in geometry(), ops in prop::collection::vec(op(), crate::moves(100))) {
         run(geometry, false, ops);
     }
 
     #[test]
-    fn strict_mode_counts_what_it_loses(geometry in geometry(), ops in prop::collection::vec(op(), 1..100)) {
+    fn strict_mode_counts_what_it_loses(geometry in geometry(), ops in prop::collection::vec(op(), crate::moves(100))) {
         run(geometry, true, ops);
     }
 }
@@ -322,7 +322,7 @@ proptest! {
     #![proptest_config(crate::config(120))]
 
     #[test]
-    fn dumps_follow_each_other(frames in 1u32..5, ops in prop::collection::vec(dump_op(), 1..60)) {
+    fn dumps_follow_each_other(frames in 1u32..5, ops in prop::collection::vec(dump_op(), crate::moves(60))) {
         let req = nl_mmap_req { nm_block_size: 65536, nm_block_nr: frames, nm_frame_size: 65536, nm_frame_nr: frames };
         run(Geometry::check(&req, 4096, 1 << 20).unwrap(), false, ops);
     }
