@@ -1,5 +1,5 @@
-//! What the rules of the code promise, read from the tree: `unsafe` only where `docs/unsafe.md` says, and the lints on in every
-//! crate that must have them.
+//! What the rules of the code promise, read from the tree: `unsafe` only where `docs/unsafe.md` says, the lints on in every crate
+//! that must have them; and that `docs/testing.md` names tests that exist.
 
 mod support;
 
@@ -218,4 +218,116 @@ fn no_code_is_let_off_the_lints() {
         &mut found,
     );
     assert_eq!(found, ["allow(clippy::panic)"]);
+}
+
+/// The test functions of the repository, and where they are.
+fn tests() -> Vec<(String, String)> {
+    let mut files = Vec::new();
+    let mut dirs = vec![repository()];
+    while let Some(dir) = dirs.pop() {
+        for entry in fs::read_dir(dir).expect("a directory can be read").map(|entry| entry.expect("and its entries")) {
+            let name = entry.file_name().into_string().expect("a name in UTF-8");
+            if entry.file_type().expect("its type").is_dir() {
+                if name != "target" && !name.starts_with('.') {
+                    dirs.push(entry.path());
+                }
+            } else if name.ends_with(".rs") {
+                files.push(entry.path());
+            }
+        }
+    }
+    let mut found = Vec::new();
+    for file in files {
+        let text = fs::read_to_string(&file).expect("a source can be read");
+        let path = file.strip_prefix(repository()).expect("below the root").display().to_string();
+        for rest in text.split("#[test]").skip(1) {
+            let name = rest.split("fn ").nth(1).and_then(|rest| rest.split('(').next()).unwrap_or("");
+            found.push((name.to_string(), path.clone()));
+        }
+    }
+    found
+}
+
+/// Whether what a page names is there; why not.
+fn is_there(reference: &str, tests: &[(String, String)]) -> Result<(), String> {
+    let file = |path: &str| if repository().join(path).is_file() { Ok(()) } else { Err(format!("no file {path}")) };
+    if let Some(target) = reference.strip_prefix("fuzz::") {
+        let manifests = ["fuzz/Cargo.toml", "fuzz/preload/Cargo.toml", "fuzz/system/Cargo.toml"];
+        let bin = format!("[[bin]]\nname = \"{target}\"\n");
+        let is = manifests.iter().any(|path| read(path).contains(&bin));
+        return if is { Ok(()) } else { Err(format!("no fuzz target {target}")) };
+    }
+    if let Some(model) = reference.strip_prefix("loom::") {
+        let path = format!("crates/ring/tests/loom/{model}.rs");
+        return has_tests(&path, tests);
+    }
+    if let Some(command) = reference.strip_prefix("cargo xtask ") {
+        let is = read("xtask/src/main.rs").contains(&format!("(\"{command}\", "));
+        return if is { Ok(()) } else { Err(format!("no command {command}")) };
+    }
+    if reference.ends_with(".rs") {
+        return has_tests(reference, tests);
+    }
+    if reference.contains('/') {
+        return file(reference);
+    }
+    if reference.starts_with("NLMMAP_") {
+        let name = reference.split('=').next().unwrap_or(reference);
+        return if read("tests/faults.rs").contains(name) { Ok(()) } else { Err(format!("no variable {name}")) };
+    }
+    let is = tests.iter().any(|(name, _)| name == reference);
+    if is { Ok(()) } else { Err(format!("no test {reference}")) }
+}
+
+/// A file that has tests, in itself or in what it consists of.
+fn has_tests(path: &str, tests: &[(String, String)]) -> Result<(), String> {
+    if !repository().join(path).is_file() {
+        return Err(format!("no file {path}"));
+    }
+    let dir = path.trim_end_matches(".rs").trim_end_matches("/main").to_string() + "/";
+    let is = tests.iter().any(|(_, at)| at == path || at.starts_with(&dir));
+    if is { Ok(()) } else { Err(format!("{path} has no test")) }
+}
+
+#[test]
+fn every_promise_names_tests_that_exist() {
+    let page = read("docs/testing.md");
+    let section = page.split("## What holds which promise").nth(1).and_then(|rest| rest.split("\n## ").next());
+    let rows: Vec<&str> = section.expect("the section").lines().filter(|l| l.starts_with("| ")).skip(2).collect();
+    assert!(rows.len() > 20, "only {} promises", rows.len());
+    let tests = tests();
+    let mut wrong = Vec::new();
+    for row in rows {
+        let cells: Vec<&str> = row.trim_matches('|').split(" | ").collect();
+        let [promise, held] = cells[..] else {
+            wrong.push(format!("not two cells: {row}"));
+            continue;
+        };
+        let references: Vec<&str> = held.split('`').skip(1).step_by(2).collect();
+        if references.is_empty() && !held.contains("(security.md)") {
+            wrong.push(format!("{promise}: no test"));
+        }
+        wrong
+            .extend(references.iter().filter_map(|r| is_there(r, &tests).err()).map(|why| format!("{promise}: {why}")));
+    }
+    // Every target and every model is in the table: what nobody names, nobody misses.
+    let named = |name: &str| section.is_some_and(|text| text.contains(&format!("`{name}`")));
+    for path in ["fuzz/Cargo.toml", "fuzz/preload/Cargo.toml", "fuzz/system/Cargo.toml"] {
+        for bin in read(path).split("[[bin]]\nname = \"").skip(1).filter_map(|rest| rest.split('"').next()) {
+            if !named(&format!("fuzz::{bin}")) {
+                wrong.push(format!("the fuzz target {bin} holds no promise"));
+            }
+        }
+    }
+    for (_, at) in &tests {
+        let model = at.strip_prefix("crates/ring/tests/loom/").and_then(|name| name.strip_suffix(".rs"));
+        if model.is_some_and(|model| !named(&format!("loom::{model}"))) {
+            wrong.push(format!("{at} holds no promise"));
+        }
+    }
+    assert!(wrong.is_empty(), "docs/testing.md: {wrong:#?}");
+    for nothing in ["fuzz::nothing", "loom::sys", "cargo xtask nothing", "src/nothing.rs", "docs/nothing.md", "no_test"]
+    {
+        assert!(is_there(nothing, &tests).is_err(), "{nothing}");
+    }
 }
