@@ -162,7 +162,10 @@ guard=$!
 # The emulator's first thread has the guest's timers and files, and little to do. Where it waits long for a processor of this
 # machine, the guest stands still for up to a minute: a timer that comes too late is lost.
 for _ in $(seq 50); do
-    read -r emulator _ < "/proc/$guard/task/$guard/children" && chrt --rr --pid 1 "$emulator" 2> /dev/null && break
+    # No line ends there, so that `read` fails though it has read. The other threads, which compute, are as all are.
+    emulator=
+    { read -r emulator _ < "/proc/$guard/task/$guard/children"; } 2> /dev/null
+    [ -n "$emulator" ] && chrt --rr --reset-on-fork --pid 1 "$emulator" 2> /dev/null && break
     sleep 0.1
 done
 wait $guard
