@@ -23,6 +23,15 @@ fn with(toolchain: &str, args: &[&str]) -> Command {
     command
 }
 
+/// What cargo-deny says when it cannot fetch.
+const NO_DATABASE: &str = "failed to fetch advisory database";
+
+fn deny(args: &[&str]) -> Command {
+    let mut command = Command::new("cargo");
+    command.arg("deny").args(args).current_dir(cargo::root());
+    command
+}
+
 fn is_there(mut command: Command) -> bool {
     command.output().is_ok_and(|output| output.status.success())
 }
@@ -49,14 +58,26 @@ pub fn check(wanted: bool) -> Result<bool, String> {
     } else {
         missing(&format!("there is no Rust {version}"), &format!("rustup toolchain install {version}"))?;
     }
-    let mut deny = Command::new("cargo");
-    deny.arg("deny").current_dir(cargo::root());
-    let mut known = Command::new("cargo");
-    known.args(["deny", "--version"]);
-    if is_there(known) {
-        held &= deny.arg("check").status().is_ok_and(|status| status.success());
-    } else {
+    if !is_there(deny(&["--version"])) {
         missing("there is no cargo-deny", "cargo install --locked cargo-deny")?;
+        return Ok(held);
+    }
+    held &= deny(&["check", "bans", "licenses", "sources"]).status().is_ok_and(|status| status.success());
+    // What is known of versions changes every day, and comes from elsewhere: that it cannot be had is no answer.
+    let told = deny(&["check", "advisories"]).output().map_err(|e| format!("cargo deny: {e}"))?;
+    let text = String::from_utf8_lossy(&told.stderr);
+    match text.lines().find(|line| line.contains(NO_DATABASE)) {
+        Some(_) if !told.status.success() => {
+            missing(
+                "advisories of the dependencies",
+                "their database (github.com/RustSec/advisory-db) cannot be had from here; \
+                 run `cargo deny check advisories` where it can",
+            )?;
+        }
+        _ => {
+            print!("{}{text}", String::from_utf8_lossy(&told.stdout));
+            held &= told.status.success();
+        }
     }
     Ok(held)
 }
