@@ -183,15 +183,25 @@ static void batch(int groups)
 	CHECK(!ready(&s.rx), "an answer nobody asked for");
 }
 
+/* Whether a child has ended, which join_child can still ask. */
+static int has_ended(pid_t pid)
+{
+	siginfo_t info = { 0 };
+	CHECK_CALL(waitid(P_PID, pid, &info, WEXITED | WNOHANG | WNOWAIT));
+	return info.si_pid == pid;
+}
+
 /* No window at all. What is missing in the ring is what the kernel itself counts as dropped. */
 static void flood(int total)
 {
-	int credit, n = 0, quiet = 0;
+	int credit, n = 0, quiet = 0, ended = 0;
 	uint32_t id, last = 0, seen = 0;
 	unsigned waiting, dropped, user, ids;
 	pid_t pid = generator(total, 0, &credit);
-	while (quiet < 5) {
+	/* A sender that has to wait for the processor is not at its end. */
+	while (quiet < 5 || !ended) {
 		struct pollfd p = { s.fd, POLLIN, 0 };
+		long begin = now_ms();
 		ssize_t len = rx_next(&s, buf, sizeof buf, NULL);
 		if (len > 0) {
 			as_packet(buf, len, &id);
@@ -215,7 +225,14 @@ static void flood(int total)
 			CHECK_CALL(getsockopt(s.fd, SOL_SOCKET, SO_ERROR, &e, &l));
 			CHECK(e == ENOBUFS, "error %d", e);
 		}
-		quiet += p.revents == 0;
+		if (p.revents)
+			continue;
+		CHECK(now_ms() - begin >= 199, "poll found nothing after %ld ms", now_ms() - begin);
+		if (!ended && has_ended(pid)) {
+			ended = 1;
+			quiet = 0; /* what it sent last may be behind what was seen */
+		}
+		CHECK(++quiet < 100, "no packet for 20 seconds, and the sender has not ended");
 	}
 	join_child(pid);
 	counters(&waiting, &dropped, &user, &ids);

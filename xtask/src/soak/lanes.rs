@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::fs::File;
 use std::io::Read;
+use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::thread;
@@ -194,7 +195,7 @@ impl Lane {
         let Ok(file) = File::create(&said) else {
             return Outcome::Wrong(format!("{}: cannot be made", said.display()));
         };
-        let outcome = match command.stdin(input).stdout(Stdio::null()).stderr(file).spawn() {
+        let outcome = match command.process_group(0).stdin(input).stdout(Stdio::null()).stderr(file).spawn() {
             Ok(child) => self.judge(child, run, &said),
             Err(error) => Outcome::Wrong(format!("{command:?}: {error}")),
         };
@@ -218,6 +219,10 @@ impl Lane {
             let age = begin.elapsed();
             let wish = self.kill.is_some_and(|after| age >= after(run));
             if wish || age >= self.patience {
+                if !wish {
+                    // What it has started would stand in the way of what is asked at the end.
+                    let _ = Command::new("kill").args(["-KILL", "--", &format!("-{}", child.id())]).status();
+                }
                 let _ = child.kill();
                 let _ = child.wait();
                 return if wish { Outcome::Killed } else { Outcome::Wrong(format!("it hangs, after {age:?}")) };
