@@ -2,6 +2,7 @@
 
 use crate::errno::{Errno, Result};
 use crate::sys::{self, IoVec, MMsgHdr, MSG_DONTWAIT, MsgHdr, SockaddrNl};
+use core::sync::atomic::{AtomicBool, Ordering};
 use syscalls::Sysno;
 
 const SO_ERROR: i32 = 4;
@@ -69,6 +70,14 @@ pub unsafe trait Socket {
     fn restore_send_room(&self, before: u32);
 }
 
+/// Whether a batch was ever received as a single message, because a sandbox refuses `recvmmsg`.
+static SINGLES: AtomicBool = AtomicBool::new(false);
+
+/// Whether a batch that is not full may have more behind it.
+pub(crate) fn takes_singles() -> bool {
+    SINGLES.load(Ordering::Relaxed)
+}
+
 /// A file descriptor of a netlink socket. Does not own it.
 #[derive(Clone, Copy, Debug)]
 pub struct Fd(pub i32);
@@ -102,6 +111,7 @@ unsafe impl Socket for Fd {
                 };
                 // SAFETY: as above.
                 first.len = unsafe { self.recv(&mut first.hdr, MSG_DONTWAIT)? } as u32;
+                SINGLES.store(true, Ordering::Relaxed);
                 Ok(1)
             }
             result => result,

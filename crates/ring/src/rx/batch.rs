@@ -13,7 +13,7 @@ use crate::memory::Frames;
 use crate::message::{self, Survey};
 use crate::ring;
 use crate::rx::Context;
-use crate::socket::Socket;
+use crate::socket::{self, Socket};
 use crate::store::{Meta, SOFT_LIMIT};
 use crate::sys::{IoVec, MMsgHdr, MSG_DONTWAIT, MSG_TRUNC, SockaddrNl};
 use core::sync::atomic::Ordering::Relaxed;
@@ -59,10 +59,11 @@ impl<S: Socket> Pump<'_, S> {
         if self.end.get() == End::Answered {
             return Step::Stop;
         }
-        if received < most {
+        let is_end = received < most && !socket::takes_singles();
+        if is_end {
             self.end.set(End::Empty);
         }
-        if received < most || dump && self.context == Context::Send { Step::Stop } else { Step::Moved }
+        if is_end || dump && self.context == Context::Send { Step::Stop } else { Step::Moved }
     }
 
     /// How many messages to offer room for: the one that is expected; else one more than came the last time, so that as many
