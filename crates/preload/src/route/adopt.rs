@@ -94,14 +94,23 @@ fn join(fd: i32) -> Result<Option<&'static Local>> {
     Ok(Some(local))
 }
 
-/// A descriptor has come from elsewhere: if its socket is ours, the number is as well.
+/// A descriptor has come from elsewhere: if its socket is ours, the number is as well. It may be the only one that stays, and
+/// nobody asks later: a question that fails is asked again.
 pub(super) fn recognize(fd: i32) {
-    let domain = sys::getsockopt::<i32>(fd, SOL_SOCKET, SO_DOMAIN);
+    let domain = twice(|| sys::getsockopt::<i32>(fd, SOL_SOCKET, SO_DOMAIN));
     if domain == Ok(i32::from(sys::AF_NETLINK))
         && !fdtable::is_adopted(fd)
-        && let Ok(Some(local)) = join(fd)
+        && let Ok(Some(local)) = twice(|| join(fd))
     {
         local.leave();
+    }
+}
+
+/// Asks again where the kernel has not said what the number is.
+fn twice<T>(ask: impl Fn() -> Result<T>) -> Result<T> {
+    match ask() {
+        Err(error) if !matches!(error, Errno::BADF | Errno::NOTSOCK) => ask(),
+        answer => answer,
     }
 }
 
