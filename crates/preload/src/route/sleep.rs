@@ -16,7 +16,7 @@ use crate::symbols::{PollFd, TimeSpec};
 use core::ffi::c_int;
 use core::sync::atomic::Ordering::{Relaxed, SeqCst};
 use nlmmap_ring::control::{Control, flag};
-use nlmmap_ring::errno::Errno;
+use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::lock::Quiet;
 use nlmmap_ring::readiness::IN;
 use nlmmap_ring::sys::{self, MSG_DONTWAIT, MSG_PEEK, SOL_SOCKET};
@@ -51,9 +51,15 @@ impl Sleep {
             set_errno(Errno::BADF);
             return false;
         };
-        if core::mem::replace(&mut self.slept, true) || must_look_again(local, control, 1) {
-            let began = self.began;
-            self.again.get_or_insert_with(|| Again::begin(began, fd));
+        let is_again = core::mem::replace(&mut self.slept, true) || must_look_again(local, control, 1);
+        if is_again && self.again.is_none() {
+            match Again::begin(self.began, fd) {
+                Ok(again) => self.again = Some(again),
+                Err(error) => {
+                    set_errno(error);
+                    return false;
+                }
+            }
         }
         let mask = self.again.as_ref().and_then(|again| again.quiet.mask());
         announce(local, control);
@@ -81,11 +87,12 @@ impl Sleep {
 }
 
 impl Again {
-    fn begin(began: u64, fd: c_int) -> Again {
+    /// Fails where the kernel does not tell the socket's limit: a sleep without one might never end.
+    fn begin(began: u64, fd: c_int) -> Result<Again> {
+        let [seconds, micros] = sys::getsockopt::<[i64; 2]>(fd, SOL_SOCKET, SO_RCVTIMEO)?;
         let quiet = Quiet::begin();
-        let [seconds, micros] = sys::getsockopt::<[i64; 2]>(fd, SOL_SOCKET, SO_RCVTIMEO).unwrap_or_default();
         let nanos = (seconds as u64).saturating_mul(1_000_000_000).saturating_add(micros as u64 * 1000);
-        Again { until: (nanos > 0).then(|| began.saturating_add(nanos)), quiet, nap: FIRST_NAP }
+        Ok(Again { until: (nanos > 0).then(|| began.saturating_add(nanos)), quiet, nap: FIRST_NAP })
     }
 
     /// Sleeps on the socket, or, `briefly`, beside it.
