@@ -80,3 +80,19 @@ fn a_program_whose_daemon_is_killed_is_told_at_every_call() {
         if uses_cuse() { "no such node: start the daemon" } else { "the daemon behind this node is gone: start it" };
     assert!(text.contains(cause), "{text}");
 }
+
+/// Closing numbers that are none of ours costs no system call but its own, however many there are.
+#[test]
+fn numbers_that_are_closed_by_the_thousand_cost_nothing_more() {
+    let place = Place::new();
+    let daemon = place.start();
+    let record = place.path("record");
+    let mut command = Command::new("strace");
+    command.args(["--follow-forks", "--trace=getpid", "--output"]).arg(&record).args([NLMMAP, "run", "--device"]);
+    command.arg(place.node()).args(["--", "python3", "-c", "import os; os.closerange(3, 60000); print('closed')"]);
+    let result = output(command.env("NLMMAP_PRELOAD", preload()));
+    assert_eq!(result.stdout, b"closed\n", "{}", String::from_utf8_lossy(&result.stderr));
+    let asked = fs::read_to_string(&record).expect("a record").lines().count();
+    assert!(asked < 100, "{asked} times it was asked which process this is");
+    daemon.stop();
+}

@@ -225,10 +225,11 @@ fn leave(dev: &Dev) {
 /// `fd` is about to be closed: out of the table first, so that another thread may get the number at once. The endpoint of
 /// rings that stay mapped is kept by a duplicate of our own, as the mapping kept the socket.
 pub fn closing(fd: i32) {
+    // The table first: most numbers are none of ours, and whose process this is costs a system call.
+    let Some(dev) = find(fd) else { return };
     if process::is_vfork_child() {
         return;
     }
-    let Some(dev) = find(fd) else { return };
     if dev.fds.load(Ordering::Relaxed) == 1 && dev.is_mapped() && dev.orphan.load(Ordering::Relaxed) < 0 {
         // SAFETY: numbers only. F_DUPFD_CLOEXEC.
         if let Ok(copy) = unsafe { sys::call(Sysno::fcntl, [fd as usize, 1030, 3, 0, 0, 0]) } {
@@ -247,10 +248,9 @@ pub fn closing_range(first: u32, last: u32) {
 
 /// `new` is a duplicate of `old`.
 pub fn follow(old: i32, new: i32) {
-    if process::is_vfork_child() {
-        return;
-    }
-    if let Some(dev) = find(old) {
+    if let Some(dev) = find(old)
+        && !process::is_vfork_child()
+    {
         insert(new, dev);
     }
 }
