@@ -1,4 +1,4 @@
-/* A library that uses rings outside main: in a constructor, which may run before any other library's,
+/* A library that uses rings outside main: in a constructor, which may run before any other library's, at exit,
  * and in a destructor, after main has returned. Loaded into a program that knows nothing of it. */
 #include "msg.h"
 
@@ -26,6 +26,7 @@ __attribute__((constructor(101))) static void before_main(void)
 		return; /* the shell and env on the way to the program */
 	s = ring_open(NETLINK_USERSOCK, GEOM(4096, 4, 1024), GEOM(4096, 1, 1024));
 	exchange();
+	CHECK(atexit(exchange) == 0, "atexit");
 }
 
 __attribute__((destructor)) static void after_main(void)
