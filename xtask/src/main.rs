@@ -10,6 +10,7 @@ mod miri;
 mod model;
 mod package;
 mod rules;
+mod selftests;
 mod soak;
 mod test;
 mod tools;
@@ -35,6 +36,9 @@ usage: cargo xtask COMMAND
   install --prefix DIR    build everything and put it there: command, libraries, header, pkg-config file, manual page
   deb [--revision TEXT]   make the Debian packages in target/deb
   package                 pack the crates as for a registry, and build each from its package (part of `test`)
+  selftests [--brief] [WORD...]
+                          Python's, Perl's and bash's own tests, unchanged: bare, with the library, and with rings beside them;
+                          `test` runs the brief choice, a word chooses by name
   soak [--minutes N]      clients of all kinds at once, under the library and through the daemon, for N minutes (2); nobody may
                           lose, hang, or hold more in the end
   vm ...                  run tests in virtual machines with other kernels";
@@ -62,6 +66,7 @@ fn main() -> ExitCode {
         ("miri", rest) => miri::main(rest),
         ("asan", []) => model::asan(),
         ("rules", []) => rules::check(true),
+        ("selftests", rest) => selftests::main(rest),
         ("soak", rest) => soak::main(rest),
         ("vm", rest) => return vm::main(rest),
         ("help" | "--help" | "-h", _) => {

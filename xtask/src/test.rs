@@ -1,6 +1,6 @@
 //! All tests, with what they need; and the runners' own closing lines once more at the end.
 
-use crate::{cargo, coverage, fuzz, model, package, rules, soak, tools};
+use crate::{cargo, coverage, fuzz, model, package, rules, selftests, soak, tools};
 
 /// Seconds for each fuzz target: enough to see that it works, and to try the committed inputs.
 const FUZZ: u32 = 4;
@@ -34,6 +34,7 @@ pub fn all(args: &[String]) -> Result<bool, String> {
             Err(why) => println!("coverage is not checked: {why}"),
         }
         passed &= rules::check(false)?;
+        passed &= selftests::main(&["--brief".to_string()])?;
         passed &= soak::main(&[])?;
         passed &= fuzz::run(&[], fuzz::Wish { seconds: FUZZ, jobs: 2, grow: false })?;
     }

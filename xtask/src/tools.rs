@@ -53,6 +53,11 @@ pub fn need(tools: &[&str]) -> Result<(), String> {
     if packages.is_empty() {
         return Ok(());
     }
+    install(&packages)
+}
+
+/// Installs packages with apt.
+pub fn install(packages: &[&str]) -> Result<(), String> {
     let by_hand = format!("install them by hand: {}", packages.join(" "));
     if !is_there("apt-get") {
         return Err(format!("packages are missing and there is no apt-get; {by_hand}"));
@@ -60,7 +65,7 @@ pub fn need(tools: &[&str]) -> Result<(), String> {
     println!("installing {}", packages.join(" "));
     apt(&["update", "--quiet"], &by_hand)?;
     let mut install = vec!["install", "--quiet", "--yes", "--no-install-recommends"];
-    install.extend(&packages);
+    install.extend(packages);
     apt(&install, &by_hand)
 }
 
