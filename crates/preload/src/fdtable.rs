@@ -12,8 +12,7 @@ use nlmmap_ring::errno::{Errno, Result};
 use nlmmap_ring::sys;
 
 pub use crate::table::{
-    Entry, MOST, adopt_duplicate, adopt_private, all, close_private, forget_private, insert, is_adopted, keep_private,
-    leads_to, live, next_used, release_private, remove,
+    Entry, MOST, all, close_private, forget_private, is_adopted, leads_to, live, next_used, release_private, remove,
 };
 
 /// The endpoint of a descriptor, for a hook to work with until it calls [`Local::leave`]. `None`: hand the call on.
@@ -168,6 +167,35 @@ pub fn by_cookie(cookie: u64) -> Option<&'static Local> {
         l.release();
         false
     })
+}
+
+/// A number that led to it was closed where no hook saw it, and leads elsewhere now. If that was the last one it ends here.
+fn replaced(old: &'static Local) {
+    if old.try_use() {
+        old.release();
+    }
+}
+
+/// Leads `fd` to `local`, and whatever it led to away.
+pub fn insert(fd: i32, local: &'static Local) {
+    if let Some(old) = table::insert(fd, local) {
+        replaced(old);
+    }
+}
+
+/// See [`table::adopt_private`].
+pub fn adopt_private(fd: i32) -> i32 {
+    table::adopt_private(fd, replaced)
+}
+
+/// See [`table::adopt_duplicate`].
+pub fn adopt_duplicate(fd: i32) -> i32 {
+    table::adopt_duplicate(fd, replaced)
+}
+
+/// See [`table::keep_private`].
+pub fn keep_private(fd: i32) -> i32 {
+    table::keep_private(fd, replaced)
 }
 
 /// `ENOMEM` for a descriptor beyond the table.

@@ -102,9 +102,9 @@ pub fn leads_to(fd: i32, local: &Local) -> bool {
     slot(fd).is_some_and(|s| core::ptr::eq(s.load(Ordering::SeqCst), local))
 }
 
-/// Leads `fd` to `local`, and whatever it led to away.
-pub fn insert(fd: i32, local: &'static Local) -> bool {
-    let Some(slot) = slot(fd) else { return false };
+/// Leads `fd` to `local`. Answers what it led to, of which one number less leads to now.
+pub fn insert(fd: i32, local: &'static Local) -> Option<&'static Local> {
+    let slot = slot(fd)?;
     HIGH.fetch_max(fd as u32 + 1, Ordering::AcqRel);
     local.fds.fetch_add(1, Ordering::AcqRel);
     local.distrust();
@@ -117,9 +117,10 @@ pub fn insert(fd: i32, local: &'static Local) -> bool {
         Entry::Of(old) => {
             old.fds.fetch_sub(1, Ordering::AcqRel);
             old.distrust();
+            return Some(old);
         }
     }
-    true
+    None
 }
 
 /// Leads `fd` nowhere. Returns the endpoint it led to, whose count of descriptors has been lowered.
@@ -176,14 +177,15 @@ pub fn is_ours(fd: i32) -> bool {
     is_marked(fd) || all().any(|l| l.orphan.load(Ordering::Relaxed) == fd && l.is_socket(fd))
 }
 
-/// Moves a file of our own making out of the way of the client's, marks and notes it.
-pub fn adopt_private(fd: i32) -> i32 {
+/// Moves a file of our own making out of the way of the client's, marks and notes it. `replaced` hears of an endpoint that the new
+/// number led to.
+pub fn adopt_private(fd: i32, replaced: impl Fn(&'static Local)) -> i32 {
     mark(fd);
-    adopt_duplicate(fd)
+    adopt_duplicate(fd, replaced)
 }
 
 /// As [`adopt_private`], a duplicate of the client's socket, which bears no mark.
-pub fn adopt_duplicate(fd: i32) -> i32 {
+pub fn adopt_duplicate(fd: i32, replaced: impl Fn(&'static Local)) -> i32 {
     let mut at = fd;
     for floor in [900, 200, 64, 3] {
         // SAFETY: numbers only. F_DUPFD_CLOEXEC is 1030.
@@ -204,6 +206,7 @@ pub fn adopt_duplicate(fd: i32) -> i32 {
             Entry::Of(old) => {
                 old.fds.fetch_sub(1, Ordering::AcqRel);
                 old.distrust();
+                replaced(old);
             }
         }
     }
@@ -211,8 +214,8 @@ pub fn adopt_duplicate(fd: i32) -> i32 {
 }
 
 /// Moves and notes a descriptor of the engine's, unless that was done.
-pub fn keep_private(fd: i32) -> i32 {
-    if is_noted(fd) && is_marked(fd) { fd } else { adopt_private(fd) }
+pub fn keep_private(fd: i32, replaced: impl Fn(&'static Local)) -> i32 {
+    if is_noted(fd) && is_marked(fd) { fd } else { adopt_private(fd, replaced) }
 }
 
 /// The engine is about to close a descriptor of its own. Answers what it may close: -1 where the number is not ours any more.

@@ -35,7 +35,8 @@ pub fn is_there() -> bool {
 pub fn make(old: i32) -> Result<()> {
     // SAFETY: numbers only. EPOLL_CLOEXEC.
     let made = unsafe { sys::call(Sysno::epoll_create1, [0x80000, 0, 0, 0, 0, 0]) }? as i32;
-    let made = table::adopt_private(made);
+    // An endpoint whose number that was, closed unseen, ends when somebody looks for memory.
+    let made = table::adopt_private(made, |_| {});
     if EPOLL.compare_exchange(old, made, Ordering::AcqRel, Ordering::Relaxed).is_err() {
         table::close_private(made);
     } else if old >= 0 && old != made {
