@@ -7,6 +7,12 @@ use crate::support::repository;
 /// What a table says of a test, between backquotes.
 fn exists(reference: &str, after: Option<&str>) -> Result<(), String> {
     let read = |path: &str| fs::read_to_string(repository().join(path)).map_err(|error| format!("{path}: {error}"));
+    if let Some(target) = reference.strip_prefix("fuzz::") {
+        let bin = format!("[[bin]]\nname = \"{target}\"\n");
+        let manifests = ["fuzz/Cargo.toml", "fuzz/system/Cargo.toml"];
+        let there = manifests.into_iter().any(|path| read(path).is_ok_and(|text| text.contains(&bin)));
+        return if there { Ok(()) } else { Err(format!("no fuzz target {target}")) };
+    }
     if let Some((module, name)) = reference.split_once("::") {
         let path = format!("tests/device/{module}.rs");
         let text = read(&path)?;
@@ -18,7 +24,7 @@ fn exists(reference: &str, after: Option<&str>) -> Result<(), String> {
         return if found { Ok(()) } else { Err(format!("{path} has no test {name}")) };
     }
     match reference {
-        _ if reference.starts_with("src/") => {
+        _ if reference.starts_with("src/") || reference.starts_with("tests/") => {
             let tested = read(reference)?.contains("#[test]");
             if tested { Ok(()) } else { Err(format!("{reference} has no unit test")) }
         }
@@ -59,18 +65,47 @@ fn every_sentence_is_held_by_tests_that_exist() {
                 wrong.push(format!("{heading}: not three cells: {row:?}"));
                 continue;
             };
-            let (mut client, mut held) = (None, tests.starts_with("by construction"));
-            for reference in tests.split('`').skip(1).step_by(2) {
-                held = true;
-                if let Err(why) = exists(reference, client) {
-                    wrong.push(format!("{what}: {why}"));
-                }
-                client = if reference.ends_with(".c") { Some(reference) } else { client };
-            }
-            if !held {
-                wrong.push(format!("{what}: no test"));
-            }
+            judge(what, tests, tests.starts_with("by construction"), &mut wrong);
         }
+    }
+    assert!(wrong.is_empty(), "{wrong:#?}");
+}
+
+/// Whether what is promised is held by tests that exist, or is `excused`.
+fn judge(what: &str, tests: &str, excused: bool, wrong: &mut Vec<String>) {
+    let (mut client, mut held) = (None, excused);
+    for reference in tests.split('`').skip(1).step_by(2) {
+        held = true;
+        if let Err(why) = exists(reference, client) {
+            wrong.push(format!("{what}: {why}"));
+        }
+        client = if reference.ends_with(".c") { Some(reference) } else { client };
+    }
+    if !held {
+        wrong.push(format!("{what}: no test"));
+    }
+}
+
+#[test]
+fn every_look_at_the_sender_and_every_process_is_held() {
+    let text = fs::read_to_string(repository().join("docs/security.md")).expect("the page");
+    let mut wrong = Vec::new();
+    let looks = rows(&text, "## Where the kernel looks at the sender");
+    assert!(looks.len() > 10, "{} looks", looks.len());
+    for row in looks {
+        match row[..] {
+            [look, _, _, tests] => judge(look, tests, tests == "limit", &mut wrong),
+            _ => wrong.push(format!("not four cells: {row:?}")),
+        }
+    }
+    let processes = text.split("## Processes").nth(1).and_then(|rest| rest.split("\n## ").next()).expect("the section");
+    let paragraphs: Vec<_> = processes.split("\n\n").filter(|paragraph| paragraph.trim().starts_with("**")).collect();
+    assert!(paragraphs.len() >= 6, "{} paragraphs", paragraphs.len());
+    for paragraph in paragraphs {
+        let what = paragraph.trim().split("**").nth(1).unwrap_or(paragraph);
+        let tests = paragraph.split("Held by: ").nth(1).unwrap_or("");
+        // What is a word of code in the sentence beside is no reference.
+        judge(what, &tests.replace("no `unsafe` there", ""), false, &mut wrong);
     }
     assert!(wrong.is_empty(), "{wrong:#?}");
 }
