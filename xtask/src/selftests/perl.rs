@@ -32,9 +32,9 @@ const BRIEF: &[&str] = &[
     "dist/IO/t",
     "ext/IPC-Open3/t",
     "ext/Fcntl/t",
-    "cpan/IO-Socket-IP/t",
 ];
 const MORE: &[&str] = &[
+    "cpan/IO-Socket-IP/t",
     "t/cmd",
     "t/io",
     "t/op/chdir.t",

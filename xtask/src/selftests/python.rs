@@ -22,10 +22,7 @@ const BRIEF: &[&str] = &[
     "test_posix",
     "test_pty",
     "test_select",
-    "test_selectors",
     "test_thread",
-    "test_wait3",
-    "test_wait4",
     "test_signal.WakeupFDTests",
     "test_signal.WakeupSignalTests",
     "test_signal.PosixTests",
@@ -33,7 +30,6 @@ const BRIEF: &[&str] = &[
     "test_asyncio.test_selector_events",
     "test_asyncio.test_unix_events",
     "test_asyncio.test_sock_lowlevel",
-    "test_subprocess.POSIXProcessTestCase",
     "test_os.FDInheritanceTests",
     "test_os.SpawnTests",
     "test_os.TestSendfile",
@@ -52,6 +48,9 @@ const BRIEF: &[&str] = &[
     "test_socket.UnbufferedFileObjectClassTestCase",
 ];
 const MORE: &[&str] = &[
+    "test_wait4",
+    "test_wait3",
+    "test_selectors",
     "test_asynchat",
     "test_asyncio",
     "test_asyncore",
