@@ -21,7 +21,7 @@ fn open_files_are_shown_with_rates_workers_and_causes() {
         let entry = all.filter(|entry| entry["pid"] == pid).nth(nth).expect("its open file").clone();
         // Of a long name its end.
         let id = format!("{}:{}", place.name, entry["handle"]);
-        (format!("…{}", &id[id.len() - 13..]), entry)
+        (if id.len() > 14 { format!("…{}", &id[id.len() - 13..]) } else { id }, entry)
     };
     let ((busy_id, entry), (lossy_id, lost)) = (of(busy.id(), 0), of(lossy.id(), 1));
     assert!(lost["lost_by_kernel"].as_u64() > Some(0) && lost["last_error"] == libc::ENOBUFS, "{lost}");
