@@ -71,6 +71,13 @@ pub fn reserve(memory: &OwnedFd, len: usize) -> Result<(), Os> {
     }
 }
 
+/// The word at that place, if there is one.
+pub fn word(memory: &OwnedFd, at: usize) -> Option<u32> {
+    let mut word = [0; 4];
+    let got = nix::sys::uio::pread(memory, &mut word, at as i64);
+    (got == Ok(word.len())).then(|| u32::from_ne_bytes(word))
+}
+
 /// Copies the first `len` bytes.
 pub fn copy(from: &OwnedFd, to: &OwnedFd, len: usize) -> Result<(), Errno> {
     let (from, to) = (std::fs::File::from(from.try_clone()?), std::fs::File::from(to.try_clone()?));
@@ -98,7 +105,8 @@ pub fn seal_at(memory: &OwnedFd, len: usize) -> Result<(), Os> {
     seal(memory)
 }
 
-/// An endpoint's shared state, of which this process reads the first page: counters and positions, for people.
+/// An endpoint's shared state, of which this process has the first page: counters and positions, for people, and the notes of waits
+/// that it answers by itself.
 pub struct Shared {
     memory: OwnedFd,
     page: MmapRaw,
@@ -111,7 +119,7 @@ impl Shared {
         ftruncate(&memory, SHARED_LEN as i64)?;
         // Whoever is given it cannot make us fault by making it shorter.
         seal(&memory)?;
-        let page = MmapOptions::new().len(PAGE).map_raw_read_only(&memory);
+        let page = MmapOptions::new().len(PAGE).map_raw(&memory);
         let page = page.map_err(|error| error.raw_os_error().map_or(Os::ENOMEM, Os::from_raw))?;
         Ok(Shared { memory, page })
     }
@@ -122,7 +130,7 @@ impl Shared {
 
     pub fn control(&self) -> &Control {
         // SAFETY: a page-aligned live mapping of a page that stays (`seal`), unmapped when this is dropped; any bytes are a
-        // Control, which is atomics only, and it is read only.
+        // Control, which is atomics only.
         unsafe { &*self.page.as_ptr().cast() }
     }
 }

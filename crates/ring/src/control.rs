@@ -5,6 +5,7 @@
 
 use crate::errno::Errno;
 use crate::lock::Lock;
+use crate::waits::Waits;
 use core::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 /// Bits of [`Control::flags`].
@@ -155,6 +156,8 @@ pub struct Control {
     pub last_error: AtomicU32,
     /// The last frame that was not sent: its position and one, then the error number below; 0 for none since that was looked at.
     pub tx_failed: AtomicU64,
+    /// Waits that a daemon's front has answered.
+    pub waits: Waits,
 }
 
 const _: () = assert!(size_of::<Control>() <= crate::sys::PAGE);

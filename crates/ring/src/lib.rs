@@ -27,6 +27,7 @@
 //! | [`tap`] | a copy of what passes, for somebody who has asked |
 //! | [`rx`], [`tx`] | the two pumps |
 //! | [`readiness`] | what `poll` answers |
+//! | [`waits`] | waits that a daemon's front answers by itself |
 //! | [`endpoint`] | one socket with its rings: what front ends speak to |
 //! | [`device_abi`] | the device node's ioctls, for those who serve them and those who make them |
 //! | [`sys`] | raw system calls |
@@ -63,5 +64,11 @@ pub mod sys;
 pub mod tap;
 pub mod trouble;
 pub mod tx;
+pub mod waits;
+
+/// What [`waits`] is made of: loom has others.
+mod atomic {
+    pub(crate) use core::sync::atomic::{AtomicU32, Ordering, fence};
+}
 
 pub use errno::Errno;

@@ -1,11 +1,19 @@
 //! Who waits on an open file: readers, and those who poll.
 
 use std::sync::Arc;
+use std::sync::atomic::Ordering::{Acquire, Relaxed};
 use std::time::Duration;
 
 use cuse_rs::{Errno, NodeKind, PollFlags, PollReply, ReadReply};
 
+use nlmmap_ring::abi::status;
+use nlmmap_ring::geometry::Geometry;
+use nlmmap_ring::readiness;
+use nlmmap_ring::sys;
+use nlmmap_ring::waits::Seen;
+
 use super::{File, Home, NO_SOCKET, Reader, bytes_of};
+use crate::serve::memory;
 use crate::serve::worker::open::ready;
 use crate::serve::worker::wire::{flag, op};
 use crate::serve::workers::Then;
@@ -15,6 +23,9 @@ const READERS: usize = 64;
 /// A read that waits longer is `EINTR`. A ring file is a regular file, whose position has a lock: another process that reads
 /// the same open file waits behind this one where not even SIGKILL reaches it.
 const READ_PATIENCE: Duration = Duration::from_secs(5);
+
+/// `readiness::mask` where a frame is `VALID`.
+const READY: u32 = (readiness::OUT | readiness::WRNORM | readiness::WRBAND | readiness::IN | readiness::RDNORM) as u32;
 
 impl File {
     /// `read`: one message, now or, when the caller waits, later.
@@ -63,6 +74,10 @@ impl File {
 
     /// What `poll` answers, after everything that has come is in the ring.
     pub fn poll(self: &Arc<File>, notify: bool, reply: PollReply) {
+        if notify && self.answers() {
+            let _ = reply.ready(PollFlags::from_bits(READY));
+            return;
+        }
         let then: Then = Box::new(move |answer| {
             let events = match answer {
                 Ok(packet) if packet.head.error == 0 => PollFlags::from_bits(packet.head.value as u32 & 0xffff),
@@ -74,6 +89,33 @@ impl File {
         });
         let flags = if notify { flag::WATCH } else { 0 };
         self.ask(self.head(op::POLL, 0, flags), Vec::new(), then);
+    }
+
+    /// Whether a wait is to be answered here: a worker attends to the ring, and its newest frame is there to be read.
+    fn answers(&self) -> bool {
+        // One thread at a time.
+        let state = self.state();
+        let (Home::At(_), Some(ring), Some(shared)) = (&state.home, state.rings[0], self.shared.get()) else {
+            return false;
+        };
+        if state.changing > 0 || state.giving {
+            return false;
+        }
+        let Ok(geometry) = Geometry::check(&ring, sys::PAGE as u32, u64::MAX) else {
+            return false;
+        };
+        let control = shared.control();
+        let look = || {
+            let published = control.rx_published.load(Acquire);
+            let newest = geometry.prev(geometry.wrap(control.rx_head.load(Acquire)));
+            let (errors, copies) = (control.told.load(Acquire), control.copies.load(Relaxed));
+            let alone = copies == 0 && control.error.load(Relaxed) == 0;
+            alone.then_some(Seen { newest, published, errors })
+        };
+        // By a call, not by a mapping: the memory is in the hands of a client, who may make holes in it.
+        control
+            .waits
+            .answers(look, |seen| memory::word(&state.memory, geometry.offset(seen.newest)) == Some(status::VALID))
     }
 
     /// Whether that worker has the socket.

@@ -17,6 +17,7 @@ use cuse_rs::Errno;
 use nix::errno::Errno as Os;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
 
+use super::ahead::{Ahead, LOOKS};
 use super::lent::Lent;
 use super::open::Open;
 use super::open::pace::{Cause, Heard};
@@ -60,6 +61,7 @@ pub struct Engine {
     gives_way: bool,
     /// Slices of kicks since it last did so, or slept.
     breathless: u32,
+    ahead: Ahead,
     /// User and group of a client that may name the process that sends (`scm_check_creds`).
     ids: Option<(u32, u32)>,
 }
@@ -121,6 +123,7 @@ impl Engine {
             company: None,
             gives_way: false,
             breathless: 0,
+            ahead: Ahead::new(),
             ids: None,
         })
     }
@@ -208,9 +211,10 @@ impl Engine {
         let line = !self.line.is_empty() && !self.passes.waits();
         if line || !self.fresh.is_empty() {
             limit = EpollTimeout::ZERO;
-        } else if let Some(Reverse((due, _))) = self.times.peek() {
-            let left = due.saturating_duration_since(Instant::now());
-            self.sleep(left);
+        } else if let Some(left) = self.look_ahead() {
+            if !left.is_zero() {
+                self.sleep(left);
+            }
             limit = EpollTimeout::ZERO;
         }
         let mut events = [EpollEvent::empty(); EVENTS];
@@ -227,6 +231,43 @@ impl Engine {
         if requests {
             self.take_requests();
         }
+    }
+
+    /// With nothing to do: fills a ring whose client has gone through it. How long to sleep, if not until there is something.
+    fn look_ahead(&mut self) -> Option<Duration> {
+        let now = Instant::now();
+        let due = self.times.peek().map(|Reverse((due, _))| due.saturating_duration_since(now));
+        if self.ahead.is_empty() {
+            return due;
+        }
+        let is_over = self.ahead.is_over(now);
+        for _ in 0..self.ahead.len().min(LOOKS) {
+            let Some((handle, number)) = self.ahead.pop() else { break };
+            let Some(open) = self.opens.get_mut(&handle).filter(|open| open.attended == number) else {
+                continue;
+            };
+            if open.hear_front() {
+                self.ahead.note(now);
+            }
+            if open.is_walked() && !is_over {
+                self.ahead.push((handle, number));
+            } else if open.is_blocked() && !open.endpoint.holds_newest() {
+                self.ahead.push((handle, number));
+                self.ahead.note(now);
+                open.pump = true;
+                self.enqueue(handle, true);
+                return Some(Duration::ZERO);
+            } else {
+                open.leave();
+                self.after(handle, Cause::Background);
+            }
+        }
+        if self.ahead.is_empty() {
+            // Those who were left may have to be looked at at some time.
+            return Some(Duration::ZERO);
+        }
+        let nap = self.ahead.nap();
+        Some(due.map_or(nap, |due| due.min(nap)))
     }
 
     /// A socket has something.

@@ -10,12 +10,14 @@
 //! | [`pass`] | work that lasts waits for its turn among all workers, ... |
 //! | [`processor`] | ... and lets others go first at the processor |
 //! | [`calls`] | what a socket call needs beside the rings |
+//! | [`ahead`] | full rings that are filled again before their clients ask |
 //! | [`screen`], [`descriptors`] | no message names a descriptor of a worker |
 //! | [`judged`] | messages that go to the front before they go to the kernel, or come back from it |
 //! | [`sifted`] | of what arrives by a grant, what its rule names |
 //! | [`payer`] | ring memory is charged to the client's control group |
 //! | [`lent`] | in the grantor: sockets of clients, for what policy grants |
 
+mod ahead;
 mod calls;
 mod descriptors;
 mod engine;

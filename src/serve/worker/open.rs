@@ -1,6 +1,7 @@
 //! One open file where its socket is: rings, kicks, reads, readiness.
 
 mod kick;
+mod notes;
 pub mod pace;
 mod rings;
 mod waiting;
@@ -138,6 +139,10 @@ pub struct Open {
     pub error: bool,
     /// It stands in the engine's line.
     pub queued: bool,
+    /// Not 0 while the engine looks at its full ring by itself.
+    pub attended: u32,
+    /// The front's notes that were heard.
+    notes: u32,
     pub nap_until: Option<Instant>,
     next_nap: Duration,
     pub pace: pace::Pace,
@@ -180,6 +185,8 @@ impl Open {
             pump: false,
             error: false,
             queued: false,
+            attended: 0,
+            notes: 0,
             nap_until: None,
             next_nap: FIRST_NAP,
             pace: pace::Pace::default(),
@@ -212,9 +219,11 @@ impl Open {
         open.rings.fixed = luggage.fixed != 0;
         // Whatever there was before.
         open.rings.used = usize::MAX;
-        open.watch = luggage.watch;
         open.received = luggage.received;
         open.add_rings(memory, false)?;
+        // Whoever was told of them has been heard: it is in the luggage.
+        open.leave();
+        open.watch = luggage.watch;
         // Whatever came while nobody looked.
         open.pump = true;
         Ok(open)

@@ -8,6 +8,7 @@
 //! | [`frames`] | `ring::{forward_ring, unused_run}` over `memory::Frames` | `Pump::publish`, `tx::gather`: the order of their accesses |
 //! | [`lending`] | all of `src/ring_socket/places.rs` of the library | the receiving side, the memory |
 //! | [`waiters`] | `src/lock.rs` | `Pump::run` and `wait::announce`, step by step |
+//! | [`notes`] | all of `src/waits.rs` | `File::answers`, `Engine::look_ahead`, `Open::tell`, epoll |
 //! | [`burial`] | all of the preload's `users.rs` | `fdtable::{borrow, allocate, insert, remove}`: the order of their steps |
 //! | [`handover`] | all of the preload's `duty.rs` | `guard` and `watch` around it, epoll |
 //! | [`quiesce`] | `duty::Using` | the table's slot, the number |
@@ -18,6 +19,7 @@
 /// What the preload's modules are made of.
 mod atomic {
     pub use crate::words::{AtomicI32, AtomicU32};
+    pub use loom::sync::atomic::fence;
     pub use loom::thread::yield_now as spin_loop;
     /// Counters, whose values nothing is published by: in the order of the model's steps.
     pub use std::sync::atomic::{AtomicU64, Ordering};
@@ -36,6 +38,7 @@ mod lock;
 #[allow(dead_code, reason = "what the preload needs of it besides")]
 #[path = "../../../preload/src/mark.rs"]
 mod mark;
+mod notes;
 mod quiesce;
 mod settle;
 mod sys;
@@ -43,6 +46,9 @@ mod sys;
 #[path = "../../../preload/src/users.rs"]
 mod users;
 mod waiters;
+#[allow(dead_code, reason = "what the daemon needs of it besides")]
+#[path = "../../src/waits.rs"]
+mod waits;
 mod words;
 
 /// Runs a model in every order with up to `preemptions` of them; `LOOM_MAX_PREEMPTIONS` asks for another number.

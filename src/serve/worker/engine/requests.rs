@@ -107,12 +107,19 @@ impl Engine {
         let watch = flags & flag::WATCH != 0;
         match op {
             op::POLL => {
+                open.hear_front();
                 let sleeper = open.has_sleeper();
                 open.service(Context::Wait);
                 let events = open.events();
                 // Another one's wait may find what somebody sleeps for.
                 let who = open.tell(if sleeper { Cause::Client } else { Cause::Wait });
                 open.note_wait(watch);
+                if open.is_walked() {
+                    self.ahead.note(Instant::now());
+                    if open.attended == 0 {
+                        open.attend(self.ahead.attend(handle));
+                    }
+                }
                 self.answer(id, Ok(&[]), u64::from(events), &[]);
                 if who != 0 {
                     self.tell(&Head { op: op::READY, handle, value: who, ..Head::default() }, &[], &[]);
@@ -191,6 +198,7 @@ impl Engine {
             op::EVICT => {
                 // The socket lives on elsewhere, and would go on to be heard of here.
                 let _ = self.epoll.delete(open.socket().fd());
+                open.leave();
                 let bytes = open.pack();
                 let head = Head { op: op::ANSWER, id, ..Head::default() };
                 match wire::send_waiting(&self.channel, &head, &bytes, &[open.socket().fd().as_fd()]) {

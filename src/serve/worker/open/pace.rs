@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 use nlmmap_ring::abi::status;
 use nlmmap_ring::control::{Control, flag};
 use nlmmap_ring::memory::Frames;
+use nlmmap_ring::waits::Seen;
 
 use super::{Open, ready};
 
@@ -21,16 +22,6 @@ const LOOK: Duration = Duration::from_micros(100);
 const WORD: Duration = Duration::from_millis(1);
 /// Whoever has not asked for so long may have gone over to look at the frames alone.
 const AT_WORK: Duration = Duration::from_millis(1);
-
-/// What a wait that was answered with "ready" has seen.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Seen {
-    /// Position of the newest frame.
-    newest: u32,
-    /// Frames published by then, and errors.
-    published: u32,
-    errors: u32,
-}
 
 /// See the module.
 #[derive(Default)]
@@ -103,18 +94,30 @@ impl Open {
         if !watch {
             return;
         }
-        let seen = if is_ready { self.newest() } else { None };
-        let before = self.pace.seen.filter(|_| self.watch & ready::POLL != 0);
-        match seen {
-            // Nobody is at work: what comes is taken at once.
-            None => (self.pace.word, self.pace.look) = (None, None),
-            // Another one may be asleep by now who has not been told of what this one sees.
-            Some(_) if before.is_some_and(|before| seen != Some(before)) => {
-                self.pace.word.get_or_insert(now + WORD);
+        match self.newest().filter(|_| is_ready) {
+            Some(seen) => self.note_told(seen, now),
+            None => {
+                self.note_sleeper(now);
+                // Nobody is at work: what comes is taken at once.
+                self.pace.look = None;
             }
-            Some(_) => {}
         }
-        self.pace.seen = seen;
+    }
+
+    /// Somebody was told of what there was.
+    pub(super) fn note_told(&mut self, seen: Seen, now: Instant) {
+        let before = self.pace.seen.filter(|_| self.watch & ready::POLL != 0);
+        if before.is_some_and(|before| seen != before) {
+            // Another one may be asleep by now who has not been told of what this one sees.
+            self.pace.word.get_or_insert(now + WORD);
+        }
+        (self.pace.asked, self.pace.seen) = (Some(now), Some(seen));
+        self.watch |= ready::POLL;
+    }
+
+    /// Somebody may be asleep who is to be told of whatever there is.
+    pub(super) fn note_sleeper(&mut self, now: Instant) {
+        (self.pace.asked, self.pace.seen, self.pace.word) = (Some(now), None, None);
         self.watch |= ready::POLL;
     }
 
@@ -144,6 +147,7 @@ impl Open {
 
     /// The socket has something. Whether that can wait.
     pub fn lets_wait(&mut self) -> bool {
+        self.hear_front();
         let now = Instant::now();
         let asks = self.pace.asked.is_some_and(|asked| now.duration_since(asked) < AT_WORK);
         let waits = asks && self.receives() && self.watch & ready::READ == 0 && self.endpoint.holds_newest();

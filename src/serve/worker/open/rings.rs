@@ -34,6 +34,7 @@ impl Open {
         } else {
             None
         };
+        self.leave();
         *self.rings.slot(which) = wanted;
         let memory = memory.ok_or(Errno::EBADF)?;
         let placed = self.place(memory, which == Which::Rx);
@@ -118,6 +119,7 @@ impl Open {
         if !self.cuse {
             return Err(Errno::EBADF);
         }
+        self.leave();
         let len = self.rings.len(Which::Rx) + self.rings.len(Which::Tx);
         memory::reserve(to, len).map_err(memory::errno)?;
         memory::copy(from, to, len)?;

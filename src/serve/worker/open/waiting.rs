@@ -98,6 +98,8 @@ impl Open {
     /// Of those who want to be told, who is to be told now. The pump comes first, always: nobody is told early.
     pub fn tell(&mut self, from: Cause) -> u64 {
         let mut who = 0;
+        // After all that was published.
+        self.hear_front();
         if from != Cause::Wait && self.watch & ready::POLL != 0 && self.is_ready() && self.is_time_to_tell(from) {
             who |= ready::POLL;
             self.told();
