@@ -1,7 +1,7 @@
 //! Where a socket goes: forks, other programs, other numbers, other processes, and its end.
 
 mod support;
-use support::client;
+use support::{Mode, client};
 
 #[test]
 fn fork_parent_and_child_share_one_position() {
@@ -228,4 +228,10 @@ fn mapped_twice() {
 #[test]
 fn exec_with_the_socket_inherited() {
     client("exec").passes();
+}
+
+#[test]
+fn exec_while_a_fork_child_goes_on() {
+    // In strict mode what a process sends is for `recv`, so that the thread has little to move.
+    client("exec_beside").only(Mode::Default).passes();
 }

@@ -1,8 +1,9 @@
 //! One pump at a time: a lock in shared memory, across threads and forked processes.
 //!
-//! The word is 0 when free, else the holder's process id, with [`CONTENDED`] when somebody may sleep. It is taken with all
-//! signals blocked where the process catches any ([`Quiet`]), so a handler never finds it held by the frame it interrupted, and no `siglongjmp` can leave it behind.
-//! A pump never blocks while it holds the lock; a holder that is gone (killed in between) is found by its process id.
+//! The word is 0 when free, else the holder's process id (or thread id, of a thread that may end alone), with [`CONTENDED`] when
+//! somebody may sleep. It is taken with all signals blocked where the process catches any ([`Quiet`]), so a handler never finds it held
+//! by the frame it interrupted, and no `siglongjmp` can leave it behind.
+//! A pump never blocks while it holds the lock; a holder that is gone (killed in between) is found by that id.
 
 use crate::sys::{self, AtomicU32};
 use core::sync::atomic::{AtomicBool, Ordering};
@@ -183,5 +184,22 @@ mod tests {
         drop(lock.hold(sys::getpid()));
         assert!(lock.is_free());
         child.wait().unwrap();
+    }
+
+    #[test]
+    fn outlives_a_thread_that_holds_it() {
+        let (say, told) = std::sync::mpsc::channel();
+        let (end, ends) = std::sync::mpsc::channel::<()>();
+        let thread = std::thread::spawn(move || {
+            say.send(sys::gettid()).unwrap();
+            let _ = ends.recv();
+        });
+        let tid = told.recv().unwrap();
+        assert!(!sys::is_dead(tid), "a thread that is there");
+        let lock = Lock(AtomicU32::new(tid));
+        drop(end);
+        thread.join().unwrap();
+        drop(lock.hold(sys::getpid()));
+        assert!(lock.is_free());
     }
 }

@@ -326,7 +326,7 @@ pub fn close(fd: i32) {
     let _ = unsafe { call(Sysno::close, [fd as usize, 0, 0, 0, 0, 0]) };
 }
 
-/// Whether a process has ended (a zombie has). Unsure means no.
+/// Whether a process, or a thread, has ended (a zombie has). Unsure means no, which is what the kernel says of a thread that is there.
 pub fn is_dead(pid: u32) -> bool {
     // SAFETY: numbers only.
     match unsafe { call(Sysno::pidfd_open, [pid as usize, 0, 0, 0, 0, 0]) } {

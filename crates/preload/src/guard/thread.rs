@@ -5,7 +5,6 @@ use crate::duty::{ACTIVE, ARMED, DRIVING};
 use crate::fdtable;
 use crate::local::Local;
 use crate::log::warning;
-use crate::process;
 use crate::symbols::EpollEvent;
 use crate::watch;
 use core::sync::atomic::Ordering;
@@ -67,6 +66,9 @@ impl Calm {
 pub(super) extern "C" fn main(generation: usize) -> usize {
     // SAFETY: PR_SET_NAME (15) takes a C string of up to 16 bytes.
     let _ = unsafe { sys::call(Sysno::prctl, [15, c"nlmmap".as_ptr() as usize, 0, 0, 0, 0]) };
+    // Not the process's number, which lives on when another of its threads runs a new program: this thread is gone then, in the middle
+    // of whatever it does, and who waits behind it (a fork child) has to find that out.
+    let me = sys::gettid();
     let mut events = [EpollEvent { events: 0, data: 0 }; 16];
     let mut timeout = TICK;
     let mut soon = 0i32;
@@ -107,7 +109,7 @@ pub(super) extern "C" fn main(generation: usize) -> usize {
             if !local.try_use() {
                 continue;
             }
-            let found = look(local, &mut in_hand);
+            let found = look(local, me, &mut in_hand);
             local.release();
             next = next.max(found);
         }
@@ -158,8 +160,8 @@ fn fired(local: &'static Local) {
     }
 }
 
-/// Does what the state asks for. `in_hand`: what [`anything_in_hand`] has answered in this round.
-fn look(local: &'static Local, in_hand: &mut Option<bool>) -> Next {
+/// Does what the state asks for, as thread `me`. `in_hand`: what [`anything_in_hand`] has answered in this round.
+fn look(local: &'static Local, me: u32, in_hand: &mut Option<bool>) -> Next {
     let duty = &local.duty;
     match duty.state.load(Ordering::Acquire) {
         ACTIVE => {
@@ -188,9 +190,9 @@ fn look(local: &'static Local, in_hand: &mut Option<bool>) -> Next {
             }
             local.endpoint.unseen.store(true, Ordering::Relaxed);
             watch::follow_by_thread(local);
-            drive(local)
+            drive(local, me)
         }
-        DRIVING => drive(local),
+        DRIVING => drive(local, me),
         _ => Next::Quiet,
     }
 }
@@ -232,7 +234,7 @@ fn moved(local: &Local) -> u64 {
 }
 
 /// Moves what there is, in the client's stead.
-fn drive(local: &'static Local) -> Next {
+fn drive(local: &'static Local, me: u32) -> Next {
     // What has come between a send and the pump that follows it is the sender's to take, for as long as its sends come to an end.
     if local.endpoint.sending.load(Ordering::Acquire) > 0 {
         let waits = local.duty.waits.load(Ordering::Relaxed);
@@ -258,7 +260,7 @@ fn drive(local: &'static Local) -> Next {
         stale = true;
     } else if reached {
         let before = (moved(local), local.duty.waits.load(Ordering::Relaxed));
-        local.endpoint.service(&Fd(fd), process::pid(), Context::Background);
+        local.endpoint.service(&Fd(fd), me, Context::Background);
         let sent =
             local.duty.waits.load(Ordering::Relaxed) != before.1 || local.endpoint.sending.load(Ordering::Relaxed) > 0;
         if moved(local) != before.0 && !sent {
