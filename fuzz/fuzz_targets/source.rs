@@ -9,7 +9,7 @@ struct Source<'a>(&'a [u8]);
 
 impl Source<'_> {
     /// One value, of the next four bytes.
-    fn one<S: proptest::strategy::Strategy>(&mut self, strategy: S) -> Option<S::Value> {
+    fn one<S: proptest::strategy::Strategy>(&mut self, strategy: &S) -> Option<S::Value> {
         if self.0.is_empty() {
             return None;
         }
@@ -21,8 +21,9 @@ impl Source<'_> {
         strategy.new_tree(&mut TestRunner::new_with_rng(proptest::test_runner::Config::default(), rng)).ok().map(|tree| tree.current())
     }
 
-    /// All that are left.
+    /// All that are left, up to so many.
     fn all<S: proptest::strategy::Strategy>(&mut self, strategy: impl Fn() -> S) -> Vec<S::Value> {
-        std::iter::from_fn(|| self.one(strategy())).take(150).collect()
+        let strategy = strategy();
+        std::iter::from_fn(|| self.one(&strategy)).take(150).collect()
     }
 }

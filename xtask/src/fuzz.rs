@@ -16,6 +16,13 @@ const COVERAGE: &str = "--cfg fuzzing -Cpasses=sancov-module -Cllvm-args=-saniti
 const HOST: &str = "x86_64-unknown-linux-gnu";
 /// Of one input.
 const SLOW: u32 = 20;
+/// Rings come and go with each input: their memory stays with the process.
+const MEMORY: [(&str, &str); 1] =
+    [("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296")];
+/// The most that these targets look at, which is all moves of their models: 150 of four bytes, behind another four for what is set up;
+/// 120 of eight, behind one.
+const LENGTHS: [(&str, u32); 6] =
+    [("hostile", 604), ("exact", 604), ("stream", 604), ("kick", 604), ("descriptors", 600), ("hooks", 961)];
 /// Packages of targets. One build has one set of features of the engine's, so each is built by itself.
 const PACKAGES: [(&str, &str); 2] =
     [("nlmmap-fuzz", "fuzz/Cargo.toml"), ("nlmmap-fuzz-system", "fuzz/system/Cargo.toml")];
@@ -123,18 +130,23 @@ fn build() -> Result<Option<Vec<Target>>, String> {
 }
 
 impl Target {
-    fn command(&self) -> Command {
-        let mut command = Command::new(&self.program);
-        command.arg(format!("-timeout={SLOW}")).args(["-rss_limit_mb=2048", "-max_len=2048", "-len_control=10"]);
-        command.arg(format!("-artifact_prefix={}/", self.crashes.display()));
-        // Rings come and go with each input: their memory stays with the process.
-        command.env("GLIBC_TUNABLES", "glibc.malloc.mmap_threshold=1073741824:glibc.malloc.trim_threshold=4294967296");
-        command
+    /// What libFuzzer is told, whatever it does.
+    fn settings(&self) -> Vec<String> {
+        // Bytes that no move is made of would only be mutated for nothing.
+        let longest = LENGTHS.iter().find(|(name, _)| *name == self.name).map_or(2048, |(_, bytes)| *bytes);
+        let settings = ["-rss_limit_mb=2048", "-len_control=10"].map(str::to_string).into_iter();
+        let own = [
+            format!("-timeout={SLOW}"),
+            format!("-max_len={longest}"),
+            format!("-artifact_prefix={}/", self.crashes.display()),
+        ];
+        settings.chain(own).collect()
     }
 
     /// Whether nothing was found.
     fn fuzz(&self, wish: Wish) -> Result<bool, String> {
-        let mut command = self.command();
+        let mut command = Command::new(&self.program);
+        command.args(self.settings()).envs(MEMORY);
         command.arg(format!("-max_total_time={}", wish.seconds)).arg("-print_final_stats=1");
         let output = command.args([&self.found, &self.corpus]).output().map_err(|e| e.to_string())?;
         let told = String::from_utf8_lossy(&output.stderr);
@@ -145,8 +157,9 @@ impl Target {
         }
         println!("fuzz {}: {} in {} s, nothing found", self.name, Told::read(&told), wish.seconds);
         if wish.grow {
-            let (files, bytes) = corpus::keep(self)?;
-            println!("fuzz {}: {files} inputs are kept, {bytes} bytes", self.name);
+            let corpus::Kept { files, bytes, unseen } = corpus::keep(self)?;
+            let late = if unseen > 0 { format!("; there was no time for {unseen}") } else { String::new() };
+            println!("fuzz {}: {files} inputs are kept, {bytes} bytes{late}", self.name);
         }
         Ok(true)
     }

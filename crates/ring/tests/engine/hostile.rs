@@ -128,7 +128,8 @@ fn recover(bench: &Bench) {
         let before = bench.mock.calls.get();
         bench.service(Context::Wait);
         let mut received = 0;
-        while let Err(Errno::NOBUFS) | Ok(_) = bench.receive(&[200 << 10], 0, 0) {
+        // Room for the largest message that arrives.
+        while let Err(Errno::NOBUFS) | Ok(_) = bench.receive(&[128 << 10], 0, 0) {
             received += 1;
         }
         rounds += 1;
@@ -152,7 +153,7 @@ fn recover(bench: &Bench) {
 #[cfg(fuzzing)]
 pub fn fuzz(source: &mut crate::Source) {
     let first = (geometry(), geometry(), any::<bool>(), any::<u64>());
-    if let Some((rx, tx, strict, seed)) = source.one(first) {
+    if let Some((rx, tx, strict, seed)) = source.one(&first) {
         run(rx, tx, strict, seed, source.all(op));
     }
 }

@@ -196,7 +196,7 @@ impl Client {
 /// One run, by the choices of a fuzzer.
 #[cfg(fuzzing)]
 pub fn fuzz(source: &mut crate::Source) {
-    if let Some(geometry) = source.one(geometry()) {
+    if let Some(geometry) = source.one(&geometry()) {
         let mut client = Client::new(geometry);
         source.all(op).into_iter().for_each(|op| client.apply(op));
     }

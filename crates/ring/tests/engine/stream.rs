@@ -290,7 +290,7 @@ fn run(geometry: Geometry, strict: bool, ops: Vec<Op>) {
 /// One run, by the choices of a fuzzer.
 #[cfg(fuzzing)]
 pub fn fuzz(source: &mut crate::Source) {
-    if let Some((geometry, strict)) = source.one((geometry(), any::<bool>())) {
+    if let Some((geometry, strict)) = source.one(&(geometry(), any::<bool>())) {
         run(geometry, strict, source.all(|| prop_oneof![op(), dump_op()]));
     }
 }
