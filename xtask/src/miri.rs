@@ -77,7 +77,9 @@ fn run(seeds: u32, longest: Duration) -> Result<bool, String> {
         let limit = ["timeout", "--kill-after=5", &left];
         let mut command = model::nightly(&["miri", "test", "--target-dir", &target], part.args, &limit);
         let begun = Instant::now();
-        let status = command.env("MIRIFLAGS", flags.trim()).stdout(out).stderr(err).status();
+        // Outside of isolation the models' random cases would be the system's.
+        command.env("MIRIFLAGS", flags.trim()).env("PROPTEST_RNG_SEED", seed.to_string());
+        let status = command.stdout(out).stderr(err).status();
         let status = status.map_err(|e| format!("timeout: {e}"))?;
         let text = std::fs::read_to_string(&log).unwrap_or_default();
         let passed: u32 = text.lines().filter_map(passed).sum();

@@ -1,7 +1,7 @@
 //! Every request, byte by byte, and any bytes at all.
 
 use proptest::collection::vec;
-use proptest::prelude::{Just, Strategy, any, prop_oneof, proptest};
+use proptest::prelude::{Just, ProptestConfig, Strategy, any, prop_oneof, proptest};
 
 use super::super::abi::{BatchForgetIn, IoctlIn, OpenIn, PollIn, ReadIn, WriteIn};
 use super::{Operation, ParseError, Request};
@@ -213,7 +213,15 @@ fn any_opcode() -> impl Strategy<Value = u32> {
     prop_oneof![0..60u32, Just(opcode::CUSE_INIT), any::<u32>()]
 }
 
+/// Few under miri, which takes a thousand times as long; each of its seeds makes others.
+fn config() -> ProptestConfig {
+    let all = ProptestConfig::default();
+    ProptestConfig { cases: if cfg!(miri) { 8 } else { all.cases }, ..all }
+}
+
 proptest! {
+    #![proptest_config(config())]
+
     #[test]
     fn any_bytes_parse_or_do_not(bytes in vec(any::<u8>(), 0..300)) {
         let _ = Request::parse(&bytes);
