@@ -49,6 +49,17 @@ fn raw_clone_children_open_rings_while_threads_of_the_parent_do() {
 }
 
 #[test]
+fn fork_children_end_in_a_sandbox() {
+    // Where others may look at the rings: who is done with them says so.
+    let seen = support::scratch("sandboxed");
+    for end in ["exit", "_exit"] {
+        client("sandboxed_child").arg(end).env("NLMMAP_VIEW", seen.display().to_string()).passes();
+        client("sandboxed_child").arg(end).passes();
+    }
+    let _ = std::fs::remove_dir_all(seen);
+}
+
+#[test]
 fn vfork_and_exec() {
     client("spawn").arg("vfork").passes();
 }

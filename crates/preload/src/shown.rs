@@ -206,12 +206,20 @@ pub fn end(local: &Local) {
     }
 }
 
+/// Whether another process has made it, and has not said that it is done with it. Then nothing is asked at the end of a fork child: it
+/// may have gone into a sandbox that ends whoever makes a call that it does not expect, and has perhaps never used what it inherited.
+/// (Where the maker was killed, who looks next takes the file away.)
+fn is_left_to_its_maker(local: &Local) -> bool {
+    let card = local.endpoint.card();
+    card.is_none_or(|card| card.pid.load(Ordering::Relaxed) != process::pid() && card.left.load(Ordering::Relaxed) == 0)
+}
+
 /// The process ends, with endpoints that are still open.
 pub fn conclude() {
     if process::is_vfork_child() {
         return;
     }
-    for local in table::all().filter(|local| local.live.load(Ordering::Relaxed)) {
+    for local in table::all().filter(|local| local.live.load(Ordering::Relaxed) && !is_left_to_its_maker(local)) {
         // Nothing is buried at the end of a process.
         if local.users.begin(|| false, || ()) {
             end(local);
