@@ -38,6 +38,13 @@ impl Ahead {
         self.line.len()
     }
 
+    /// Forgets those that are attended to no more; so there are never more than twice the open files.
+    pub fn tidy(&mut self, opens: usize, is_attended: impl Fn(u64, u32) -> bool) {
+        if self.line.len() > opens {
+            self.line.retain(|(handle, number)| is_attended(*handle, *number));
+        }
+    }
+
     /// One more. What it is attended to by: never 0, and another one each time.
     pub fn attend(&mut self, handle: u64) -> u32 {
         self.number = self.number.wrapping_add(1).max(1);

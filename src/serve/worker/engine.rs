@@ -233,6 +233,16 @@ impl Engine {
         }
     }
 
+    /// A wait is answered with a full ring: from now on it is looked at.
+    fn attend(&mut self, handle: u64) {
+        self.ahead.note(Instant::now());
+        let opens = &self.opens;
+        self.ahead.tidy(opens.len(), |handle, number| opens.get(&handle).is_some_and(|open| open.attended == number));
+        if let Some(open) = self.opens.get_mut(&handle).filter(|open| open.attended == 0) {
+            open.attend(self.ahead.attend(handle));
+        }
+    }
+
     /// With nothing to do: fills a ring whose client has gone through it. How long to sleep, if not until there is something.
     fn look_ahead(&mut self) -> Option<Duration> {
         let now = Instant::now();

@@ -114,15 +114,13 @@ impl Engine {
                 // Another one's wait may find what somebody sleeps for.
                 let who = open.tell(if sleeper { Cause::Client } else { Cause::Wait });
                 open.note_wait(watch);
-                if open.is_walked() {
-                    self.ahead.note(Instant::now());
-                    if open.attended == 0 {
-                        open.attend(self.ahead.attend(handle));
-                    }
-                }
+                let is_walked = open.is_walked();
                 self.answer(id, Ok(&[]), u64::from(events), &[]);
                 if who != 0 {
                     self.tell(&Head { op: op::READY, handle, value: who, ..Head::default() }, &[], &[]);
+                }
+                if is_walked {
+                    self.attend(handle);
                 }
                 return self.after(handle, Cause::Wait);
             }
