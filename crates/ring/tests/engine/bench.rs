@@ -111,8 +111,8 @@ impl Bench {
         // SAFETY: all of it is local and of the stated lengths.
         let len = unsafe { self.endpoint.receive(&self.mock, PID, &mut msg, flags)? };
         assert!(msg.controllen <= control_room);
-        let control: Vec<u8> = control.iter().flat_map(|w| w.to_ne_bytes()).collect();
-        assert!(control[control_room.max(msg.controllen)..].iter().all(|b| *b == 0), "ancillary data leaves its room");
+        let control = control.iter().map(|word| word.to_ne_bytes()).collect::<Vec<_>>().concat();
+        assert!(is_filled(&control[control_room.max(msg.controllen)..], 0), "ancillary data leaves its room");
         let mut bytes = if vectors.len() == 1 { buffers.remove(0) } else { buffers.concat() };
         assert!(is_filled(&bytes[len.min(bytes.len())..], 0xee), "written behind the message");
         bytes.truncate(len);
@@ -170,8 +170,8 @@ impl Drop for Bench {
 }
 
 /// Whether all of it is this byte. Compared with itself, a byte further on: one call for the fuzzer, which would count each step of
-/// a loop.
-fn is_filled(bytes: &[u8], byte: u8) -> bool {
+/// a loop, and for the interpreter.
+pub fn is_filled(bytes: &[u8], byte: u8) -> bool {
     bytes.split_first().is_none_or(|(first, rest)| *first == byte && *rest == bytes[..rest.len()])
 }
 

@@ -3,7 +3,7 @@
 //! Frames are filled at the client's position or anywhere, with lengths true or not; sends fail, would sleep, or are too large.
 //! The fate of a message is bound to its bytes, as it is bound to the peer and not to how often the engine tries.
 
-use crate::bench::{Bench, PID, compose, geometry, set_status, status_of};
+use crate::bench::{Bench, PID, compose, geometry, is_filled, set_status, status_of};
 use crate::message::fill;
 use crate::mock::{Outcome, Sent};
 use nlmmap_ring::abi::status;
@@ -149,9 +149,9 @@ impl Client {
         let taken = match answer {
             Ok(Some(len)) => len,
             Err(Errno::MSGSIZE) => 0,
-            _ => return assert!(buffer.iter().all(|byte| *byte == 0xee)),
+            _ => return assert!(is_filled(&buffer, 0xee)),
         };
-        assert!(buffer[taken..].iter().all(|byte| *byte == 0xee), "written behind the message");
+        assert!(is_filled(&buffer[taken..], 0xee), "written behind the message");
         frame.status = status::UNUSED;
         self.head = (self.head + 1) % self.frames.len();
         self.at = self.head as u32;

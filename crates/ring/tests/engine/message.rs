@@ -27,11 +27,23 @@ pub fn header(len: usize, kind: u16, flags: u16) -> Vec<u8> {
     h
 }
 
+/// They come again after so many, a prime number: each message's begin at another one of them.
+const PERIOD: usize = 0x7f;
+/// Twice, so that they can be cut out from any on.
+const BYTES: [u8; 2 * PERIOD] = {
+    let mut bytes = [0; 2 * PERIOD];
+    let mut i = 0;
+    while i < bytes.len() {
+        bytes[i] = (i * 7 % PERIOD) as u8 + 1;
+        i += 1;
+    }
+    bytes
+};
+
 /// Bytes that tell this message from others; never [`POISON`].
 pub fn fill(seed: u32, len: usize) -> Vec<u8> {
-    // They come again after so many.
-    let once: Vec<u8> = (0..0x7f).map(|i| ((seed % 0x7f * 31 + i * 7) % 0x7f) as u8 + 1).collect();
-    let mut bytes = once.repeat(len.div_ceil(once.len()));
+    let from = seed as usize % PERIOD * 31 % PERIOD;
+    let mut bytes = BYTES[from..from + PERIOD].repeat(len.div_ceil(PERIOD));
     bytes.truncate(len);
     bytes
 }

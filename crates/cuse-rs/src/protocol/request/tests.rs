@@ -216,7 +216,7 @@ fn any_opcode() -> impl Strategy<Value = u32> {
 /// Few under miri, which takes a thousand times as long; each of its seeds makes others.
 fn config() -> ProptestConfig {
     let all = ProptestConfig::default();
-    ProptestConfig { cases: if cfg!(miri) { 8 } else { all.cases }, ..all }
+    ProptestConfig { cases: if cfg!(miri) { 3 } else { all.cases }, ..all }
 }
 
 proptest! {
