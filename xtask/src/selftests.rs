@@ -1,4 +1,4 @@
-//! `selftests [--brief] [WORD...]`: interpreters' and OpenSSH's own tests, unchanged, without the library, with it, and with it and
+//! `selftests [--brief] [--minutes N] [WORD...]`: interpreters' and OpenSSH's own tests, unchanged, without the library, with it, and with it and
 //! rings that the program knows nothing of (`tests/selftests/rings.c`).
 //!
 //! A test that fails bare is judged no further; any other has to end as it does bare. Where one does not, its part runs again:
@@ -6,6 +6,7 @@
 
 mod bash;
 mod cage;
+mod openssh;
 mod perl;
 mod python;
 mod sources;
@@ -16,7 +17,7 @@ use std::process::Command;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use crate::{cargo, tools};
 use cage::Cage;
@@ -31,12 +32,20 @@ struct Part {
     run: Box<Run>,
 }
 
+/// The parts of a suite, given a directory for what has to be fetched, and whether in brief.
+type Parts = fn(&Path, bool) -> Result<Vec<Part>, String>;
+
+const SUITES: [(&str, Parts); 4] =
+    [("python", python::parts), ("perl", perl::parts), ("bash", bash::parts), ("openssh", openssh::parts)];
+
 type Run = dyn Fn(&Cage) -> Result<Outcomes, String> + Send + Sync;
 
 /// Runs more of a part in which something differs.
 const AGAIN: usize = 2;
 /// Parts beside each other: they sleep most of the time.
 const JOBS: usize = 4;
+/// For all of it, where nobody says how long.
+const MINUTES: u64 = 120;
 
 /// How a part is run.
 #[derive(Clone, Copy)]
@@ -51,16 +60,23 @@ enum Way {
 struct Loaded {
     library: PathBuf,
     rings: PathBuf,
+    /// When all of it is over.
+    end: Instant,
 }
 
 impl Loaded {
     fn cage(&self, way: Way) -> Result<Cage, String> {
-        Cage::new(match way {
+        let preloads = match way {
             Way::Bare => vec![],
             Way::Library => vec![self.library.clone()],
             Way::BareRings => vec![self.rings.clone()],
             Way::Rings => vec![self.library.clone(), self.rings.clone()],
-        })
+        };
+        Cage::new(preloads, self.end)
+    }
+
+    fn is_late(&self) -> bool {
+        Instant::now() >= self.end
     }
 
     fn run(&self, part: &Part, way: Way) -> Result<Outcomes, String> {
@@ -76,10 +92,19 @@ struct Judged {
     failing: usize,
     unsteady: Vec<String>,
     complaints: Vec<String>,
+    /// Parts that were not done when the time was up.
+    unrun: Vec<String>,
 }
 
 impl Judged {
+    fn unrun(part: &Part) -> Judged {
+        Judged { unrun: vec![format!("{} {}", part.suite, part.name)], ..Judged::default() }
+    }
+
     fn line(&self) -> String {
+        if !self.unrun.is_empty() {
+            return "NOT RUN: the time is up".into();
+        }
         let mut line = format!("{} tests, {} fail without the library", self.tests, self.failing);
         for (what, tests) in [("unsteady", &self.unsteady), ("DIFFERS", &self.complaints)] {
             tests.iter().for_each(|test| line.extend(["\n    ", what, ": ", test]));
@@ -92,16 +117,27 @@ impl Judged {
         self.failing += other.failing;
         self.unsteady.extend(other.unsteady);
         self.complaints.extend(other.complaints);
+        self.unrun.extend(other.unrun);
     }
 }
 
 pub fn main(args: &[String]) -> Result<bool, String> {
-    let brief = args.iter().any(|arg| arg == "--brief");
-    let words: Vec<&String> = args.iter().filter(|arg| *arg != "--brief").collect();
-    if let Some(option) = words.iter().find(|word| word.starts_with('-')) {
-        return Err(format!(
-            "{option}: usage: selftests [--brief] [WORD...], where a word is part of a suite's or a test's name"
-        ));
+    let (mut brief, mut minutes, mut words) = (false, MINUTES, Vec::new());
+    let mut args = args.iter();
+    while let Some(arg) = args.next() {
+        match arg.as_str() {
+            "--brief" => brief = true,
+            "--minutes" => {
+                let number = args.next().and_then(|n| n.parse::<u16>().ok()).filter(|n| *n > 0);
+                minutes = number.ok_or("selftests --minutes takes a number from 1 to 65535")?.into();
+            }
+            option if option.starts_with('-') => {
+                let usage =
+                    "selftests [--brief] [--minutes N] [WORD...], where a word is part of a suite's or a test's name";
+                return Err(format!("{option}: usage: {usage}"));
+            }
+            word => words.push(word),
+        }
     }
     tools::need(&["gcc", "ip", "unshare", "python3", "perl", "bash"])?;
     if !cargo::run(&["build", "--release", "--package", "nlmmap-preload"])? {
@@ -110,11 +146,15 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     let target = cargo::target_dir()?;
     let home = target.join("selftests");
     std::fs::create_dir_all(&home).map_err(|e| format!("{}: {e}", home.display()))?;
-    let loaded = Loaded { library: target.join("release/libnlmmap_preload.so"), rings: rings(&home)? };
+    let end = Instant::now() + Duration::from_secs(minutes * 60);
+    // A copy: this takes long, and the library may be built again meanwhile.
+    let (built, library) = (target.join("release/libnlmmap_preload.so"), home.join("libnlmmap_preload.so"));
+    let _ = std::fs::remove_file(&library);
+    std::fs::copy(&built, &library).map_err(|e| format!("{}: {e}", built.display()))?;
+    let loaded = Loaded { library, rings: rings(&home)?, end };
     loaded.try_out()?;
     let (mut parts, mut missing) = (Vec::new(), false);
-    for (suite, of) in [("python", python::parts as fn(&Path, bool) -> _), ("perl", perl::parts), ("bash", bash::parts)]
-    {
+    for (suite, of) in SUITES {
         match of(&home, brief) {
             Ok(some) => parts.extend(some),
             Err(why) => {
@@ -125,7 +165,7 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     }
     parts.retain(|part: &Part| {
         let name = format!("{}/{}", part.suite, part.name);
-        words.is_empty() || words.iter().any(|word| name.contains(word.as_str()))
+        words.is_empty() || words.iter().any(|word| name.contains(word))
     });
     if parts.is_empty() {
         return Err("no such tests".into());
@@ -161,6 +201,9 @@ fn judge_all(loaded: &Loaded, parts: &[Part]) -> Result<BTreeMap<&'static str, J
 
 /// One part, bare and in both other ways.
 fn judge(loaded: &Loaded, part: &Part) -> Result<Judged, String> {
+    if loaded.is_late() {
+        return Ok(Judged::unrun(part));
+    }
     let bare = loaded.run(part, Way::Bare)?;
     let mut judged =
         Judged { tests: bare.len(), failing: bare.values().filter(|it| is_failure(it)).count(), ..Judged::default() };
@@ -177,6 +220,10 @@ fn judge(loaded: &Loaded, part: &Part) -> Result<Judged, String> {
         for _ in 0..AGAIN {
             bares.push(loaded.run(part, bare_way)?);
             withs.push(loaded.run(part, way)?);
+        }
+        // What was cut off by then is nobody's fault.
+        if loaded.is_late() {
+            return Ok(Judged::unrun(part));
         }
         different.retain(|test| !bares.iter().any(|run| run.get(test).is_none_or(|it| is_failure(it))));
         for test in different {
@@ -211,15 +258,19 @@ fn report(parts: &[Part], judged: BTreeMap<&'static str, Judged>) -> bool {
         for line in &judged.complaints {
             println!("  DIFFERS: {line}");
         }
+        for part in &judged.unrun {
+            println!("  NOT RUN: {part}: the time was up");
+        }
         let files = parts.iter().filter(|part| part.suite == suite).count();
         println!(
-            "selftests: {suite}: {} tests in {files} parts, {} fail without the library, {} unsteady, {} differ",
+            "selftests: {suite}: {} tests in {} of {files} parts, {} fail without the library, {} unsteady, {} differ",
             judged.tests,
+            files - judged.unrun.len(),
             judged.failing,
             judged.unsteady.len(),
             judged.complaints.len()
         );
-        clean &= judged.complaints.is_empty() && judged.tests > judged.failing;
+        clean &= judged.complaints.is_empty() && judged.unrun.is_empty() && judged.tests > judged.failing;
     }
     clean
 }

@@ -5,10 +5,13 @@ use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
 
 pub struct Cage {
     preloads: Vec<PathBuf>,
     directory: PathBuf,
+    /// Nothing runs longer.
+    end: Instant,
 }
 
 pub struct Run {
@@ -26,14 +29,14 @@ impl Drop for Cage {
 }
 
 impl Cage {
-    /// With these libraries in the program that runs in it.
-    pub fn new(preloads: Vec<PathBuf>) -> Result<Cage, String> {
+    /// With these libraries in the program that runs in it, until `end` at the latest.
+    pub fn new(preloads: Vec<PathBuf>, end: Instant) -> Result<Cage, String> {
         static NUMBER: AtomicUsize = AtomicUsize::new(0);
         let number = NUMBER.fetch_add(1, Ordering::Relaxed);
         // Short, since addresses of sockets are.
         let directory = std::env::temp_dir().join(format!("nlmmap-{}-{number}", std::process::id()));
         fs::create_dir_all(directory.join("tmp")).map_err(|e| format!("{}: {e}", directory.display()))?;
-        Ok(Cage { preloads, directory })
+        Ok(Cage { preloads, directory, end })
     }
 
     pub fn directory(&self) -> &Path {
@@ -55,9 +58,10 @@ impl Cage {
         let fault = |e: std::io::Error| format!("{}: {e}", self.directory.display());
         let (output, errors) = (self.directory.join("output"), self.directory.join("errors"));
         let mut command = Command::new("timeout");
+        let left = self.end.saturating_duration_since(Instant::now()).as_secs() + 1;
         command.args([
             "--signal=KILL",
-            &seconds.to_string(),
+            &left.min(seconds.into()).to_string(),
             "unshare",
             "--net",
             "--ipc",

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
+use std::time::Instant;
 
 use super::cage::Cage;
 use super::{Outcomes, Part};
@@ -99,7 +100,7 @@ const MORE: &[&str] = &[
     "test_multiprocessing_fork",
 ];
 
-/// A test that takes longer has hung; a module's process that does is ended.
+/// A test that takes longer has hung; a module's process that does is ended, and after twice that time none is begun for what is left.
 const SECONDS: u32 = 30;
 const MODULE_SECONDS: u32 = 400;
 /// How often a module's process may die by one of its tests.
@@ -130,7 +131,11 @@ pub fn parts(_home: &Path, brief: bool) -> Result<Vec<Part>, String> {
 fn run(cage: &Cage, name: &str) -> Result<Outcomes, String> {
     let script = cargo::root().join("tests/selftests/python.py");
     let record = cage.directory().join("record");
+    let begin = Instant::now();
     for _ in 0..DEATHS {
+        if begin.elapsed().as_secs() > u64::from(2 * MODULE_SECONDS) {
+            break;
+        }
         let args =
             [script.display().to_string(), record.display().to_string(), SECONDS.to_string(), format!("test.{name}")];
         let run = cage.run(&["python3"], &args, MODULE_SECONDS)?;
