@@ -20,6 +20,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use super::ahead::{Ahead, LOOKS};
 use super::lent::Lent;
 use super::open::Open;
+use super::open::notes::Walk;
 use super::open::pace::{Cause, Heard};
 use super::pass::{COMPANY, Next, Passes};
 use super::processor;
@@ -259,17 +260,19 @@ impl Engine {
             if open.hear_front() {
                 self.ahead.note(now);
             }
-            if open.is_walked() && !is_over {
-                self.ahead.push((handle, number));
-            } else if open.is_blocked() && !open.endpoint.holds_newest() {
-                self.ahead.push((handle, number));
-                self.ahead.note(now);
-                open.pump = true;
-                self.enqueue(handle, true);
-                return Some(Duration::ZERO);
-            } else {
-                open.leave();
-                self.after(handle, Cause::Background);
+            match open.walk() {
+                Walk::On if !is_over => self.ahead.push((handle, number)),
+                Walk::Through => {
+                    self.ahead.push((handle, number));
+                    self.ahead.note(now);
+                    open.pump = true;
+                    self.enqueue(handle, true);
+                    return Some(Duration::ZERO);
+                }
+                Walk::On | Walk::Over => {
+                    open.leave();
+                    self.after(handle, Cause::Background);
+                }
             }
         }
         if self.ahead.is_empty() {

@@ -1,7 +1,7 @@
 //! One open file where its socket is: rings, kicks, reads, readiness.
 
 mod kick;
-mod notes;
+pub mod notes;
 pub mod pace;
 mod rings;
 mod waiting;

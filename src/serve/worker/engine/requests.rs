@@ -8,6 +8,7 @@ use nix::errno::Errno as Os;
 use nix::sys::epoll::EpollEvent;
 use nlmmap_ring::rx::Context;
 
+use super::super::open::notes::Walk;
 use super::super::open::pace::{Cause, Heard};
 use super::super::open::{Luggage, Open, ready};
 use super::super::processor;
@@ -114,7 +115,7 @@ impl Engine {
                 // Another one's wait may find what somebody sleeps for.
                 let who = open.tell(if sleeper { Cause::Client } else { Cause::Wait });
                 open.note_wait(watch);
-                let is_walked = open.is_walked();
+                let is_walked = open.walk() == Walk::On;
                 self.answer(id, Ok(&[]), u64::from(events), &[]);
                 if who != 0 {
                     self.tell(&Head { op: op::READY, handle, value: who, ..Head::default() }, &[], &[]);

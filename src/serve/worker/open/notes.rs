@@ -8,6 +8,17 @@ use nlmmap_ring::waits::Heard;
 
 use super::Open;
 
+/// How a client gets on with its ring.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Walk {
+    /// It is full, and the client has not come to its newest frame.
+    On,
+    /// The client has gone through it, and there is more in the socket.
+    Through,
+    /// It is not full, or is filled when it is asked for.
+    Over,
+}
+
 impl Open {
     /// Notes the waits that the front has answered, as [`Open::note_wait`] does those that are answered here. Whether there were any.
     pub fn hear_front(&mut self) -> bool {
@@ -23,18 +34,21 @@ impl Open {
         true
     }
 
-    /// Whether the ring is full, its client has been told so, and has nothing else to be told of.
-    pub fn is_walked(&self) -> bool {
+    /// How the client gets on with a ring that was full when it was told of it.
+    pub fn walk(&self) -> Walk {
         let Some(control) = self.control() else {
-            return false;
+            return Walk::Over;
         };
         // A dump goes on when it is waited for (`netlink_poll`), not before; and strict mode does what the kernels did when they did it.
         let is_asked_for = self.is_strict() || control.has(flag::DUMP) || control.has(flag::DUMPING);
-        self.is_blocked()
-            && !is_asked_for
-            && control.copies.load(Ordering::Relaxed) == 0
-            && control.error.load(Ordering::Relaxed) == 0
-            && self.endpoint.holds_newest()
+        // Of a message for its `recv`, and of an error, it is the worker who tells.
+        let is_alone = control.copies.load(Ordering::Relaxed) == 0 && control.error.load(Ordering::Relaxed) == 0;
+        match self.endpoint.holds_newest() {
+            _ if !self.is_blocked() || is_asked_for => Walk::Over,
+            true if is_alone => Walk::On,
+            true => Walk::Over,
+            false => Walk::Through,
+        }
     }
 
     /// From now on the front may answer waits: the engine looks at the ring by itself. `number` is another one each time.
