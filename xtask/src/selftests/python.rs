@@ -101,8 +101,9 @@ const MORE: &[&str] = &[
 ];
 
 /// A test that takes longer has hung; a module's process that does is ended, and after twice that time none is begun for what is left.
-const SECONDS: u32 = 30;
-const MODULE_SECONDS: u32 = 400;
+/// (One that starts half a dozen interpreters takes a second, and half a minute of a quarter of a processor among others.)
+const SECONDS: u32 = 120;
+const MODULE_SECONDS: u32 = 900;
 /// How often a module's process may die by one of its tests.
 const DEATHS: u32 = 8;
 
