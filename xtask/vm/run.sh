@@ -137,9 +137,9 @@ fi
 echo "__STATUS__ $status"
 sync
 sleep 0.2
-# Whatever is left of the command's processes ends with the machine.
+# Whatever is left of the command's processes ends with the machine, and so do its files: no program can be started from them.
 echo o > /proc/sysrq-trigger
-sleep 60
+read -r -t 60 _ < /dev/ttyS0
 INIT
 chmod +x "$root/init"
 (cd "$root" && find . | cpio -o -H newc --quiet) > "$work/initrd" || fail "cannot pack the guest"
