@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::mpsc;
+use std::sync::{Arc, mpsc};
 use std::thread;
 use std::time::Duration;
 
@@ -150,12 +150,16 @@ pub fn main(arguments: Arguments) -> ExitCode {
             let code = failure.code;
             // Standard error may be a pipe that nobody reads: not a reason to stay.
             let (said, done) = mpsc::channel();
-            let words = thread::Builder::new().spawn(move || {
-                complain(&failure.cause, &failure.cures);
+            let failure = Arc::new(failure);
+            let words = failure.clone();
+            let speaker = thread::Builder::new().spawn(move || {
+                complain(&words.cause, &words.cures);
                 let _ = said.send(());
             });
-            if words.is_ok() {
-                let _ = done.recv_timeout(PATIENCE);
+            match speaker {
+                Ok(_) => drop(done.recv_timeout(PATIENCE)),
+                // It is a reason to stay, but without any word nobody would know what has happened.
+                Err(_) => complain(&failure.cause, &failure.cures),
             }
             ExitCode::from(code)
         }

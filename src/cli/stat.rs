@@ -71,14 +71,16 @@ impl Arguments {
                 error.kind(),
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused | io::ErrorKind::PermissionDenied
             ),
-            Silence::Stopped(_) | Silence::Busy(_) => false,
+            Silence::Stopped(_) | Silence::Busy(_) | Silence::Mute => false,
         };
         if none && processes.as_ref().is_some_and(|all| self.json || self.prometheus || !all.is_empty()) {
             return Ok(All { daemon: None, processes });
         }
         let mut cures = vec![match &silence {
             Silence::Stopped(pid) => format!("let it go on: kill -CONT {pid}"),
-            Silence::Busy(_) => "try again; if that does not help, see its log and restart it".to_owned(),
+            Silence::Busy(_) | Silence::Mute => {
+                "try again; if that does not help, see its log and restart it".to_owned()
+            }
             Silence::Error(error) => match error.kind() {
                 io::ErrorKind::NotFound | io::ErrorKind::ConnectionRefused => "start the daemon: nlmmap serve",
                 io::ErrorKind::PermissionDenied => "run it as root",

@@ -45,6 +45,14 @@ fn numbers(tid: &str, namespace: &str) -> io::Result<Numbers> {
     fs::metadata(format!("/proc/{tid}/ns/{namespace}")).map(|there| (there.dev(), there.ino()))
 }
 
+/// A kernel without control groups has no namespaces of them.
+fn if_there(numbers: io::Result<Numbers>) -> io::Result<Numbers> {
+    match numbers {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(Numbers::default()),
+        numbers => numbers,
+    }
+}
+
 /// `/proc/TID/status`
 struct Status(String);
 
@@ -84,7 +92,13 @@ impl Client {
         }
         let bad = |what: &str| {
             let what = what.to_owned();
-            move |error: io::Error| (Errno::EPERM, format!("its {what} cannot be read: {error}"))
+            move |error: io::Error| {
+                let errno = match error.raw_os_error() {
+                    Some(ours @ (libc::EMFILE | libc::ENFILE | libc::ENOMEM)) => Errno::new(ours),
+                    _ => Errno::EPERM,
+                };
+                (errno, format!("its {what} cannot be read: {error}"))
+            }
         };
         let status = Status::read(caller.tid).map_err(bad("status"))?;
         let user = numbers(&caller.tid.to_string(), "user").map_err(bad("user namespace"))?;
@@ -92,7 +106,7 @@ impl Client {
             pid: status.field("Tgid:").and_then(|pid| pid.parse().ok()).unwrap_or(caller.tid),
             uid: caller.uid,
             command: status.field("Name:").unwrap_or("?").to_owned(),
-            caps: if is_proxy(caller.tid) { 0 } else { status.caps().unwrap_or(0) },
+            caps: if is_proxy(caller.tid).map_err(bad("stat"))? { 0 } else { status.caps().unwrap_or(0) },
             user,
         })
     }
@@ -107,13 +121,11 @@ impl Client {
         let tid = caller.tid.to_string();
         let status = Status::read(caller.tid)?;
         let [user, pid, net, cgroup] = ["user", "pid", "net", "cgroup"].map(|namespace| numbers(&tid, namespace));
-        let (user, pid, net) = (user?, pid?, net?);
-        // A kernel without control groups has none.
-        let cgroup = cgroup.unwrap_or_default();
+        let (user, pid, net, cgroup) = (user?, pid?, net?, if_there(cgroup)?);
         let [ruid, euid, suid, fsuid] = status.ids("Uid:").ok_or_else(unreadable)?;
         let [rgid, egid, sgid, fsgid] = status.ids("Gid:").ok_or_else(unreadable)?;
         let caps = if user == self.user { status.caps().unwrap_or(0) & self.caps } else { 0 };
-        let who = if (fsuid, fsgid) != (caller.uid, caller.gid) || is_proxy(caller.tid) {
+        let who = if (fsuid, fsgid) != (caller.uid, caller.gid) || is_proxy(caller.tid)? {
             // It acts with credentials that are not its own: only their ids are known.
             Identity { uids: [caller.uid; 3], gids: [caller.gid; 3], groups: Vec::new(), caps: 0 }
         } else {
@@ -130,7 +142,7 @@ impl Place {
     pub fn own(caps: u64) -> io::Result<Place> {
         let [user, pid, net, cgroup] = ["user", "pid", "net", "cgroup"].map(|namespace| numbers("self", namespace));
         let who = Identity { uids: [0; 3], gids: [0; 3], groups: Vec::new(), caps };
-        Ok(Place { user: user?, pid: pid?, net: net?, cgroup: cgroup.unwrap_or_default(), who })
+        Ok(Place { user: user?, pid: pid?, net: net?, cgroup: if_there(cgroup)?, who })
     }
 
     /// Descriptors of the namespaces that are not the daemon's. The caller waits for its answer.
@@ -156,10 +168,10 @@ impl Place {
     }
 }
 
-/// Whether a thread acts for others; unsure means yes.
-fn is_proxy(tid: u32) -> bool {
-    let stat = fs::read(format!("/proc/{tid}/stat")).unwrap_or_default();
-    flags(&stat).is_none_or(|flags| flags & PROXIES != 0)
+/// Whether a thread acts for others; a line that says nothing of it means yes.
+fn is_proxy(tid: u32) -> io::Result<bool> {
+    let stat = fs::read(format!("/proc/{tid}/stat"))?;
+    Ok(flags(&stat).is_none_or(|flags| flags & PROXIES != 0))
 }
 
 /// The field `flags` of `/proc/PID/stat`: the seventh behind the name, which is in parentheses and may hold anything.
@@ -197,8 +209,8 @@ mod tests {
         assert_eq!(place, client.place(&me).unwrap().0);
         let namespaces = place.namespaces(&me).unwrap();
         assert!([namespaces.net, namespaces.pid, namespaces.user, namespaces.cgroup].iter().all(Option::is_none));
-        assert!(!is_proxy(me.tid));
-        assert!(is_proxy(u32::MAX));
+        assert!(!is_proxy(me.tid).unwrap());
+        assert!(is_proxy(u32::MAX).is_err());
     }
 
     #[test]

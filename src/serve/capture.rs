@@ -68,7 +68,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         // Never read, so that it stays.
         let _ = self.stop.write(1);
-        let _ = std::fs::remove_file(&self.path);
+        local::remove(&self.path);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

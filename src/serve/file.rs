@@ -61,7 +61,7 @@ struct Job {
     lodging: Option<Lodging>,
     head: Head,
     bytes: Vec<u8>,
-    fds: Vec<OwnedFd>,
+    fds: Vec<Arc<OwnedFd>>,
     then: Then,
 }
 
@@ -188,7 +188,7 @@ impl File {
     }
 
     /// Takes a request to the worker at the caller's place.
-    pub fn act(self: &Arc<File>, caller: &Caller, mut head: Head, bytes: Vec<u8>, fds: Vec<OwnedFd>, then: Then) {
+    pub fn act(self: &Arc<File>, caller: &Caller, mut head: Head, bytes: Vec<u8>, fds: Vec<Arc<OwnedFd>>, then: Then) {
         let lodging = match self.lodging(caller, &mut head) {
             Ok(lodging) => lodging,
             Err(errno) => return then(Err(errno)),
@@ -288,7 +288,7 @@ impl File {
     }
 
     /// The memory that a socket's worker needs.
-    fn prepare(&self) -> Result<Vec<OwnedFd>, Errno> {
+    fn prepare(&self) -> Result<Vec<Arc<OwnedFd>>, Errno> {
         let shared = match self.shared.get() {
             Some(shared) => shared,
             None => {
@@ -296,7 +296,7 @@ impl File {
                 self.shared.get_or_init(|| made)
             }
         };
-        Ok(vec![shared.memory().try_clone()?])
+        Ok(vec![shared.memory().clone()])
     }
 
     fn ioctl_then(reply: IoctlReply) -> Then {

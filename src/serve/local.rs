@@ -19,6 +19,16 @@ pub fn clear(path: &Path) -> io::Result<()> {
     }
 }
 
+/// Takes a file away at the end. Where that fails, people are told: nobody else will do it before the next daemon of this name.
+pub fn remove(path: &Path) {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => {
+            tracing::warn!(%error, "cannot remove {}", path.display());
+        }
+        _ => {}
+    }
+}
+
 /// A socket file that listens: root's, and that of a group if there is one. Does not wait.
 pub fn listen(path: &Path, kind: SockType, group: Option<u32>) -> io::Result<UnixListener> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;

@@ -4,6 +4,7 @@ use std::ffi::CString;
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::os::unix::fs::FileExt;
+use std::sync::Arc;
 
 use cuse_rs::Errno;
 use memmap2::{MmapOptions, MmapRaw};
@@ -108,7 +109,7 @@ pub fn seal_at(memory: &OwnedFd, len: usize) -> Result<(), Os> {
 /// An endpoint's shared state, of which this process has the first page: counters and positions, for people, and the notes of waits
 /// that it answers by itself.
 pub struct Shared {
-    memory: OwnedFd,
+    memory: Arc<OwnedFd>,
     page: MmapRaw,
 }
 
@@ -121,10 +122,10 @@ impl Shared {
         seal(&memory)?;
         let page = MmapOptions::new().len(PAGE).map_raw(&memory);
         let page = page.map_err(|error| error.raw_os_error().map_or(Os::ENOMEM, Os::from_raw))?;
-        Ok(Shared { memory, page })
+        Ok(Shared { memory: Arc::new(memory), page })
     }
 
-    pub fn memory(&self) -> &OwnedFd {
+    pub fn memory(&self) -> &Arc<OwnedFd> {
         &self.memory
     }
 

@@ -155,7 +155,7 @@ impl File {
                     // In order: what follows finds it there, or finds it refused.
                     let nothing: Then = Box::new(|_| {});
                     let borrow = file.head(op::BORROW, family, 0);
-                    if grantor.worker.ask(workers, borrow, Vec::new(), vec![socket], nothing).is_ok() {
+                    if grantor.worker.ask(workers, borrow, Vec::new(), vec![socket.into()], nothing).is_ok() {
                         file.police.lent.store(number, Ordering::Release);
                     }
                 }

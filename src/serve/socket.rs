@@ -170,10 +170,11 @@ impl Socket {
     }
 
     /// How long a send may wait (`SO_SNDTIMEO`); none for ever.
-    pub fn send_time_limit(&self) -> Option<Duration> {
-        let [seconds, micros] = sys::getsockopt(self.raw(), libc::SOL_SOCKET, libc::SO_SNDTIMEO).unwrap_or([0u64; 2]);
+    pub fn send_time_limit(&self) -> Result<Option<Duration>, Errno> {
+        let [seconds, micros]: [u64; 2] =
+            sys::getsockopt(self.raw(), libc::SOL_SOCKET, libc::SO_SNDTIMEO).map_err(os)?;
         let limit = Duration::from_secs(seconds).saturating_add(Duration::from_micros(micros));
-        (!limit.is_zero()).then_some(limit)
+        Ok((!limit.is_zero()).then_some(limit))
     }
 
     /// Takes the kernel's pending error of the socket.

@@ -71,7 +71,7 @@ impl File {
 
     fn move_in(self: &Arc<File>, state: &State, to: &Lodging, mut packet: Packet) -> Result<(), Errno> {
         let (socket, shared) = (packet.fds.pop().ok_or(GONE)?, self.shared.get().ok_or(GONE)?);
-        let fds = vec![socket, state.memory.try_clone()?, shared.memory().try_clone()?];
+        let fds = vec![Arc::new(socket), state.memory.clone(), shared.memory().clone()];
         let (file, number) = (self.clone(), to.worker.number());
         let then: Then = Box::new(move |answer| {
             if let Err(errno) = bytes_of(answer) {

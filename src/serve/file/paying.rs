@@ -24,7 +24,7 @@ impl File {
         caller: &Caller,
         mut head: Head,
         bytes: Vec<u8>,
-        fds: Vec<OwnedFd>,
+        fds: Vec<Arc<OwnedFd>>,
         needs: Option<(Arc<OwnedFd>, usize)>,
         then: Then,
     ) {

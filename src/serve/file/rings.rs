@@ -42,16 +42,15 @@ impl File {
         }
         let ours =
             if state.theirs { memory::new().map_err(memory::errno).map(Arc::new) } else { Ok(state.memory.clone()) };
-        let ours = ours.and_then(|ours| Ok((ours.try_clone()?, ours)));
         drop(state);
-        let (memory, ours) = match ours {
-            Ok(memory) => memory,
+        let ours = match ours {
+            Ok(ours) => ours,
             Err(errno) => {
                 self.keep_books(asked, None);
                 return reply.error(errno);
             }
         };
-        let (file, paid) = (self.clone(), ours.clone());
+        let (file, paid, memory) = (self.clone(), ours.clone(), ours.clone());
         let then: Then = Box::new(move |answer| {
             let rings = answer.as_ref().ok().and_then(|packet| abi::read::<RingState>(&packet.bytes));
             if answer.as_ref().is_ok_and(|packet| packet.head.value != 0) {
@@ -128,10 +127,10 @@ impl File {
         state.giving = true;
         drop(state);
         let prepared = memory::take(caller.tid, number, len).and_then(|taken| {
-            let shared = self.shared.get().ok_or(NO_SOCKET)?;
-            Ok((vec![taken.try_clone()?, before.try_clone()?, shared.memory().try_clone()?], taken))
+            let (shared, taken) = (self.shared.get().ok_or(NO_SOCKET)?, Arc::new(taken));
+            Ok((vec![taken.clone(), before, shared.memory().clone()], taken))
         });
-        let (fds, theirs) = match prepared.map(|(fds, taken)| (fds, Arc::new(taken))) {
+        let (fds, theirs) = match prepared {
             Ok(prepared) => prepared,
             Err(errno) => {
                 self.state().giving = false;

@@ -37,22 +37,20 @@ impl File {
     /// Its socket is there now, for the first time, or from elsewhere.
     pub(super) fn go_on_tapping(self: &Arc<File>, state: &State, at: &Lodging, begins: bool) {
         if let Some(memory) = &state.tap {
-            match memory.try_clone() {
-                Ok(memory) => self.tell(at, u64::from(begins), vec![memory]),
-                Err(error) => tracing::warn!(handle = self.handle, %error, "nothing more is captured"),
-            }
+            self.tell(at, u64::from(begins), vec![memory.clone()]);
         }
     }
 
-    fn tell(self: &Arc<File>, at: &Lodging, value: u64, fds: Vec<OwnedFd>) {
+    fn tell(self: &Arc<File>, at: &Lodging, value: u64, fds: Vec<Arc<OwnedFd>>) {
         let handle = self.handle;
-        let then: Then = Box::new(move |answer| {
-            if let Err(errno) = bytes_of(answer) {
-                tracing::debug!(handle, %errno, "capture");
-            }
-        });
+        let failed = move |errno: Errno| match errno {
+            // It has ended, and so has the capture of it.
+            GONE => tracing::debug!(handle, %errno, "capture"),
+            _ => tracing::warn!(handle, %errno, "nothing more is captured of an open file"),
+        };
+        let then: Then = Box::new(move |answer| bytes_of(answer).err().into_iter().for_each(failed));
         if let Err((_, errno)) = at.worker.ask(&self.workers, self.head(op::TAP, value, 0), Vec::new(), fds, then) {
-            tracing::debug!(handle, %errno, "capture");
+            failed(errno);
         }
     }
 }

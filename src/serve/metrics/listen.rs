@@ -166,7 +166,7 @@ impl Listener {
 impl Drop for Listener {
     fn drop(&mut self) {
         if let Socket::File(_, path) = &self.socket {
-            let _ = fs::remove_file(path);
+            local::remove(path);
         }
     }
 }

@@ -11,7 +11,7 @@ use std::path::{Path, PathBuf};
 use nix::fcntl::{Flock, FlockArg};
 use serde::{Deserialize, Serialize};
 
-use crate::serve::Failure;
+use crate::serve::{Failure, local};
 
 /// A note longer than this is none of ours.
 const LONGEST: u64 = 64 * 1024;
@@ -29,7 +29,8 @@ pub struct Made {
 /// The right to serve a name. The file goes with it.
 pub struct Lock {
     path: PathBuf,
-    file: Flock<File>,
+    /// There, until it is dropped.
+    file: Option<Flock<File>>,
     left: Made,
     made: Made,
 }
@@ -58,8 +59,9 @@ impl Lock {
             match fs::metadata(path) {
                 Ok(there) if (there.dev(), there.ino()) == (ours.dev(), ours.ino()) => {
                     let left = read(&file, &ours);
-                    return Ok(Lock { path: path.into(), file, made: left.clone(), left });
+                    return Ok(Lock { path: path.into(), file: Some(file), made: left.clone(), left });
                 }
+                Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(bad(error)),
                 _ => {}
             }
         }
@@ -73,9 +75,10 @@ impl Lock {
     /// Notes what is about to be made, or is gone, before it is.
     pub fn note(&mut self, change: impl FnOnce(&mut Made)) {
         change(&mut self.made);
+        let Some(file) = &self.file else { return };
         let written = serde_json::to_vec(&self.made)
             .map_err(io::Error::from)
-            .and_then(|text| self.file.set_len(0).and_then(|()| self.file.write_all_at(&text, 0)));
+            .and_then(|text| file.set_len(0).and_then(|()| file.write_all_at(&text, 0)));
         if let Err(error) = written {
             let path = self.path.display();
             tracing::warn!(%error, "cannot write {path}: make room there, or after a kill the next daemon will not know what is left");
@@ -99,7 +102,11 @@ fn read(file: &File, stat: &fs::Metadata) -> Made {
 
 impl Drop for Lock {
     fn drop(&mut self) {
-        let _ = fs::remove_file(&self.path);
+        local::remove(&self.path);
+        // Where it is refused (a file system of somebody else's), the lock ends with the process.
+        if let Some(Err((held, _))) = self.file.take().map(Flock::unlock) {
+            std::mem::forget(held);
+        }
     }
 }
 
@@ -118,7 +125,7 @@ mod tests {
         assert_eq!(Lock::take(&path, "x").err().map(|failure| failure.code), Some(3));
         // As a kill leaves it: the lock is gone, the file is not.
         // SAFETY: a descriptor and a number.
-        unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&*first.file), libc::LOCK_UN) };
+        unsafe { libc::flock(std::os::fd::AsRawFd::as_raw_fd(&**first.file.as_ref().unwrap()), libc::LOCK_UN) };
         std::mem::forget(first);
         let second = Lock::take(&path, "x").unwrap();
         let both = Made { directory: Some("/a".into()), link: Some(("/l".into(), "/a/n".into())) };

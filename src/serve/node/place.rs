@@ -7,7 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 
 use super::lock::{Lock, Made};
-use crate::serve::Failure;
+use crate::serve::{Failure, local};
 
 /// The directory of lock and control socket, in which the mount's may lie. Both files have modes of their own.
 pub fn make_runtime(path: &Path) -> io::Result<()> {
@@ -89,7 +89,7 @@ impl Link {
 
     fn remove(&self) {
         if fs::read_link(&self.path).is_ok_and(|leads| leads == self.target) {
-            let _ = fs::remove_file(&self.path);
+            local::remove(&self.path);
         }
     }
 }

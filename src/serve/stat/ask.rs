@@ -24,6 +24,8 @@ pub enum Silence {
     Stopped(i32),
     /// It runs (the process id, where that is known) and has not answered in time.
     Busy(Option<i32>),
+    /// It has ended the connection without a word.
+    Mute,
     /// Anything else.
     Error(io::Error),
 }
@@ -34,6 +36,7 @@ impl fmt::Display for Silence {
             Silence::Stopped(pid) => write!(f, "the daemon (pid {pid}) is stopped"),
             Silence::Busy(Some(pid)) => write!(f, "the daemon (pid {pid}) has not answered within {PATIENCE:?}"),
             Silence::Busy(None) => write!(f, "the daemon has not answered within {PATIENCE:?}"),
+            Silence::Mute => f.write_str("the daemon has ended the connection without an answer"),
             Silence::Error(error) => error.fmt(f),
         }
     }
@@ -67,6 +70,9 @@ pub fn ask(path: &Path) -> Result<Snapshot, Silence> {
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(error.into()),
         }
+    }
+    if text.is_empty() {
+        return Err(Silence::Mute);
     }
     Ok(serde_json::from_slice(&text).map_err(io::Error::from)?)
 }

@@ -1,6 +1,5 @@
 //! The control socket: one question at a time, each for a bounded time, and none in the way of the end.
 
-use std::fs;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -98,7 +97,7 @@ impl Drop for Server {
     fn drop(&mut self) {
         // Never read, so that it stays.
         let _ = self.stop.write(1);
-        let _ = fs::remove_file(&self.path);
+        local::remove(&self.path);
         if let Some(thread) = self.thread.take() {
             let _ = thread.join();
         }

@@ -107,13 +107,15 @@ fn capget() -> io::Result<[u32; 6]> {
 }
 
 /// Takes all but these out of the bounding set.
-fn drop_bounding(kept: u64) {
+fn drop_bounding(kept: u64) -> Result<(), Failure> {
     for cap in (0..64).filter(|cap| kept >> cap & 1 == 0) {
-        // EINVAL behind the last one this kernel has.
-        if prctl(libc::PR_CAPBSET_DROP, cap, "bounding set").is_err() {
-            break;
+        match prctl(libc::PR_CAPBSET_DROP, cap, "bounding set") {
+            // Behind the last one this kernel has.
+            Err((_, error)) if error.raw_os_error() == Some(libc::EINVAL) => break,
+            done => done?,
         }
     }
+    Ok(())
 }
 
 /// Sets the effective and permitted set, and empties the others. What there is afterwards, and what was asked for.
@@ -130,8 +132,7 @@ fn set_capabilities(caps: u64) -> Result<([u32; 6], [u32; 6]), Failure> {
 /// Leaves this thread, and those that it starts, no more than these of its capabilities.
 pub fn keep_capabilities(kept: u64) -> io::Result<()> {
     let kept = kept & permitted()?;
-    drop_bounding(kept);
-    let (left, wanted) = set_capabilities(kept).map_err(|(_, error)| error)?;
+    let (left, wanted) = drop_bounding(kept).and_then(|()| set_capabilities(kept)).map_err(|(_, error)| error)?;
     if left == wanted { Ok(()) } else { Err(io::Error::other("the capabilities are not as they were set")) }
 }
 
@@ -162,7 +163,7 @@ pub fn after_fork(who: &Identity, user: Option<&OwnedFd>) -> Result<(), Failure>
         setns(user, CloneFlags::CLONE_NEWUSER).map_err(|error| ("entering its user namespace", error.into()))?;
         caps = who.caps & permitted().map_err(|error| ("capget", error))?;
     }
-    drop_bounding(0);
+    drop_bounding(0)?;
     prctl(libc::PR_SET_SECUREBITS, KEEP | NOROOT, "securebits")?;
     // What is left is looked at, not believed.
     let (left, data) = set_capabilities(caps)?;

@@ -232,7 +232,8 @@ impl Receiver {
     }
 
     /// Takes the next packet; none at the end of the channel. `EAGAIN` when there is none yet, `EBADMSG` for one that is not as
-    /// it should be. One whose descriptors did not all come (this process has no room for more) has none.
+    /// it should be. One whose descriptors did not all come (this process has no room for more) has none; if its bytes were in one of
+    /// them, or cannot be read, it has none of those either, and the reason as its error: somebody waits for an answer to it.
     pub fn receive(&mut self, channel: BorrowedFd<'_>) -> Result<Option<Packet>, Os> {
         let Raw { len, cut: [short, lacks], mut fds, pid } = self.take(channel)?;
         if len == 0 {
@@ -247,20 +248,32 @@ impl Receiver {
         let packet = self.buffer.get(..len).unwrap_or_default();
         let (head, bytes) = packet.split_at_checked(size_of::<Head>()).ok_or(Os::EBADMSG)?;
         let head: Head = abi::read(head).ok_or(Os::EBADMSG)?;
-        let bytes = if head.flags & flag::APART == 0 {
-            bytes.to_vec()
-        } else {
-            let file = fds.pop().ok_or(Os::EBADMSG)?;
-            // Anything but a memfd might make us wait.
-            fcntl(&file, FcntlArg::F_GET_SEALS).map_err(|_| Os::EBADMSG)?;
-            let file = std::fs::File::from(file);
-            let len = file.metadata().map_or(usize::MAX, |there| there.len() as usize);
-            let mut bytes = vec![0; if len > MOST { return Err(Os::EBADMSG) } else { len }];
-            file.read_exact_at(&mut bytes, 0).map_err(|_| Os::EBADMSG)?;
-            bytes
+        let apart = match head.flags & flag::APART {
+            0 => Ok(bytes.to_vec()),
+            _ if lacks => Err(Os::EMFILE),
+            _ => read_apart(fds.pop().ok_or(Os::EBADMSG)?)?,
         };
-        Ok(Some(Packet { head, bytes, fds, pid }))
+        Ok(Some(match apart {
+            Ok(bytes) => Packet { head, bytes, fds, pid },
+            Err(error) => {
+                Packet { head: Head { error: error as i32, ..head }, bytes: Vec::new(), fds: Vec::new(), pid }
+            }
+        }))
     }
+}
+
+/// What lies in a memfd. The outer error is that of one that cannot be meant.
+fn read_apart(file: OwnedFd) -> Result<Result<Vec<u8>, Os>, Os> {
+    // Anything but a memfd might make us wait.
+    fcntl(&file, FcntlArg::F_GET_SEALS).map_err(|_| Os::EBADMSG)?;
+    let file = std::fs::File::from(file);
+    let os = |error: std::io::Error| error.raw_os_error().map_or(Os::EIO, Os::from_raw);
+    let len = match file.metadata() {
+        Ok(there) => there.len() as usize,
+        Err(error) => return Ok(Err(os(error))),
+    };
+    let mut bytes = vec![0; if len > MOST { return Err(Os::EBADMSG) } else { len }];
+    Ok(file.read_exact_at(&mut bytes, 0).map_err(os).map(|()| bytes))
 }
 
 /// Sends, and waits until there is room: for a worker, whose front always reads on.
@@ -309,6 +322,34 @@ mod tests {
         assert_eq!(receiver.receive(front.as_fd()).err(), Some(Os::EBADMSG));
         drop(back);
         assert!(receiver.receive(front.as_fd()).unwrap().is_none());
+    }
+
+    /// Its bytes were in a descriptor for which there was no room: it was taken for no packet, and never answered.
+    #[test]
+    fn a_packet_that_cannot_be_read_is_one_with_an_error() {
+        let (front, back) = channel().unwrap();
+        let mut receiver = Receiver::new();
+        let head = Head { op: op::WRITE, id: 7, ..Head::default() };
+        send(back.as_fd(), &head, &[1; 2 * INLINE], &[]).unwrap();
+        // SAFETY: the child makes system calls and allocates, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+            // SAFETY: a local.
+            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) };
+            let got = receiver.receive(front.as_fd());
+            let holds = got.is_ok_and(|packet| {
+                packet.is_some_and(|packet| {
+                    (packet.head.id, packet.head.error) == (7, libc::EMFILE) && packet.bytes.is_empty()
+                })
+            });
+            // SAFETY: the end of the process.
+            unsafe { libc::_exit(i32::from(!holds)) };
+        }
+        let mut status = 0;
+        // SAFETY: a child of ours, and a local.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
     }
 
     /// A worker in its client's hands sends more descriptors than a packet may have, and they stayed open in the front.

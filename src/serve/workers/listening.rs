@@ -94,7 +94,11 @@ impl Workers {
                             0 => turns.forget(worker.number),
                             _ => turns.ask(worker.number, worker.place.who.uids[1]),
                         }),
-                        op::HERE => worker.introduce(packet.pid),
+                        op::HERE => {
+                            if let Err(errno) = worker.introduce(packet.pid) {
+                                return self.buried(worker, errno);
+                            }
+                        }
                         op::HELLO => worker.works.store(true, Ordering::Relaxed),
                         op::FAILED if !worker.works.load(Ordering::Relaxed) => {
                             let words = String::from_utf8_lossy(&packet.bytes).into_owned();
@@ -107,7 +111,8 @@ impl Workers {
                 }
                 // Without memory it is still there the next time.
                 Err(Os::EAGAIN | Os::ENOMEM | Os::ENOBUFS) => return,
-                Err(Os::EINTR) => {}
+                // A worker that ends with requests unread resets the channel. What it has said before, why it ends perhaps, is still there.
+                Err(Os::EINTR | Os::ECONNRESET) => {}
                 Ok(None) | Err(_) => {
                     worker.kill();
                     return self.buried(worker, GONE);
@@ -152,7 +157,7 @@ impl Workers {
         self.dismiss(worker);
         let asked = {
             let mut asked = lock(&worker.asked);
-            asked.closed = true;
+            asked.closed = Some(errno);
             std::mem::take(&mut asked.requests)
         };
         drop(std::mem::take(&mut *lock(&worker.queue)));

@@ -3,14 +3,14 @@
 use std::collections::{HashMap, VecDeque};
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::{AtomicBool, AtomicU32, AtomicUsize, Ordering};
-use std::sync::{Mutex, OnceLock};
+use std::sync::{Arc, Mutex, OnceLock};
 use std::time::{Duration, Instant};
 
 use cuse_rs::Errno;
 use nix::errno::Errno as Os;
 use nix::sys::epoll::{Epoll, EpollEvent, EpollFlags};
 
-use super::{GONE, Then, Unasked, Workers, lock};
+use super::{Then, Unasked, Workers, lock};
 use crate::serve::caller::Place;
 use crate::serve::limits::WorkerTicket;
 use crate::serve::worker::wire::{self, Head, op};
@@ -22,7 +22,7 @@ const QUEUED_BYTES: usize = 8 << 20;
 struct Out {
     head: Head,
     bytes: Vec<u8>,
-    fds: Vec<OwnedFd>,
+    fds: Vec<Arc<OwnedFd>>,
 }
 
 #[derive(Default)]
@@ -33,8 +33,8 @@ pub struct Queue {
 
 #[derive(Default)]
 pub struct Asked {
-    /// The worker is gone: nothing is asked of it any more.
-    pub closed: bool,
+    /// The worker is gone, or has not come to be, and why: nothing is asked of it any more.
+    pub closed: Option<Errno>,
     pub requests: HashMap<u64, Then>,
 }
 
@@ -86,7 +86,7 @@ impl Worker {
 
     /// Whether something can be asked of it.
     pub fn is_alive(&self) -> bool {
-        !lock(&self.asked).closed
+        lock(&self.asked).closed.is_none()
     }
 
     pub(super) fn is_idle(&self, time: Duration) -> bool {
@@ -101,14 +101,14 @@ impl Worker {
         workers: &Workers,
         head: Head,
         bytes: Vec<u8>,
-        fds: Vec<OwnedFd>,
+        fds: Vec<Arc<OwnedFd>>,
         then: Then,
     ) -> Result<(), Unasked> {
         let id = head.id;
         {
             let mut asked = lock(&self.asked);
-            if asked.closed {
-                return Err((then, GONE));
+            if let Some(errno) = asked.closed {
+                return Err((then, errno));
             }
             if asked.requests.is_empty() {
                 // It had nothing to say until now.
@@ -163,28 +163,46 @@ impl Worker {
         !lock(&self.queue).packets.is_empty()
     }
 
+    /// What there is room for now. Who asked what can never be sent is told so.
     pub(super) fn send_queued(&self, epoll: &Epoll) {
+        let mut unsent = Vec::new();
         let mut queue = lock(&self.queue);
         while let Some(out) = queue.packets.front() {
             match self.send_now(out) {
-                Err(Os::EAGAIN | Os::ENOBUFS | Os::ENOMEM) => return,
-                // Sent, or never to be sent: the end of the channel is heard elsewhere.
-                _ => {
-                    let len = out.bytes.len();
-                    queue.bytes -= len;
-                    queue.packets.pop_front();
-                }
+                Err(Os::EAGAIN | Os::ENOBUFS | Os::ENOMEM) => break,
+                // The end of the channel is heard elsewhere.
+                Ok(()) | Err(Os::EPIPE | Os::ECONNRESET) => {}
+                Err(error) => unsent.push((out.head.id, Errno::new(error as i32))),
+            }
+            let len = out.bytes.len();
+            queue.bytes -= len;
+            queue.packets.pop_front();
+        }
+        if queue.packets.is_empty() {
+            let _ = epoll.modify(&self.channel, &mut EpollEvent::new(EpollFlags::EPOLLIN, self.number));
+        }
+        drop(queue);
+        for (id, errno) in unsent {
+            let then = lock(&self.asked).requests.remove(&id);
+            if let Some(then) = then {
+                then(Err(errno));
             }
         }
-        let _ = epoll.modify(&self.channel, &mut EpollEvent::new(EpollFlags::EPOLLIN, self.number));
     }
 
     /// Its process id, told by the kernel. That it is still its own is seen from the channel, which would have ended with it.
-    pub(super) fn introduce(&self, pid: i32) {
+    ///
+    /// # Errors
+    /// It lives, and there is nothing to kill it by once its client stops it.
+    pub(super) fn introduce(&self, pid: i32) -> Result<(), Errno> {
         // SAFETY: numbers only.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) } as i32;
         if fd < 0 {
-            return;
+            return match Os::last() {
+                // Its end is found, and told, by whoever listens.
+                Os::ESRCH => Ok(()),
+                error => Err(Errno::new(error as i32)),
+            };
         }
         // SAFETY: the kernel has just made it.
         let process = unsafe { OwnedFd::from_raw_fd(fd) };
@@ -195,6 +213,7 @@ impl Worker {
             let _ = self.process.set(process);
             self.pid.store(pid.cast_unsigned(), Ordering::Relaxed);
         }
+        Ok(())
     }
 
     /// Its process id.

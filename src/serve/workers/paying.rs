@@ -2,6 +2,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::Arc;
+use std::time::Duration;
 
 use cuse_rs::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
@@ -22,6 +23,9 @@ impl Workers {
         then: Then,
     ) -> Result<(), Unasked> {
         let mut table = lock(&self.table);
+        if table.most_reached(place).is_some() {
+            self.retire(&mut table, Duration::ZERO);
+        }
         if table.most_reached(place).is_some() {
             return Err((then, Errno::EAGAIN));
         }

@@ -19,7 +19,11 @@ use crate::serve::socket::Credentials;
 
 impl Engine {
     pub(super) fn request(&mut self, packet: Packet) {
-        let Head { op, id, handle, value, .. } = packet.head;
+        let Head { op, id, handle, value, error, .. } = packet.head;
+        if error != 0 {
+            // It has not come whole.
+            return self.answer(id, Err(Errno::new(error)), 0, &[]);
+        }
         match op {
             op::SOCKET | op::ADOPT => {
                 let made = self.make(packet);
@@ -90,7 +94,8 @@ impl Engine {
         self.heard(handle);
         let cmd = value as u32;
         let Some(open) = self.opens.get_mut(&handle) else {
-            return self.answer(id, Err(Errno::new(libc::ENOTSOCK)), 0, &[]);
+            // It was lost on its way here: the front asks for those alone that have a socket.
+            return self.answer(id, Err(Errno::new(libc::ENOTCONN)), 0, &[]);
         };
         let aside = match op {
             op::POLL | op::READ | op::TAP => true,

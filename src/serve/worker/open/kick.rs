@@ -101,8 +101,14 @@ impl Open {
                 Err(error) => break Err(os(error)),
             }
             let now = Instant::now();
+            let after = |time: Option<Duration>| time.map(|time| now + time);
             if self.endpoint.on_full.load(Ordering::Relaxed) == full::STAYED {
-                let limit = *running.limit.get_or_insert_with(|| self.socket.send_time_limit().map(|time| now + time));
+                let limit = match running.limit.map_or_else(|| self.socket.send_time_limit().map(after), Ok) {
+                    Ok(limit) => limit,
+                    // Not for ever, where nobody has said so: the frame stays.
+                    Err(errno) => break if running.kick.sent == 0 { Err(errno) } else { Ok(()) },
+                };
+                running.limit = Some(limit);
                 if limit.is_none_or(|limit| now < limit) {
                     running.nap_until = Some(limit.map_or(now + running.nap, |limit| limit.min(now + running.nap)));
                     running.nap = (running.nap * 2).min(LAST_NAP);
