@@ -1,247 +1,382 @@
-//! System calls of the daemon, its spawner and its workers fail in their turn, while it starts, while two clients use it one after the
-//! other, and while it ends. It starts, or says why not; clients are served, or told by an error; it ends when it is asked to, or says
-//! why it has ended before; and nothing is left behind.
+//! Every place in the code of the daemon, its spawner and its workers that calls the kernel fails in its turn: while the daemon starts,
+//! while clients of all kinds use it, and while it ends. It starts, or says why not; a client is served, or told by an error; nobody
+//! else notices; it ends when it is asked to; and nothing is left behind, of a client that it had or of itself.
 //!
-//! As in `tests/faults.rs` the failures are strace's, which counts in each process and thread: what fails in a worker fails in each
-//! new worker. Of calls that are made often a few are tried (`NLMMAP_FAULTS=all`: forty).
+//! Which places there are is read from the program (`faults/places.rs`); a debugger makes them fail (`faults/tracer.rs`), and
+//! `faults/scene.rs` has the clients. `NLMMAP_FAULTS=all` tries every error that a call can have, not one for each place.
 
-use std::collections::{BTreeMap, HashMap};
-use std::fs;
-use std::os::unix::net::UnixDatagram;
-use std::process::{Child, Command, Stdio};
-use std::sync::Mutex;
+#[path = "faults/names.rs"]
+mod names;
+#[path = "faults/places.rs"]
+mod places;
+#[path = "faults/process.rs"]
+mod process;
+#[path = "faults/reasons.rs"]
+mod reasons;
+#[path = "faults/scene.rs"]
+mod scene;
+#[path = "faults/session.rs"]
+mod session;
+#[path = "faults/tracer.rs"]
+mod tracer;
+
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
 use std::thread;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
-use nix::sys::signal::{Signal, kill};
-use nix::unistd::Pid;
+use crate::cage::MemoryCage;
+use crate::daemon::{NLMMAP, is_about_ring_files};
+use crate::support::need_root;
+use places::{Place, Places};
+use reasons::{has_reason, hows, is_left_alone, is_spared};
+use scene::{Held, Scene, Visitor, place};
+use tracer::{Fault, How, Kind, Record};
 
-use crate::daemon::{NLMMAP, Place, is_about_ring_files};
-use crate::support::{Build, compile, need_root, patient, preload, run, scratch};
-
-/// Those of `tests/faults.rs`, and: what the Rust library calls before `main`, and what never fails but by a bad argument (a lock
-/// taken away, a signal's own pipe).
-const LEFT_ALONE: &[&str] = &[
-    "arch_prctl",
-    "brk",
-    "clock_nanosleep",
-    "close",
-    "execve",
-    "exit",
-    "exit_group",
-    "flock",
-    "futex",
-    "geteuid",
-    "getpid",
-    "getrandom",
-    "gettid",
-    "getuid",
-    "lseek",
-    "munmap",
-    "recvfrom",
-    "restart_syscall",
-    "rmdir",
-    "rseq",
-    "rt_sigaction",
-    "rt_sigprocmask",
-    "rt_sigreturn",
-    "sched_getaffinity",
-    "sendto",
-    "set_robust_list",
-    "set_tid_address",
-    "shutdown",
-    "sigaltstack",
-    "umount2",
-    "unlink",
-    "write",
+/// Who comes, one after the other.
+const VISITORS: [Visitor; 13] = [
+    Visitor::Client("calls"),
+    Visitor::Client("plain"),
+    Visitor::Client("user"),
+    Visitor::Client("granted"),
+    Visitor::Elsewhere("plain"),
+    Visitor::Charged("calls"),
+    Visitor::Preloaded("faults"),
+    Visitor::Preloaded("faults_further"),
+    Visitor::Stat,
+    Visitor::Capture,
+    Visitor::Metrics,
+    Visitor::Reload,
+    Visitor::Client("plain"),
 ];
 
-fn error(call: &str) -> &'static str {
-    match call {
-        "mmap" | "mprotect" | "madvise" | "bind" | "setsockopt" | "recvmsg" | "recvmmsg" | "epoll_ctl" | "ioctl"
-        | "listen" => "ENOMEM",
-        "openat" | "open" | "socket" | "epoll_create1" | "fcntl" | "eventfd2" | "pidfd_open" | "memfd_create"
-        | "timerfd_create" | "socketpair" => "EMFILE",
-        "getsockname" | "getsockopt" | "sendmsg" => "ENOBUFS",
-        "poll" | "ppoll" | "epoll_wait" | "epoll_pwait" | "read" | "writev" | "wait4" => "EINTR",
-        "clone" | "clone3" | "connect" => "EAGAIN",
-        "fallocate" | "ftruncate" | "mkdir" | "pwrite64" => "ENOSPC",
-        "statx" | "newfstatat" | "readlink" => "EACCES",
-        "fstat" => "EIO",
-        _ => "EPERM",
+/// So long after it has said that it is ready a daemon's threads have begun to wait.
+const SETTLING: Duration = Duration::from_millis(30);
+
+/// So many places may be come to in the record and, since it is a matter of time there, not again.
+const CHANCES: usize = 5;
+
+/// What fails.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Try {
+    kind: Kind,
+    place: Place,
+    call: &'static str,
+}
+
+impl Try {
+    fn fault(&self, places: &Places, how: How) -> Fault {
+        Fault { at: places.addresses(&self.place), kind: self.kind, call: self.call, how }
     }
 }
 
-/// The daemon under strace, and how it came up.
-struct Traced<'a> {
-    place: &'a Place,
-    strace: Child,
-    ready: bool,
+/// When a daemon has a failure that is not while it serves.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum When {
+    Starts,
+    StartsAfterAKill,
+    Ends,
 }
 
-impl Drop for Traced<'_> {
-    fn drop(&mut self) {
-        let _ = self.strace.kill();
-        let _ = self.strace.wait();
-    }
+/// A daemon of the place's name is killed, and leaves what it has made.
+fn leave_the_rest_of_another(place: &crate::daemon::Place) {
+    let daemon = place.start();
+    daemon.signal(nix::sys::signal::Signal::SIGKILL);
+    daemon.wait();
 }
 
-impl Traced<'_> {
-    fn log(&self) -> String {
-        fs::read_to_string(self.place.path("log")).unwrap_or_default()
-    }
+/// What there is to fail, and what has.
+struct Plan {
+    places: Arc<Places>,
+    tries: AtomicUsize,
+    failed: Mutex<BTreeSet<Try>>,
+    complaints: Mutex<Vec<String>>,
+}
 
-    /// Until it is ready or has ended.
-    fn start<'a>(place: &'a mut Place, strace: &[String]) -> Traced<'a> {
-        place.wrap = ["strace", "--follow-forks", "--quiet=all"].map(String::from).into();
-        place.wrap.extend(strace.iter().cloned());
-        let place = &*place;
-        let socket = UnixDatagram::bind(place.path("notify")).expect("a notify socket");
-        socket.set_read_timeout(Some(Duration::from_millis(20))).expect("a time-out");
-        let log = fs::File::create(place.path("log")).expect("a log file");
-        let mut command = place.serve();
-        command.env("NOTIFY_SOCKET", place.path("notify")).stdout(Stdio::null()).stderr(log);
-        let mut traced = Traced { place, strace: command.spawn().expect("strace starts"), ready: false };
-        let until = Instant::now() + patient(30);
-        while Instant::now() < until && traced.strace.try_wait().expect("a child of ours").is_none() {
-            // Where it cannot tell systemd it says so, and serves all the same.
-            if socket.recv(&mut [0; 64]).is_ok() || traced.log().contains("cannot tell systemd") {
-                traced.ready = true;
-                break;
+impl Plan {
+    /// The calls of a record that no earlier one has.
+    fn new_in(&self, record: &Record, known: &mut BTreeSet<Try>) -> Vec<Try> {
+        let only = std::env::var("NLMMAP_FAULTS_ONLY").unwrap_or_default();
+        let mut new = Vec::new();
+        for ((kind, at), calls) in record {
+            let Some(place) = self.places.place(*at) else { continue };
+            if !format!("{} {}:{} {}", scene::is_of(*kind), place.file, place.line, place.function).contains(&only) {
+                continue;
+            }
+            for call in
+                calls.iter().filter(|call| !is_left_alone(call, self.places.imports(*at)) && !is_spared(place, call))
+            {
+                let what = Try { kind: *kind, place: place.clone(), call };
+                if known.insert(what.clone()) {
+                    new.push(what);
+                }
             }
         }
-        traced
+        new
     }
 
-    fn ended(&mut self) -> Option<i32> {
-        use std::os::unix::process::ExitStatusExt;
-        let status = self.strace.try_wait().expect("a child of ours")?;
-        Some(status.code().unwrap_or_else(|| -status.signal().unwrap_or(0)))
+    fn complain(&self, what: &Try, how: How, text: &str, log: &str) {
+        let Try { kind, place, call } = what;
+        let at =
+            format!("{}, {}:{} ({}), {call}: {how:?}", scene::is_of(*kind), place.file, place.line, place.function);
+        let lines: Vec<&str> = log.lines().collect();
+        let log = lines.get(lines.len().saturating_sub(25)..).unwrap_or_default().join("\n");
+        println!("{at}: {text}");
+        self.complaints.lock().unwrap().push(format!("{at}: {text}\nthe daemon:\n{log}"));
     }
 
-    /// The exit status, once the daemon is asked to end.
-    fn end(&mut self) -> Option<i32> {
-        let pid = self.strace.id();
-        let children = fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
-        if let Some(daemon) = children.split_whitespace().next().and_then(|pid| pid.parse().ok()) {
-            let _ = kill(Pid::from_raw(daemon), Signal::SIGTERM);
-        }
-        let until = Instant::now() + patient(30);
-        while Instant::now() < until {
-            if let Some(code) = self.ended() {
-                return Some(code);
+    fn has_failed(&self, what: &Try) {
+        self.tries.fetch_add(1, Ordering::Relaxed);
+        self.failed.lock().unwrap().insert(what.clone());
+    }
+
+    /// Fails while somebody uses a daemon that goes on.
+    fn while_it_serves(&self, tries: &BTreeMap<usize, Vec<Try>>, cage: Option<&MemoryCage>) {
+        let mut left: Vec<(Visitor, &Try, How)> = Vec::new();
+        for (visitor, whats) in tries {
+            for what in whats {
+                left.extend(hows(what.call, left.len()).into_iter().map(|how| (VISITORS[*visitor], what, how)));
             }
-            thread::sleep(Duration::from_millis(5));
+        }
+        left.reverse();
+        while !left.is_empty() {
+            let place = place();
+            let mut scene = Scene::start(&place, cage, &self.places, false, None);
+            assert!(scene.ready, "without failures it does not start:\n{}", scene.log());
+            let witness = scene.witness();
+            scene.tracer.spare_workers();
+            let before = scene.held();
+            assert!(scene.visit(Visitor::Client("calls")).success());
+            let each = scene.held().each_since(&before);
+            let mut last = None;
+            while let Some((visitor, what, how)) = left.pop() {
+                last = Some((what, how));
+                if let Some(text) = self.one(&mut scene, visitor, what, how, &before, &each) {
+                    self.complain(what, how, &text, &scene.log());
+                    if scene.tracer.ended().is_some() || text.starts_with("something is left") {
+                        break;
+                    }
+                }
+            }
+            let alive = scene.tracer.ended().is_none();
+            if let (Some((what, how)), Err(text)) = (last, witness.ends_whole()) {
+                self.complain(what, how, &text, &scene.log());
+            }
+            if alive {
+                match scene.end() {
+                    Some((Ok(0), _)) => {}
+                    end => {
+                        let end = end.map(|(end, _)| end);
+                        self.complaints
+                            .lock()
+                            .unwrap()
+                            .push(format!("after all it ended with {end:?}:\n{}", scene.log()));
+                    }
+                }
+            }
+        }
+    }
+
+    /// Fails once: what is wrong after that.
+    fn one(
+        &self,
+        scene: &mut Scene<'_>,
+        visitor: Visitor,
+        what: &Try,
+        how: How,
+        before: &Held,
+        each: &Held,
+    ) -> Option<String> {
+        let begin = std::time::Instant::now();
+        // It may be come to by chance.
+        for _ in 0..6 {
+            scene.tracer.arm(what.fault(&self.places, how));
+            let outcome = scene.visit(visitor);
+            let fired = scene.tracer.disarm();
+            if fired {
+                self.has_failed(what);
+            }
+            if let Some(text) = scene.complaint(visitor, &outcome) {
+                return Some(text);
+            }
+            let crashes = scene.tracer.crashes();
+            if !crashes.is_empty() {
+                return Some(format!("{}; {visitor:?} {}", crashes.join("; "), outcome.describe()));
+            }
+            if let Some((end, _)) = scene.tracer.ended() {
+                return Some(format!("the daemon has ended with {end:?}"));
+            }
+            if let Err(text) = scene.at_rest(before, each) {
+                return Some(text);
+            }
+            if fired {
+                if std::env::var_os("NLMMAP_FAULTS_SHOWN").is_some() {
+                    let Try { kind, place, call } = what;
+                    println!(
+                        "{:?} {kind:?} {}:{} {call} {how:?}: {visitor:?} {:?} {}",
+                        begin.elapsed(),
+                        place.file,
+                        place.line,
+                        outcome.code,
+                        outcome.stderr.trim_end().replace('\n', " | ")
+                    );
+                }
+                return None;
+            }
         }
         None
     }
-}
 
-/// A client through the node: what is wrong with its end.
-fn client(place: &Place) -> Result<(), String> {
-    let mut command = Command::new("unshare");
-    command.args(["--net", NLMMAP, "run", "--device"]).arg(place.node()).arg("--").arg(compile("faults", Build::Plain));
-    let outcome = run(command.env("NLMMAP_PRELOAD", preload()), patient(30));
-    match outcome.code {
-        Some(0) => Ok(()),
-        // Refused, or given up, and told why; 125 and above are `nlmmap run`'s own.
-        Some(3 | 4 | 125..=127) if outcome.stderr.lines().any(|line| line.contains(": ")) => Ok(()),
-        _ => Err(format!("a client {}", outcome.describe())),
-    }
-}
-
-fn complaint(strace: &[String]) -> Result<(), String> {
-    let mut place = Place::new();
-    let mut traced = Traced::start(&mut place, strace);
-    let wrong = |what: &str, log: &str| Err(format!("{what}\nthe daemon:\n{log}"));
-    if traced.ready {
-        for _ in 0..2 {
-            if traced.ended().is_none() {
-                client(traced.place).or_else(|what| wrong(&what, &traced.log()))?;
+    /// Fails while a daemon starts, or ends.
+    fn at_an_end(&self, what: &Try, how: How, when: When) {
+        let (place, starts) = (place(), when != When::Ends);
+        if when == When::StartsAfterAKill {
+            leave_the_rest_of_another(&place);
+        }
+        let fault = what.fault(&self.places, how);
+        let mut scene = Scene::start(&place, None, &self.places, false, starts.then(|| fault.clone()));
+        if starts && scene.ready {
+            thread::sleep(SETTLING);
+        }
+        let mut fired = starts && scene.tracer.ended().is_none() && scene.tracer.disarm();
+        let wrong = |scene: &Scene<'_>, text: &str| self.complain(what, how, text, &scene.log());
+        if scene.ready {
+            let outcome = scene.visit(Visitor::Client("plain"));
+            if let Some(text) = scene.complaint(Visitor::Client("plain"), &outcome) {
+                return wrong(&scene, &text);
             }
+            if !starts {
+                scene.tracer.arm(fault);
+            }
+        } else if scene.tracer.ended().is_none() {
+            return wrong(&scene, "it neither starts nor ends");
+        } else {
+            fired = true;
+        }
+        let ready = scene.ready;
+        let Some((end, _)) = scene.end() else { return wrong(&scene, "it does not end") };
+        let log = scene.log();
+        match end {
+            Ok(0) if ready => {}
+            // By its own decision, with the reason.
+            Ok(1..=5) if log.lines().any(|line| line.starts_with("nlmmap: ")) => {}
+            end => return wrong(&scene, &format!("it ended with {end:?}")),
+        }
+        // What another has left is still there if this one could not even begin.
+        if let Err(text) = scene.is_clean()
+            && (ready || when != When::StartsAfterAKill)
+        {
+            return wrong(&scene, &text);
+        }
+        if fired || !starts {
+            self.has_failed(what);
         }
     }
-    let code = if traced.ready || traced.ended().is_some() {
-        traced.end()
-    } else {
-        return wrong("it neither starts nor ends", &traced.log());
-    };
-    let log = traced.log();
-    match code {
-        Some(0) if traced.ready => {}
-        // By its own decision, with the reason.
-        Some(1..=5) if log.lines().any(|line| line.starts_with("nlmmap: ")) => {}
-        _ => return wrong(&format!("it ended with {code:?}"), &log),
-    }
-    drop(traced);
-    let mounts = fs::read_to_string("/proc/self/mountinfo").expect("the mount table");
-    let run: Vec<_> = fs::read_dir(place.path("run")).into_iter().flatten().flatten().collect();
-    if mounts.contains(&place.directory.path().display().to_string()) || place.path("node").exists() || !run.is_empty()
-    {
-        return wrong(&format!("something is left: {run:?}, and a mount or its directory"), &log);
-    }
-    Ok(())
-}
-
-/// How often each call is made, at most, in one process or thread; and in the first one before it makes another.
-fn calls(record: &str) -> BTreeMap<String, (u32, u32)> {
-    let mut counts: HashMap<(&str, &str), u32> = HashMap::new();
-    let (mut first, mut early) = (None, HashMap::new());
-    for line in record.lines() {
-        let Some((pid, rest)) = line.split_once(' ') else { continue };
-        let Some((call, _)) = rest.trim_start().split_once('(') else { continue };
-        if !call.chars().all(|c| c.is_ascii_alphanumeric() || c == '_') {
-            continue;
-        }
-        *counts.entry((pid, call)).or_default() += 1;
-        if *first.get_or_insert(pid) == pid && call == "clone" && early.is_empty() {
-            early = counts.iter().map(|((_, call), n)| ((*call).to_string(), *n)).collect();
-        }
-    }
-    let mut calls = BTreeMap::new();
-    for ((_, call), n) in counts {
-        let entry: &mut (u32, u32) =
-            calls.entry(call.to_string()).or_insert((0, early.get(call).copied().unwrap_or(0)));
-        entry.0 = entry.0.max(n);
-    }
-    calls
 }
 
 #[test]
-fn each_call_of_the_daemon_fails() {
+fn each_place_of_the_daemon_fails() {
     need_root();
     if is_about_ring_files() {
         return;
     }
-    let record = scratch("calls");
-    complaint(&[format!("--output={}", record.display())]).unwrap_or_else(|what| panic!("without failures: {what}"));
-    let calls = calls(&fs::read_to_string(&record).expect("strace writes its record"));
-    let _ = fs::remove_file(record);
-    let each = if std::env::var("NLMMAP_FAULTS").is_ok_and(|faults| faults == "all") { 40 } else { 3 };
-    let mut tries = Vec::new();
-    for (call, (most, early)) in &calls {
-        let spawner_is_made = u32::from(matches!(call.as_str(), "clone"));
-        let from = (early + 1 - spawner_is_made).max(1);
-        let step = ((most.saturating_sub(from) + 1) / each).max(1);
-        let places = (from..=*most).step_by(step as usize).take(each as usize);
-        tries.extend(places.filter(|_| !LEFT_ALONE.contains(&call.as_str())).map(|nth| (call.as_str(), nth)));
+    let begin = std::time::Instant::now();
+    let places = Arc::new(Places::of(NLMMAP));
+    println!("places are known after {:?}", begin.elapsed());
+    let plan = Plan {
+        places: places.clone(),
+        tries: AtomicUsize::new(0),
+        failed: Mutex::default(),
+        complaints: Mutex::default(),
+    };
+    let cage = MemoryCage::new(300 << 20);
+    let (mut known, mut serving, mut seen) = (BTreeSet::new(), BTreeMap::new(), Vec::new());
+    let here = place();
+    let mut scene = Scene::start(&here, cage.as_ref(), &places, true, None);
+    assert!(scene.ready, "without failures it does not start:\n{}", scene.log());
+    // Threads that have only just begun.
+    thread::sleep(SETTLING * 5);
+    let record = scene.tracer.take();
+    let starting = plan.new_in(&record, &mut known);
+    seen.push(record);
+    for (number, visitor) in VISITORS.into_iter().enumerate() {
+        let outcome = scene.visit(visitor);
+        assert!(outcome.success(), "{visitor:?} without failures {}\nthe daemon:\n{}", outcome.describe(), scene.log());
+        let record = scene.tracer.take();
+        serving.insert(number, plan.new_in(&record, &mut known));
+        seen.push(record);
     }
-    assert!(tries.len() > 60, "only {tries:?}");
-    let (next, complaints) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+    let (end, record) = scene.end().expect("it ends");
+    assert_eq!(end, Ok(0), "{}", scene.log());
+    let ending = plan.new_in(&record, &mut known);
+    println!("recorded after {:?}", begin.elapsed());
+    seen.push(record);
+    drop(scene);
+    leave_the_rest_of_another(&here);
+    let mut scene = Scene::start(&here, None, &places, true, None);
+    assert!(scene.ready, "after a kill it does not start:\n{}", scene.log());
+    let record = scene.tracer.take();
+    let clearing = plan.new_in(&record, &mut known);
+    seen.push(record);
+    assert_eq!(scene.end().map(|(end, _)| end), Some(Ok(0)), "{}", scene.log());
+    drop(scene);
+    let count = serving.values().map(Vec::len).sum::<usize>();
+    println!(
+        "{} places; {} fail at the start, {count} while it serves, {} at the end",
+        places.all().len(),
+        starting.len(),
+        ending.len()
+    );
+    let ends: Vec<(&Try, How, When)> =
+        [(&starting, When::Starts), (&clearing, When::StartsAfterAKill), (&ending, When::Ends)]
+            .into_iter()
+            .flat_map(|(whats, when)| whats.iter().map(move |what| (what, when)))
+            .enumerate()
+            .flat_map(|(nth, (what, when))| hows(what.call, nth).into_iter().map(move |how| (what, how, when)))
+            .collect();
+    let next = AtomicUsize::new(0);
     thread::scope(|scope| {
-        for _ in 0..3 {
+        scope.spawn(|| plan.while_it_serves(&serving, cage.as_ref()));
+        for _ in 0..2 {
             scope.spawn(|| {
-                while let Some((call, nth)) = tries.get(next.fetch_add(1, Ordering::Relaxed)) {
-                    let inject = format!("--inject={call}:error={}:when={nth}", error(call));
-                    if let Err(what) = complaint(&["--output=/dev/null".into(), inject.clone()]) {
-                        complaints.lock().unwrap().push(format!("strace {inject}: {what}"));
-                    }
+                while let Some((what, how, when)) = ends.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    plan.at_an_end(what, *how, *when);
                 }
             });
         }
     });
-    let complaints = complaints.into_inner().unwrap();
-    println!("{} failures tried", tries.len());
-    assert!(complaints.is_empty(), "{} of {} failures:\n{}", complaints.len(), tries.len(), complaints.join("\n\n"));
+    let (failed, complaints) = (plan.failed.into_inner().unwrap(), plan.complaints.into_inner().unwrap());
+    let failed_places: BTreeSet<&Place> = failed.iter().map(|what| &what.place).collect();
+    println!("{} failures tried, {} places have failed", plan.tries.into_inner(), failed_places.len());
+    let come_to: BTreeSet<&Place> =
+        seen.iter().flat_map(|record| record.keys()).filter_map(|(_, at)| places.place(*at)).collect();
+    // Those that have made no calls but such as are left alone.
+    let mut harmless = come_to;
+    harmless.retain(|place| !known.iter().any(|what| what.place == **place));
+    let all = places.all();
+    let imports = |place: &Place| {
+        places.addresses(place).iter().flat_map(|at| places.imports(*at)).cloned().collect::<BTreeSet<String>>()
+    };
+    let is_open = |place: &Place| {
+        !failed_places.contains(place) && !has_reason(place, &imports(place)) && !harmless.contains(place)
+    };
+    let recorded: BTreeSet<&Place> = known.iter().map(|what| &what.place).collect();
+    let open: Vec<String> = all
+        .iter()
+        .filter(|place| is_open(place) && !recorded.contains(place))
+        .map(|place| {
+            let imports: BTreeSet<&String> =
+                places.addresses(place).iter().flat_map(|at| places.imports(*at)).collect();
+            format!("{}:{} {} {imports:?}", place.file, place.line, place.function)
+        })
+        .collect();
+    assert!(complaints.is_empty(), "{} complaints:\n{}", complaints.len(), complaints.join("\n\n"));
+    // What was come to once, and not again while it was to fail.
+    let by_chance: Vec<&Place> = all.iter().filter(|place| recorded.contains(place) && is_open(place)).collect();
+    println!("by chance, and not come to again: {by_chance:?}");
+    assert!(by_chance.len() <= CHANCES, "too many were not come to again: {by_chance:#?}");
+    assert!(open.is_empty(), "{} that no test has fail, and no reason is given:\n{}", open.len(), open.join("\n"));
+    let gone = reasons::unused(&all);
+    assert!(gone.is_empty(), "there is no such place any more: {gone:?}");
 }
