@@ -205,6 +205,10 @@ fn judge(loaded: &Loaded, part: &Part) -> Result<Judged, String> {
         return Ok(Judged::unrun(part));
     }
     let bare = loaded.run(part, Way::Bare)?;
+    // What was cut off is nobody's fault.
+    if loaded.is_late() {
+        return Ok(Judged::unrun(part));
+    }
     let mut judged =
         Judged { tests: bare.len(), failing: bare.values().filter(|it| is_failure(it)).count(), ..Judged::default() };
     for (bare_way, way, words) in
@@ -221,7 +225,6 @@ fn judge(loaded: &Loaded, part: &Part) -> Result<Judged, String> {
             bares.push(loaded.run(part, bare_way)?);
             withs.push(loaded.run(part, way)?);
         }
-        // What was cut off by then is nobody's fault.
         if loaded.is_late() {
             return Ok(Judged::unrun(part));
         }
