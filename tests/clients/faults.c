@@ -76,6 +76,9 @@ static void in_child(struct sock *s)
 		at[0] = s->rx.pos;
 		at[1] = s->tx.pos;
 		at[2] = seq;
+		/* The parent, who has made it, goes on. */
+		AGAIN("munmap", munmap(s->map, s->len));
+		AGAIN("close", close(s->fd));
 		_exit(0);
 	}
 	AGAIN("wait4", waitpid(pid, &status, 0));
