@@ -19,9 +19,6 @@ pub const EPOLLIN: u32 = 1;
 pub const EPOLLOUT: u32 = 4;
 /// Once for each arrival.
 pub const EPOLLET: u32 = 1 << 31;
-/// A send, in [`Duty::waits`].
-pub const SEND: u64 = 1 << 32;
-
 /// Once.
 pub const EPOLLONESHOT: u32 = 1 << 30;
 
@@ -71,7 +68,7 @@ pub struct Duty {
     pub state: AtomicU32,
     /// The descriptor it is registered by plus one; 0 when it is not.
     pub fd: AtomicI32,
-    /// Calls of the client: waits in the lower half of the word, counted at their start; sends in the upper half.
+    /// Waits by the client, counted at their start.
     pub waits: AtomicU64,
     /// Client threads inside a wait.
     pub inside: AtomicU32,
@@ -114,11 +111,6 @@ impl Duty {
     #[inline]
     pub fn change(&self, from: u32, to: u32) -> bool {
         self.state.compare_exchange(from, to, Ordering::SeqCst, Ordering::Relaxed).is_ok()
-    }
-
-    /// Whether the client has never waited by a call of ours. (So it seems for a moment after four thousand million waits.)
-    pub fn never_waited(&self) -> bool {
-        self.waits.load(Ordering::Relaxed) as u32 == 0
     }
 
     /// A client thread is about to wait: whether the thread is to be told that it need not watch.

@@ -14,7 +14,7 @@
 mod thread;
 
 use crate::device;
-use crate::duty::{ACTIVE, ARMED, DRIVING, OFF, SEND};
+use crate::duty::{ACTIVE, ARMED, DRIVING, OFF};
 use crate::fdtable;
 use crate::found;
 use crate::local::Local;
@@ -190,7 +190,7 @@ fn hand_back(local: &Local) {
 #[inline]
 pub fn note_send(local: &Local) {
     let duty = &local.duty;
-    duty.waits.fetch_add(SEND, Ordering::Relaxed);
+    duty.waits.fetch_add(1, Ordering::Relaxed);
     if matches!(duty.state.load(Ordering::Relaxed), ARMED | DRIVING) {
         note_watched_send(local);
     }

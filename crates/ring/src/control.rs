@@ -14,7 +14,7 @@ pub mod flag {
     pub const CONGESTED: u32 = 1;
     /// A dump was asked for and its end has not been seen: receive one part at a time.
     pub const DUMP: u32 = 1 << 1;
-    /// [`super::Control::bells`] doorbells are in the real queue: they make the socket readable for waiters who see only the socket.
+    /// A doorbell is in the real queue: it makes the socket readable for waiters who see only the socket.
     pub const BELL: u32 = 1 << 2;
     /// Messages may wait in the real socket that the ring cannot take at present.
     pub const BLOCKED: u32 = 1 << 3;
@@ -38,8 +38,6 @@ pub mod flag {
     pub const SHARED: u32 = 1 << 12;
     /// Somebody has asked for a copy of what passes ([`crate::tap`]).
     pub const TAPPED: u32 = 1 << 13;
-    /// The first message in the real queue has its frame already.
-    pub const PLACED: u32 = 1 << 14;
 }
 
 /// How many processes can have a ring mapped at once and be told apart.
@@ -160,10 +158,6 @@ pub struct Control {
     pub tx_failed: AtomicU64,
     /// Waits that a daemon's front has answered.
     pub waits: Waits,
-    /// Doorbells in the real queue.
-    pub bells: AtomicU32,
-    /// The longest message of late, where somebody may look at the queue unseen.
-    pub rx_longest: AtomicU32,
 }
 
 const _: () = assert!(size_of::<Control>() <= crate::sys::PAGE);

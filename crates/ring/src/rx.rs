@@ -5,7 +5,6 @@
 //! - [`ancillary`]: what name and ancillary data say.
 //! - [`single`]: one datagram at a time, looked at before it is taken. For strict mode.
 //! - [`bell`]: keeps the real socket readable for waiters who see nothing else.
-//! - [`level`]: never leaves the real queue empty beside a frame that they may look for.
 //! - [`congestion`]: in strict mode, makes senders wait for a reader that is behind.
 //! - [`overrun`]: what is told of a message that finds no frame.
 //! - [`copy`]: the client's own `recv` of `COPY` messages.
@@ -18,7 +17,6 @@ mod bell;
 mod congestion;
 pub mod copy;
 mod frames;
-mod level;
 mod overrun;
 mod single;
 
@@ -74,16 +72,6 @@ pub(crate) struct Pump<'a, S> {
     pub end: Cell<End>,
     /// Whether this run has taken the first message behind a doorbell's ringing by itself.
     pub past_first: Cell<bool>,
-    /// Whether this run leaves the queue empty, whoever may look at it: the kernel wants that before it takes more.
-    pub drains: Cell<bool>,
-    /// Frames that were published before anything was received.
-    pub placed: Cell<u32>,
-    /// [`Control::rx_published`] when the last doorbell was rung, if there is one.
-    pub rung: Cell<u32>,
-    /// Doorbells of earlier runs in the queue.
-    pub old_bells: Cell<u32>,
-    /// [`crate::control::Counters::rx_datagrams`] when there were doorbells and nothing had been received.
-    pub taken_before: Cell<u64>,
 }
 
 /// A request that wants an acknowledgement: its sequence number.
@@ -182,68 +170,43 @@ impl<'a, S: Socket> Pump<'a, S> {
         let (set_aside, went_on) = (Cell::new(0), Cell::new(false));
         let (received, end) = (Cell::new(0), Cell::new(End::Unknown));
         let (request, past_first) = (Cell::new(None), Cell::new(false));
-        let (drains, placed, rung) = (Cell::new(false), Cell::new(0), Cell::new(0));
-        let (old_bells, taken_before) = (Cell::new(0), Cell::new(0));
-        Pump {
-            endpoint,
-            control,
-            ring,
-            sock,
-            context,
-            request,
-            set_aside,
-            went_on,
-            received,
-            end,
-            past_first,
-            drains,
-            placed,
-            rung,
-            old_bells,
-            taken_before,
-        }
+        Pump { endpoint, control, ring, sock, context, request, set_aside, went_on, received, end, past_first }
     }
 
     fn run(&self) {
+        let strict = self.endpoint.strict.load(Relaxed);
         self.control.set(flag::BLOCKED, false);
         self.forget_released();
         if matches!(self.context, Context::Wait | Context::Received) && self.control.copies.load(Relaxed) == 0 {
             self.relieve();
         }
         if self.control.unplaced.load(Relaxed) > 0 {
-            let before = self.control.rx_published.load(Relaxed);
             self.place_backlog();
-            self.placed.set(self.control.rx_published.load(Relaxed).wrapping_sub(before));
         }
         if self.answer_bell() == Step::Stop {
             return;
         }
-        let strict = self.endpoint.strict.load(Relaxed);
-        loop {
-            let mut budget = self.endpoint.most.load(Relaxed);
-            let mut before = self.control.rx_head.load(Relaxed);
-            while budget > 0 {
-                let step = if strict { self.one() } else { self.batch() };
-                if step == Step::Stop {
-                    break;
-                }
-                let head = self.head();
-                let geometry = self.ring.geometry();
-                budget = budget.saturating_sub(geometry.distance(geometry.wrap(before), head).max(1));
-                before = head;
+        let mut budget = self.endpoint.most.load(Relaxed);
+        let mut before = self.control.rx_head.load(Relaxed);
+        while budget > 0 {
+            let step = if strict { self.one() } else { self.batch() };
+            if step == Step::Stop {
+                break;
             }
-            let behind = if self.end.get() == End::Unknown { flag::BEHIND } else { 0 };
-            // One look at the flags for both.
-            if self.control.flags.load(Relaxed) & (flag::BEHIND | flag::TAPPED) != behind {
-                self.note_end(behind);
-            }
-            if self.request.get().is_none() {
-                self.control.rx_burst.store(self.received.get(), Relaxed);
-            }
-            if self.ring_bell() {
-                return;
-            }
+            let head = self.head();
+            let geometry = self.ring.geometry();
+            budget = budget.saturating_sub(geometry.distance(geometry.wrap(before), head).max(1));
+            before = head;
         }
+        let behind = if self.end.get() == End::Unknown { flag::BEHIND } else { 0 };
+        // One look at the flags for both.
+        if self.control.flags.load(Relaxed) & (flag::BEHIND | flag::TAPPED) != behind {
+            self.note_end(behind);
+        }
+        if self.request.get().is_none() {
+            self.control.rx_burst.store(self.received.get(), Relaxed);
+        }
+        self.ring_bell();
     }
 
     /// Notes how the run has left the queue, and copies what has passed if that is asked for.
@@ -283,7 +246,8 @@ impl<'a, S: Socket> Pump<'a, S> {
 
     /// Bytes of messages in the real queue, the doorbell apart.
     fn waiting(&self) -> u32 {
-        self.sock.queued().map_or(1, |queued| queued.saturating_sub(self.bells_bytes()))
+        let bell = if self.control.has(flag::BELL) { self.control.bell_bytes.load(Relaxed) } else { 0 };
+        self.sock.queued().map_or(1, |queued| queued.saturating_sub(bell))
     }
 
     /// Advances `rx_oldest` over released frames.
@@ -352,15 +316,21 @@ impl<'a, S: Socket> Pump<'a, S> {
     fn pass_on(&self, error: Errno) {
         // It may hide how the last run has left the queue.
         self.request.set(None);
-        // Until the queue is empty the kernel loses what comes (`NETLINK_S_CONGESTED`).
-        self.drains.set(true);
         self.endpoint.pass_on(self.control, error);
     }
 
     /// A receive has failed.
     fn failed(&self, error: Errno) -> Step {
         match error {
-            Errno::AGAIN => self.emptied(),
+            Errno::AGAIN => {
+                self.end.set(End::Empty);
+                // The kernel keeps a part of a running dump in the queue: there is none.
+                self.control.set(flag::DUMP, false);
+                if self.endpoint.store(self.control).unplaced() == 0 {
+                    self.control.set(flag::DUMPING, false);
+                }
+                Step::Stop
+            }
             Errno::INTR => Step::Moved,
             Errno::BADF | Errno::NOTSOCK | Errno::FAULT | Errno::INVAL | Errno::NOSYS | Errno::PERM => Step::Stop,
             error => {
@@ -368,17 +338,6 @@ impl<'a, S: Socket> Pump<'a, S> {
                 Step::Moved
             }
         }
-    }
-
-    /// No message is left.
-    fn emptied(&self) -> Step {
-        self.end.set(End::Empty);
-        // The kernel keeps a part of a running dump in the queue: there is none.
-        self.control.set(flag::DUMP, false);
-        if self.endpoint.store(self.control).unplaced() == 0 {
-            self.control.set(flag::DUMPING, false);
-        }
-        Step::Stop
     }
 
     /// Whether the client would be told to read.

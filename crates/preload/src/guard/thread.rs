@@ -177,16 +177,11 @@ fn look(local: &'static Local, me: u32, in_hand: &mut Option<bool>) -> Next {
                 duty.trusted.store(0, Ordering::Relaxed);
                 return if is_strict(local) { Next::Tick } else { Next::Calling };
             }
-            let trusted = duty.trusted.fetch_add(1, Ordering::Relaxed);
-            if trusted < TRUST
+            if duty.trusted.fetch_add(1, Ordering::Relaxed) < TRUST
                 && !is_strict(local)
                 && *in_hand.get_or_insert_with(anything_in_hand)
                 && !is_filling(local)
             {
-                if trusted == 0 && duty.never_waited() {
-                    // It may as well be waiting, by a call of its own and for what it has.
-                    by_number(local, |sock| local.endpoint.show(sock, me));
-                }
                 return Next::Tick;
             }
             duty.trusted.store(0, Ordering::Relaxed);
@@ -252,10 +247,20 @@ fn drive(local: &'static Local, me: u32) -> Next {
         }
     }
     local.duty.passed.store(0, Ordering::Relaxed);
+    if !local.try_use() {
+        return Next::Quiet;
+    }
     let mut next = Next::Quiet;
-    let stale = by_number(local, |sock| {
+    let fd = local.any_fd();
+    let mut stale = false;
+    // First the claim, then the look whether the number still leads here; `quiesce` does it the other way round.
+    local.duty.using.begin(fd);
+    let reached = local.live.load(Ordering::Acquire) && fd >= 0 && local.is_reached_by(fd);
+    if reached && !fdtable::is_still(fd, local) {
+        stale = true;
+    } else if reached {
         let before = (moved(local), local.duty.waits.load(Ordering::Relaxed));
-        local.endpoint.service(sock, me, Context::Background);
+        local.endpoint.service(&Fd(fd), me, Context::Background);
         let sent =
             local.duty.waits.load(Ordering::Relaxed) != before.1 || local.endpoint.sending.load(Ordering::Relaxed) > 0;
         if moved(local) != before.0 && !sent {
@@ -270,26 +275,14 @@ fn drive(local: &'static Local, me: u32) -> Next {
         {
             next = Next::Soon;
         }
-    });
+    }
+    local.duty.using.end();
     if stale && fdtable::certain_fd(local) >= 0 {
         // By another number, then.
         next = Next::Tick;
     }
+    local.release();
     next
-}
-
-/// Does something with the endpoint's socket, if its number leads there. Whether it did and does not any more.
-fn by_number(local: &Local, f: impl FnOnce(&Fd)) -> bool {
-    let fd = local.any_fd();
-    // First the claim, then the look whether the number still leads here; `quiesce` does it the other way round.
-    local.duty.using.begin(fd);
-    let reached = local.live.load(Ordering::Acquire) && fd >= 0 && local.is_reached_by(fd);
-    let stale = reached && !fdtable::is_still(fd, local);
-    if reached && !stale {
-        f(&Fd(fd));
-    }
-    local.duty.using.end();
-    stale
 }
 
 #[cfg(test)]

@@ -196,7 +196,7 @@ impl Endpoint {
                 for word in [&control.rx_head, &control.rx_oldest, &control.rx_outstanding] {
                     word.store(0, Ordering::Relaxed);
                 }
-                control.set(flag::CONGESTED | flag::BLOCKED | flag::DUMP | flag::DUMPING | flag::PLACED, false);
+                control.set(flag::CONGESTED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
                 self.store(control).clear();
                 self.point_scratch(geometry.room() as usize);
                 self.rx.store(ring, Ordering::Release);
@@ -225,7 +225,7 @@ impl Endpoint {
         let ring = slot.swap(null_mut(), Ordering::AcqRel);
         if which == Which::Rx {
             self.store(control).clear();
-            control.set(flag::CONGESTED | flag::BLOCKED | flag::DUMP | flag::DUMPING | flag::PLACED, false);
+            control.set(flag::CONGESTED | flag::BLOCKED | flag::DUMP | flag::DUMPING, false);
         }
         drop(held);
         if !ring.is_null() {

@@ -46,19 +46,11 @@ impl<S: Socket> Pump<'_, S> {
         // it and must not leave a gap in the ring; farther behind it is found by `take_in`.
         let dump = self.control.has(flag::DUMP) || dumping;
         // A dump that was begun so goes on so, whatever the frames hold: parts of it may wait in the store.
-        if dump && room < DUMP_PART || dumping {
-            return if self.guard() == Step::Stop { Step::Stop } else { self.one_private() };
-        }
-        if self.keeps_level() {
-            let (before, single) = (self.received.get(), dump && self.context == Context::Send);
-            let step = self.level(start, if single { 1 } else { VLEN as u32 });
-            return if single && self.received.get() != before { Step::Stop } else { step };
-        }
-        if self.control.has(flag::BELL) && !self.past_first.replace(true) {
+        if dump && room < DUMP_PART || dumping || self.control.has(flag::BELL) && !self.past_first.replace(true) {
             return self.one_private();
         }
         let most = if dump && self.context == Context::Send { 1 } else { free };
-        let received = match self.receive(start, most, MSG_DONTWAIT) {
+        let received = match self.receive(start, most) {
             Ok(n) => n,
             Err(error) => return self.failed(error),
         };
@@ -85,9 +77,9 @@ impl<S: Socket> Pump<'_, S> {
         offer.clamp(2, VLEN as u32)
     }
 
-    /// Points the first `most` messages at the frames from `start` on, and receives; `flags` are for one alone. Everything else in
-    /// the headers is as the last receive and [`Self::message`] have left it.
-    pub(super) fn receive(&self, start: u32, most: usize, flags: u32) -> Result<usize, Errno> {
+    /// Points the first `most` messages at the frames from `start` on, and receives. Everything else in the headers is as the
+    /// last receive and [`Self::message`] have left it.
+    fn receive(&self, start: u32, most: usize) -> Result<usize, Errno> {
         let scratch = self.endpoint.scratch();
         let mut pos = start;
         for i in 0..most {
@@ -102,7 +94,7 @@ impl<S: Socket> Pump<'_, S> {
             let msgs = (&raw mut (*scratch).msgs).cast::<MMsgHdr>();
             if most == 1 {
                 // The single form is the cheaper one.
-                (*msgs).len = self.sock.recv(&mut (*msgs).hdr, flags)? as u32;
+                (*msgs).len = self.sock.recv(&mut (*msgs).hdr, MSG_DONTWAIT)? as u32;
                 return Ok(1);
             }
             self.sock.recv_batch(core::slice::from_raw_parts_mut(msgs, most))
@@ -139,7 +131,7 @@ impl<S: Socket> Pump<'_, S> {
     }
 
     /// Publishes what has its place, and moves the rest.
-    pub(super) fn take_in(&self, start: u32, received: usize) {
+    fn take_in(&self, start: u32, received: usize) {
         let room = self.ring.geometry().room() as usize;
         self.control.count(&self.control.counters.rx_datagrams, received as u64);
         let (mut pos, mut in_place) = (start, true);
@@ -190,7 +182,7 @@ impl<S: Socket> Pump<'_, S> {
     }
 
     /// Receives one datagram by way of private memory: cut if it is a dump part, dropped if it is the doorbell.
-    pub(super) fn one_private(&self) -> Step {
+    fn one_private(&self) -> Step {
         let dumping = self.control.has(flag::DUMPING);
         let may_go_on = !dumping || self.may_resume_dump();
         if !may_go_on

@@ -7,7 +7,6 @@
 use super::{Context, Pump, Step};
 use crate::abi::{NLMSG_HDRLEN, NLMSG_NOOP};
 use crate::control::flag;
-use crate::endpoint::Endpoint;
 use crate::errno::Errno;
 use crate::socket::Socket;
 use crate::store::Meta;
@@ -20,12 +19,6 @@ const LEN: usize = 32;
 
 /// A receive that is interrupted so often is left to the next run.
 const INTERRUPTIONS: u32 = 64;
-
-/// Where nothing else is in the queue, more are taken out of it.
-const FEW: u32 = 2;
-/// More are rung only by a run that has taken a message, which was charged as much at least: while a full ring leaves messages in
-/// front of them, each run that publishes something rings.
-const MOST: u32 = 16;
 
 /// A doorbell's bytes.
 fn bytes(secret: u64) -> [u8; LEN] {
@@ -61,19 +54,6 @@ pub fn measure_bell<S: Socket>(sock: &S) -> Result<u32, Errno> {
     sock.queued()
 }
 
-impl Endpoint {
-    /// Makes the socket readable if there is something to read: somebody may be waiting where no call of ours sees it.
-    pub fn show<S: Socket>(&self, sock: &S, pid: u32) {
-        if let (Some(control), Some(ring)) = (self.control(), self.rx()) {
-            let _held = control.lock.hold(pid);
-            let pump = Pump::new(self, control, ring, sock, Context::Background);
-            if control.flags.load(Relaxed) & (flag::BELL | flag::NO_BELL | flag::PLUG) == 0 && pump.readable() {
-                pump.ring_one();
-            }
-        }
-    }
-}
-
 impl<S: Socket> Pump<'_, S> {
     /// Whether somebody who sees only the socket must find it readable: an unseen waiter when there is something to read, an
     /// announced one when its `poll` would answer an error too, a blocking receive when it would answer.
@@ -85,65 +65,29 @@ impl<S: Socket> Pump<'_, S> {
             || control.error.load(Relaxed) != 0 && (is_announced(&control.waiters) || is_announced(&control.receivers))
     }
 
-    /// Before anything is received: whether the doorbells in the queue may stay, and are all there is. A client that receives
-    /// itself is about to sleep on the socket, and not to be woken by frames: for it they stay only if others need them.
+    /// Before anything is received: whether the doorbell in the queue may stay, and is all there is. A client that receives
+    /// itself is about to sleep on the socket, and not to be woken by frames: for it the bell stays only if others need it.
     pub(super) fn answer_bell(&self) -> Step {
-        if self.control.flags.load(Relaxed) & (flag::BELL | flag::PLACED) == 0 {
-            return Step::Moved;
-        }
-        if self.control.has(flag::PLACED) && self.drop_placed() == Step::Stop {
-            return Step::Stop;
-        }
-        self.rung.set(self.control.rx_published.load(Relaxed).wrapping_sub(self.placed.get()));
-        self.old_bells.set(self.control.bells.load(Relaxed));
-        self.taken_before.set(self.control.counters.rx_datagrams.load(Relaxed));
-        if !self.control.has(flag::BELL) || self.others() != Some(0) {
+        if !self.control.has(flag::BELL) || self.sock.queued() != Ok(self.control.bell_bytes.load(Relaxed)) {
             return Step::Moved;
         }
         let stays = if self.context == Context::Recv { self.must_show() } else { self.readable() };
-        if !stays {
-            return self.swallow(0);
+        if stays {
+            return Step::Stop;
         }
-        // What has waited in the store has frames now.
-        self.ring_bell();
-        Step::Stop
-    }
-
-    /// Takes the doorbells but for so many, where they are all that is in the queue. Here and not on the way of all messages: that one
-    /// ends at a full ring.
-    fn swallow(&self, but: u32) -> Step {
-        while self.control.bells.load(Relaxed) > but {
-            let taken = match self.receive_unbroken(LEN, MSG_PEEK) {
-                Ok((meta, bytes)) if self.is_bell(&meta, bytes) => self.receive_unbroken(LEN, 0),
-                Ok(_) => return Step::Moved,
-                Err(error) => return self.failed(error),
-            };
-            match taken {
-                Ok(_) => self.note_bells(self.control.bells.load(Relaxed).saturating_sub(1)),
-                Err(error) => return self.failed(error),
+        // Here and not on the way of all messages: that one ends at a full ring.
+        let taken = match self.receive_unbroken(LEN, MSG_PEEK) {
+            Ok((meta, bytes)) if self.is_bell(&meta, bytes) => self.receive_unbroken(LEN, 0),
+            Ok(_) => return Step::Moved,
+            Err(error) => return self.failed(error),
+        };
+        match taken {
+            Ok(_) => {
+                self.control.set(flag::BELL, false);
+                Step::Moved
             }
+            Err(error) => self.failed(error),
         }
-        Step::Moved
-    }
-
-    /// What the doorbells in the queue are charged.
-    pub(super) fn bells_bytes(&self) -> u32 {
-        self.control.bells.load(Relaxed).saturating_mul(self.control.bell_bytes.load(Relaxed))
-    }
-
-    /// What everything else in the queue is charged, `None` where the kernel does not say.
-    pub(super) fn others(&self) -> Option<u32> {
-        let queued = self.sock.queued().ok()?;
-        if queued == 0 {
-            // Somebody else has received them.
-            self.note_bells(0);
-        }
-        Some(queued.saturating_sub(self.bells_bytes()))
-    }
-
-    fn note_bells(&self, number: u32) {
-        self.control.bells.store(number, Relaxed);
-        self.control.set(flag::BELL, number > 0);
     }
 
     /// As [`Self::receive_private`], again where it was interrupted: at a full ring nothing else asks for the doorbell in this run.
@@ -157,58 +101,15 @@ impl<S: Socket> Pump<'_, S> {
         Err(Errno::INTR)
     }
 
-    /// After everything was received: rings, if somebody must find the socket readable. `false`: the run is to go on, to the queue's
-    /// end.
-    #[inline]
-    pub(super) fn ring_bell(&self) -> bool {
-        match self.control.flags.load(Relaxed) & (flag::BELL | flag::NO_BELL | flag::PLUG) {
-            0 if self.must_show() => {
-                self.ring_one();
-            }
-            flag::BELL if self.endpoint.unseen.load(Relaxed) => return self.ring_again(),
-            _ => {}
+    /// After everything was received: rings, if somebody must find the socket readable.
+    pub(super) fn ring_bell(&self) {
+        let control = self.control;
+        if control.flags.load(Relaxed) & (flag::BELL | flag::NO_BELL | flag::PLUG) != 0 || !self.must_show() {
+            return;
         }
-        true
-    }
-
-    /// There is a doorbell in the queue. Takes it where nothing is left to be told of; rings another where something was published
-    /// after it, of which an edge-triggered waiter would not hear.
-    #[cold]
-    fn ring_again(&self) -> bool {
-        if !self.readable() {
-            if self.others() == Some(0) {
-                self.swallow(0);
-            }
-            return true;
+        if self.ring_with::<LEN>() {
+            control.set(flag::BELL, true);
         }
-        let has_news = || self.control.rx_published.load(Relaxed) != self.rung.get();
-        let bells = self.control.bells.load(Relaxed);
-        let has_taken = || self.control.counters.rx_datagrams.load(Relaxed) != self.taken_before.get();
-        if !has_news() || bells >= MOST && !has_taken() {
-            return true;
-        }
-        if self.ring_one() {
-            if bells >= FEW && self.others() == Some(0) {
-                self.swallow(1);
-            }
-            return true;
-        }
-        // A socket that has lost something takes nothing before it was seen empty.
-        self.drains.replace(true)
-    }
-
-    /// Rings once more.
-    #[cold]
-    pub(super) fn ring_one(&self) -> bool {
-        // Counted first: of a process that dies in between a bell too many is expected, and none is taken for a message.
-        self.note_bells(self.control.bells.load(Relaxed) + 1);
-        let rung = self.ring_with::<LEN>();
-        if rung {
-            self.rung.set(self.control.rx_published.load(Relaxed));
-        } else {
-            self.note_bells(self.control.bells.load(Relaxed).saturating_sub(1));
-        }
-        rung
     }
 
     /// Sends a doorbell of `N` bytes, if the socket has an address and may.
@@ -246,7 +147,7 @@ impl<S: Socket> Pump<'_, S> {
     pub(super) fn took_bell(&self, meta: &Meta, got: &[u8]) -> bool {
         let is = self.is_bell(meta, got);
         if is {
-            self.note_bells(self.control.bells.load(Relaxed).saturating_sub(1));
+            self.control.set(flag::BELL, false);
         }
         is
     }

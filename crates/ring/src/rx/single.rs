@@ -47,9 +47,6 @@ impl<S: Socket> Pump<'_, S> {
             return self.leave_or_pull_plug();
         }
         if self.may_be_bell(&meta, len) {
-            if self.keeps_level() && self.others() == Some(0) {
-                return self.emptied();
-            }
             return match self.receive_private(len, 0) {
                 Ok((meta, bytes)) if self.took_bell(&meta, bytes) => Step::Moved,
                 Ok((meta, bytes)) => {
@@ -59,7 +56,6 @@ impl<S: Socket> Pump<'_, S> {
                 Err(error) => self.failed(error),
             };
         }
-        self.ring_behind();
         let place = self.place(origin, len);
         match place {
             Place::Later => return self.set_aside(len),

@@ -6,7 +6,6 @@
 //! | [`bench`] | the endpoint, and the client's half |
 //! | [`reference`], [`exact`] | every word that a client sees is the model's, after each of any moves |
 //! | [`stream`] | nothing lost, nothing twice, in order, dumps and doorbells included |
-//! | [`level`] | whoever looks at the real socket only sees each frame |
 //! | [`plain`] | no loss, and no word of one, that a socket without rings would not have had at the same pace |
 //! | [`kick`] | what leaves by the TX ring, and what it answers |
 //! | [`hostile`] | a client that writes anything anywhere at any time |
@@ -19,7 +18,6 @@ mod dump;
 mod exact;
 mod hostile;
 mod kick;
-mod level;
 mod message;
 mod mock;
 mod plain;

@@ -75,8 +75,6 @@ pub struct Mock {
     /// Whether the socket may send to itself.
     pub refuses_bell: Cell<bool>,
     send_room: Cell<bool>,
-    /// Arrivals: news for whoever waits for edges.
-    pub edges: Cell<u64>,
     pub calls: Cell<u64>,
     /// Ring memory, which is not poisoned.
     pub rings: RefCell<Vec<Range<usize>>>,
@@ -91,7 +89,6 @@ impl Mock {
             return false;
         }
         self.queue.borrow_mut().push_back(datagram);
-        self.edges.set(self.edges.get() + 1);
         true
     }
 

@@ -9,7 +9,6 @@
 //! | [`lending`] | all of `src/ring_socket/places.rs` of the library | the receiving side, the memory |
 //! | [`waiters`] | `src/lock.rs` | `Pump::run` and `wait::announce`, step by step |
 //! | [`notes`] | all of `src/waits.rs` | `File::answers`, `Engine::look_ahead`, `Open::tell`, epoll |
-//! | [`level`] | `src/lock.rs` | `Pump::level` and what follows it, call by call |
 //! | [`burial`] | all of the preload's `users.rs` | `fdtable::{borrow, allocate, insert, remove}`: the order of their steps |
 //! | [`handover`] | all of the preload's `duty.rs` | `guard` and `watch` around it, epoll |
 //! | [`quiesce`] | `duty::Using` | the table's slot, the number |
@@ -33,7 +32,6 @@ mod excludes;
 mod frames;
 mod handover;
 mod lending;
-mod level;
 #[allow(dead_code, reason = "what the engine needs of it besides")]
 #[path = "../../src/lock.rs"]
 mod lock;
