@@ -20,13 +20,14 @@ const OVER: &str = r#"
 root=$1; shift
 mount -t overlay -o "lowerdir=$root/usr:/usr" overlay /usr &&
 mount --bind "$root/passwd" /etc/passwd &&
-mount -t tmpfs tmpfs /run && mkdir -p /run/sshd &&
+mount -t tmpfs tmpfs /run && mkdir -p /run/sshd /run/root &&
 { [ ! -d /etc/ssh ] || mount -t overlay -o "lowerdir=$root/etc/ssh:/etc/ssh" overlay /etc/ssh; } || exit 125
 exec "$@"
 "#;
 
 pub fn parts(home: &Path, brief: bool) -> Result<Vec<Part>, String> {
     let root = unpacked(home)?;
+    fs::write(root.join("passwd"), users()?).map_err(|e| format!("{}/passwd: {e}", root.display()))?;
     let makefile = root.join("usr/lib/openssh/regress/Makefile");
     let text = fs::read_to_string(&makefile).map_err(|e| format!("{}: {e}", makefile.display()))?;
     let names = listed(&text);
@@ -82,12 +83,21 @@ fn unpacked(home: &Path) -> Result<PathBuf, String> {
             return Err(format!("{} cannot be copied", from.display()));
         }
     }
-    let mut users = fs::read_to_string("/etc/passwd").map_err(|e| format!("/etc/passwd: {e}"))?;
+    fs::write(&done, "").map_err(fault)?;
+    Ok(root)
+}
+
+/// This system's users, the server's own beside them. Who logs in has a home with nothing in it: what the shell reads there may take
+/// its time, and be left in the middle of something when a test ends.
+fn users() -> Result<String, String> {
+    let there = fs::read_to_string("/etc/passwd").map_err(|e| format!("/etc/passwd: {e}"))?;
+    let mut users: String =
+        there.lines().filter(|line| !line.starts_with("root:")).map(|line| format!("{line}\n")).collect();
+    users.push_str("root:x:0:0:root:/run/root:/bin/bash\n");
     if !users.lines().any(|line| line.starts_with("sshd:")) {
         users.push_str("sshd:x:64622:65534::/run/sshd:/usr/sbin/nologin\n");
     }
-    fs::write(root.join("passwd"), users).and_then(|()| fs::write(&done, "")).map_err(fault)?;
-    Ok(root)
+    Ok(users)
 }
 
 /// The packages, and what they need that is not installed here.
