@@ -38,6 +38,8 @@ pub fn all() -> Result<bool, String> {
         words.extend(["--package", name]);
     }
     forget_earlier();
+    // Nor what was built of them: cargo takes a version for the same as ever.
+    let _ = fs::remove_dir_all(&target);
     if !cargo::run(&words)? {
         return Ok(false);
     }
