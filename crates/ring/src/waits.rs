@@ -2,10 +2,10 @@
 //!
 //! A worker *attends* to a ring whose client is at work: it looks at it every so often and fills it unasked. As long as it does, the
 //! front may answer a wait with "ready" by itself, where it sees that the newest frame is `VALID`, which saves two processes
-//! being woken. The worker has to hear of each such wait, since whoever was told may be edge-triggered, and sleep next. It does so here: the front
-//! notes what the waiter is about to be told of, and looks once more whether that is all; the worker publishes, and then looks
-//! at the notes. Between its own two steps each has a fence, so one of them sees the other: either the front sees the new frame, and
-//! asks the worker as ever, or the worker sees the note, and gives word of the frame. The same for the end of attendance.
+//! being woken. The worker has to hear of each such wait, since whoever was told may be edge-triggered, and sleep next. It does so
+//! here: the front notes what the waiter is about to be told of, and looks once more whether that is all; the worker publishes, and
+//! then looks at the notes. Between its own two steps each has a fence, so one of them sees the other: either the front sees the new
+//! frame, and asks the worker as ever, or the worker sees the note, and gives word of the frame. The same for the end of attendance.
 //! docs/device.md, "Waiting"; the model is `tests/loom/notes.rs`.
 
 use crate::atomic::{AtomicU32, Ordering, fence};
@@ -16,9 +16,9 @@ use Ordering::{Acquire, Relaxed, Release, SeqCst};
 pub struct Seen {
     /// Position of the newest frame.
     pub newest: u32,
-    /// Frames published by then, and errors told.
+    /// Frames published by then.
     pub published: u32,
-    /// See there.
+    /// Errors told by then.
     pub errors: u32,
 }
 

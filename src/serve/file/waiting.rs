@@ -13,7 +13,7 @@ use nlmmap_ring::sys;
 use nlmmap_ring::waits::Seen;
 
 use super::{File, Home, NO_SOCKET, Reader, bytes_of};
-use crate::serve::memory;
+use crate::serve::memory::{self, Shared};
 use crate::serve::worker::open::ready;
 use crate::serve::worker::wire::{flag, op};
 use crate::serve::workers::Then;
@@ -93,9 +93,13 @@ impl File {
 
     /// Whether a wait is to be answered here: a worker attends to the ring, and its newest frame is there to be read.
     fn answers(&self) -> bool {
+        // Most waits end here, at the cost of a look.
+        let Some(control) = self.shared.get().map(Shared::control).filter(|control| control.waits.is_attended()) else {
+            return false;
+        };
         // One thread at a time.
         let state = self.state();
-        let (Home::At(_), Some(ring), Some(shared)) = (&state.home, state.rings[0], self.shared.get()) else {
+        let (Home::At(_), Some(ring)) = (&state.home, state.rings[0]) else {
             return false;
         };
         if state.changing > 0 || state.giving {
@@ -104,7 +108,6 @@ impl File {
         let Ok(geometry) = Geometry::check(&ring, sys::PAGE as u32, u64::MAX) else {
             return false;
         };
-        let control = shared.control();
         let look = || {
             let published = control.rx_published.load(Acquire);
             let newest = geometry.prev(geometry.wrap(control.rx_head.load(Acquire)));

@@ -61,9 +61,8 @@ impl Open {
 
     /// From now on it may not. Whether it has answered any since it was last heard.
     pub fn leave(&mut self) -> bool {
-        if std::mem::take(&mut self.attended) != 0
-            && let Some(control) = self.control()
-        {
+        self.attended = 0;
+        if let Some(control) = self.control() {
             control.waits.leave();
         }
         self.hear_front()
