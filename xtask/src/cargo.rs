@@ -11,7 +11,8 @@ pub fn root() -> PathBuf {
     here.parent().unwrap_or(here).to_path_buf()
 }
 
-fn command(args: &[&str]) -> Command {
+/// The cargo that runs us, with these words.
+pub fn command(args: &[&str]) -> Command {
     let cargo = std::env::var_os("CARGO").unwrap_or_else(|| OsString::from("cargo"));
     let mut command = Command::new(cargo);
     command.args(args).current_dir(root());
@@ -45,12 +46,20 @@ pub fn watch(args: &[&str], env: &[(&str, &str)], mut each: impl FnMut(&str)) ->
     Ok(child.wait().map_err(fault)?.success())
 }
 
-/// As [`watch`], showing nothing but what goes wrong.
-pub fn watch_quietly(args: &[&str], env: &[(&str, &str)], each: impl FnMut(&str)) -> Result<bool, String> {
-    let fault = |e: std::io::Error| format!("cargo {}: {e}", args.join(" "));
-    let output = command(args).envs(env.iter().copied()).stderr(Stdio::inherit()).output().map_err(fault)?;
-    String::from_utf8_lossy(&output.stdout).lines().for_each(each);
-    Ok(output.status.success())
+/// How programs are built for [`programs`]: what does not compile is told as ever, and not to us.
+pub const NAMED: &str = "--message-format=json-render-diagnostics";
+
+/// Runs a cargo that was told [`NAMED`], and gives the programs that it names, if it succeeds.
+pub fn programs(cargo: &mut Command) -> Result<Option<Vec<PathBuf>>, String> {
+    let output = cargo.stderr(Stdio::inherit()).output().map_err(|e| format!("cargo: {e}"))?;
+    let text = String::from_utf8_lossy(&output.stdout);
+    Ok(output.status.success().then(|| text.lines().filter_map(executable).collect()))
+}
+
+/// The program that a message of cargo's is about.
+fn executable(message: &str) -> Option<PathBuf> {
+    let path = message.split_once("\"executable\":\"")?.1.split_once('"')?.0;
+    Some(PathBuf::from(path))
 }
 
 /// Runs cargo, and gives what it prints.
@@ -72,4 +81,11 @@ pub fn target_dir() -> Result<PathBuf, String> {
     // The one field we need, without a JSON library: a path cargo prints holds no quotes.
     let rest = text.split("\"target_directory\":\"").nth(1).ok_or(fault)?;
     Ok(PathBuf::from(rest.split('"').next().ok_or(fault)?))
+}
+
+#[test]
+fn programs_are_read() {
+    let message = r#"{"reason":"compiler-artifact","executable":"/t/debug/deps/engine-1","fresh":true}"#;
+    assert_eq!(executable(message), Some(PathBuf::from("/t/debug/deps/engine-1")));
+    assert_eq!(executable(r#"{"executable":null}"#), None);
 }

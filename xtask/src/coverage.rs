@@ -52,10 +52,9 @@ pub fn main() -> Result<bool, String> {
     let flags = format!("{} -Cinstrument-coverage", std::env::var("RUSTFLAGS").unwrap_or_default());
     let each = counts.join("%m-%p.profraw");
     let env = [("RUSTFLAGS", flags.trim()), ("LLVM_PROFILE_FILE", each.to_str().unwrap_or_default())];
-    let mut programs = Vec::new();
-    let build = [&TESTS[..], &["--no-run", "--message-format=json", "--target-dir", dir]].concat();
-    let built = cargo::watch_quietly(&build, &env, |line| programs.extend(executable(line)))?;
-    if !built || !cargo::run_with(&[&TESTS[..], &["--quiet", "--target-dir", dir]].concat(), &env)? {
+    let build = [&TESTS[..], &["--no-run", "--quiet", cargo::NAMED, "--target-dir", dir]].concat();
+    let Some(programs) = cargo::programs(cargo::command(&build).envs(env))? else { return Ok(false) };
+    if !cargo::run_with(&[&TESTS[..], &["--quiet", "--target-dir", dir]].concat(), &env)? {
         return Ok(false);
     }
     let merged = counts.join("all.profdata");
@@ -92,12 +91,6 @@ pub fn main() -> Result<bool, String> {
     Ok(held)
 }
 
-/// A test program that cargo's message names.
-fn executable(message: &str) -> Option<PathBuf> {
-    let path = message.split_once("\"executable\":\"")?.1.split_once('"')?.0;
-    Some(PathBuf::from(path))
-}
-
 /// Of a thousand lines, those that were run: the last line has sums of functions and of lines, each with how many were missed.
 fn lines(report: &str) -> Option<u32> {
     let words: Vec<&str> =
@@ -108,11 +101,8 @@ fn lines(report: &str) -> Option<u32> {
 }
 
 #[test]
-fn sums_and_programs_are_read() {
+fn sums_are_read() {
     let report = "Filename  Functions  Missed  Executed  Lines  Missed  Cover\na.rs 3 1 66.67% 10 2 80.00%\n\
                   TOTAL                        3  1  66.67%  4000  90  97.75%\n";
     assert_eq!((lines(report), lines("nothing")), (Some(977), None));
-    let message = r#"{"reason":"compiler-artifact","executable":"/t/debug/deps/engine-1","fresh":true}"#;
-    assert_eq!(executable(message), Some(PathBuf::from("/t/debug/deps/engine-1")));
-    assert_eq!(executable(r#"{"executable":null}"#), None);
 }
