@@ -74,7 +74,6 @@ impl Daemon {
             let ended = daemon.child.try_wait().is_ok_and(|status| status.is_some());
             if ended || Instant::now() > until {
                 let log = fs::read_to_string(home.join("log")).unwrap_or_default();
-                let _ = daemon.child.kill();
                 return Err(format!("the daemon does not start: {}", log.trim_end()));
             }
             thread::sleep(Duration::from_millis(50));
@@ -196,8 +195,11 @@ impl Daemon {
 
 impl Drop for Daemon {
     fn drop(&mut self) {
-        // Where something went wrong before its end.
-        let _ = self.child.kill();
-        let _ = self.child.wait();
+        if matches!(self.child.try_wait(), Ok(None)) {
+            // Where something went wrong before its end. A killed one leaves its mount.
+            let _ = self.child.kill();
+            let _ = self.child.wait();
+            let _ = Command::new("umount").args(["--quiet", "--lazy"]).arg(self.home.join("node")).status();
+        }
     }
 }
