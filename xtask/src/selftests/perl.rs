@@ -120,11 +120,17 @@ fn as_if_built(source: &Path) -> Result<(), String> {
     if version != format!("v5.{major}.{minor}") {
         return Err(format!("perl is {version}, and Debian's source v5.{major}.{minor}"));
     }
-    fs::rename(source.join("lib"), source.join("lib.source")).map_err(|e| format!("lib: {e}"))?;
-    fs::create_dir(source.join("lib")).map_err(|e| format!("lib: {e}"))?;
+    let (lib, own) = (source.join("lib"), source.join("lib.source"));
+    if own.exists() {
+        // An earlier run has come as far as this, and was ended.
+        let _ = (fs::remove_dir_all(&lib), fs::remove_file(&perl));
+    } else {
+        fs::rename(&lib, &own).map_err(|e| format!("{}: {e}", lib.display()))?;
+    }
+    fs::create_dir(&lib).map_err(|e| format!("{}: {e}", lib.display()))?;
     for directory in lines {
         // What one directory has before another stays.
-        let _ = Command::new("cp").args(["-rsn", &format!("{directory}/.")]).arg(source.join("lib")).status();
+        let _ = Command::new("cp").args(["-rsn", &format!("{directory}/.")]).arg(&lib).status();
     }
     std::os::unix::fs::symlink(program, perl).map_err(|e| format!("t/perl: {e}"))?;
     fs::write(&done, "").map_err(|e| format!("{}: {e}", done.display()))
