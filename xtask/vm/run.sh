@@ -178,8 +178,7 @@ status=$(sed -n 's/^__STATUS__ \([0-9]*\)$/\1/p' "$work/text" | tail -1)
 up=$(sed -n 's/^__UP__ //p' "$work/text")
 grep -v -E '^__(UP|STATUS)__' "$work/text"
 if [ -n "${VM_OUT:-}" ] && [ -s "$work/tar" ]; then
-    mkdir -p "$VM_OUT"
-    tar xz -C "$VM_OUT" < "$work/tar"
+    mkdir -p "$VM_OUT" && tar xz -C "$VM_OUT" < "$work/tar" || fail "what the command left cannot be unpacked in $VM_OUT"
 fi
 if [ -n "${VM_VERBOSE:-}" ] || [ -z "$status" ]; then
     { echo "vm: qemu ended with $qemu"; tail -n 30 "$work/qemu"; tail -n 40 "$work/console"; } >&2
