@@ -262,7 +262,7 @@ fn is_there(reference: &str, tests: &[(String, String)]) -> Result<(), String> {
         return has_tests(&path, tests);
     }
     if let Some(command) = reference.strip_prefix("cargo xtask ") {
-        let is = read("xtask/src/main.rs").contains(&format!("(\"{command}\", "));
+        let is = read("xtask/src/main.rs").contains(&format!("name: \"{command}\",\n"));
         return if is { Ok(()) } else { Err(format!("no command {command}")) };
     }
     if reference.ends_with(".rs") {

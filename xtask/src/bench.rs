@@ -13,45 +13,44 @@ mod plot;
 mod table;
 mod work;
 
+use crate::command::{Fault, Words, unknown};
 use crate::{cargo, tools};
 use measure::Bench;
 use std::path::PathBuf;
 use std::process::Command;
 
-const USAGE: &str = "\
-Measures the ring client beside plain socket loops. Needs root: receive buffers and network namespaces.
-
-usage: cargo xtask bench [--quick] [--rounds N] [--write] [NAME...]
-
-  --quick     a tenth of the work: shows that all of it runs, and little more
+pub const HELP: &str = "  --quick     a tenth of the work: shows that all of it runs, and little more
   --rounds N  runs of each way, in alternation (default: 5)
   --write     put the tables into docs/performance.md, and their plot into docs/performance.svg
   NAME        only work whose name contains one of these
 
-NLMMAP_PRELOAD names the library to measure; otherwise a release build is made.";
+It needs root, for receive buffers and network namespaces. NLMMAP_PRELOAD names the library to measure; otherwise a release
+build is made.";
 
 /// Runs `cargo xtask bench ARGS`.
-pub fn main(args: &[String]) -> Result<bool, String> {
+pub fn main(words: &[String]) -> Result<bool, Fault> {
     let (mut quick, mut write, mut rounds, mut names) = (false, false, 5, Vec::new());
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
+    let mut words = Words::of(words);
+    while let Some(word) = words.next() {
+        match word {
             "--quick" => quick = true,
             "--write" => write = true,
-            "--rounds" => {
-                let n = args.next().and_then(|n| n.parse().ok()).filter(|n| (1..=1000).contains(n));
-                rounds = n.ok_or("--rounds needs a number from 1 to 1000")?;
-            }
-            "--help" | "-h" => {
-                println!("{USAGE}");
-                return Ok(true);
-            }
-            option if option.starts_with('-') => return Err(format!("unknown option {option}: see bench --help")),
+            "--rounds" => rounds = words.number(word, 1..=1000)?,
+            option if option.starts_with('-') => return Err(unknown(option)),
             name => names.push(name.to_string()),
         }
     }
     if write && !names.is_empty() {
-        return Err("--write replaces all tables: leave the names out".into());
+        return Err(Fault::wrong("--write replaces all tables: leave the names out"));
+    }
+    let known: Vec<&str> =
+        work::ALL.iter().map(|work| work.name).chain(micro::ALL.iter().map(|(name, _)| *name)).collect();
+    if !names.is_empty() && !known.iter().any(|known| names.iter().any(|name| known.contains(name.as_str()))) {
+        return Err(Fault::wrong(format!(
+            "nothing is named like {}; there are {}",
+            names.join(" or "),
+            known.join(", ")
+        )));
     }
     if said("id", &["-u"])? != "0" {
         return Err("bench needs root, for receive buffers and network namespaces: run it by sudo".into());
@@ -61,9 +60,6 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     let bench = Bench { clients: compile()?, library: library()?, node: daemon.node(), quick, rounds };
     let load = page::load();
     let (tables, rows) = measured(&bench, &names)?;
-    if tables.is_empty() {
-        return Err(format!("nothing is named like {}", names.join(" or ")));
-    }
     if write {
         page::write(&tables, &plot::svg(&rows), &load, &bench)?;
     }

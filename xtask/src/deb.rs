@@ -7,6 +7,7 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
+use crate::command::{Fault, Words, unknown};
 use crate::{cargo, install, tools};
 
 /// From the repository to the installed tree, beside what `cargo xtask install` puts there.
@@ -56,13 +57,15 @@ fn copy(from: &Path, to: &Path) -> Result<(), String> {
     fs::copy(from, to).map(|_| ()).map_err(|e| format!("{} to {}: {e}", from.display(), to.display()))
 }
 
-/// Makes the packages; `--revision TEXT` is the part of their version behind the hyphen, 1 if left out.
-pub fn main(args: &[String]) -> Result<bool, String> {
-    let revision = match args {
-        [] => "1",
-        [option, revision] if option == "--revision" => revision,
-        _ => return Err("usage: cargo xtask deb [--revision TEXT]".into()),
-    };
+/// Makes the packages.
+pub fn main(words: &[String]) -> Result<bool, Fault> {
+    let (mut revision, mut words) = ("1", Words::of(words));
+    while let Some(word) = words.next() {
+        match word {
+            "--revision" => revision = words.value(word)?,
+            other => return Err(unknown(other)),
+        }
+    }
     tools::need(&["dh", "dpkg-buildpackage"])?;
     let (root, target) = (cargo::root(), cargo::target_dir()?);
     let out = target.join("deb");
@@ -93,6 +96,11 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         copy(&root.join(from), &build.join("debian").join(to))?;
     }
     let version = format!("{}-{revision}", version()?);
+    let made = |package: &str| -> PathBuf { out.join(format!("{package}_{version}_amd64.deb")) };
+    for package in PACKAGES {
+        // What an earlier run has made is no sign of this one's success.
+        let _ = fs::remove_file(made(package));
+    }
     // The date that makes a package reproducible is the last commit's; without git, that of the change log.
     let changelog = format!(
         "nlmmap ({version}) unstable; urgency=medium\n\n  * See CHANGELOG.md.\n\n -- nlmmap maintainers \
@@ -106,9 +114,9 @@ pub fn main(args: &[String]) -> Result<bool, String> {
         return Ok(false);
     }
     for package in PACKAGES {
-        let path: PathBuf = out.join(format!("{package}_{version}_amd64.deb"));
+        let path = made(package);
         if !path.is_file() {
-            return Err(format!("{} was not made", path.display()));
+            return Err(format!("{} was not made", path.display()).into());
         }
         println!("{}", path.display());
     }
@@ -124,5 +132,8 @@ fn date(root: &Path) -> Result<String, String> {
     }
     let date = Command::new("date").args(["--rfc-email", "--reference"]).arg(root.join("CHANGELOG.md")).output();
     let date = date.map_err(|e| format!("date: {e}"))?;
+    if !date.status.success() {
+        return Err(format!("date: {}", String::from_utf8_lossy(&date.stderr).trim()));
+    }
     Ok(String::from_utf8_lossy(&date.stdout).trim().to_owned())
 }

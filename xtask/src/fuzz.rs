@@ -2,6 +2,7 @@
 
 mod corpus;
 
+use crate::command::{Fault, Words, unknown};
 use crate::{cargo, tools};
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -35,21 +36,26 @@ pub struct Wish {
     pub grow: bool,
 }
 
-/// `fuzz [--seconds N | --minutes N] [--jobs N] [--grow] [TARGET...]`
-pub fn main(args: &[String]) -> Result<bool, String> {
+pub const HELP: &str = "  TARGET       one of those in fuzz/Cargo.toml and fuzz/system/Cargo.toml; without any, each of them
+  --seconds N  run each target for so long (60)
+  --minutes N  the same, in minutes
+  --jobs N     so many targets beside each other (1)
+  --grow       choose the inputs that are committed anew: few and short ones that reach as much as all
+
+An input that something fails on is kept in target/fuzz/artifacts/TARGET, and what was found that reaches something new in
+target/fuzz/corpus/TARGET, from where the next run goes on.";
+
+/// Runs what the words say.
+pub fn main(words: &[String]) -> Result<bool, Fault> {
     let (mut wish, mut wanted) = (Wish { seconds: 60, jobs: 1, grow: false }, Vec::new());
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        let mut number = || {
-            let number = args.next().and_then(|n| n.parse::<u16>().ok()).filter(|n| *n > 0);
-            number.ok_or(format!("fuzz {arg} takes a number from 1 to 65535"))
-        };
-        match arg.as_str() {
-            "--seconds" => wish.seconds = number()?.into(),
-            "--minutes" => wish.seconds = u32::from(number()?) * 60,
-            "--jobs" => wish.jobs = number()?.into(),
+    let mut words = Words::of(words);
+    while let Some(word) = words.next() {
+        match word {
+            "--seconds" => wish.seconds = words.number(word, 1..=65_535)?,
+            "--minutes" => wish.seconds = words.number(word, 1..=65_535)? * 60,
+            "--jobs" => wish.jobs = words.number(word, 1..=1024)?,
             "--grow" => wish.grow = true,
-            other if other.starts_with('-') => return Err(format!("fuzz: no option {other}")),
+            option if option.starts_with('-') => return Err(unknown(option)),
             target => wanted.push(target.to_string()),
         }
     }
@@ -68,13 +74,16 @@ struct Target {
 
 /// Builds all, and runs these (none: each) for so long, from the committed inputs and those found before. What is found that is
 /// new is kept in `target/fuzz`; with [`Wish::grow`] the committed inputs become the least of both that reach as much.
-pub fn run(wanted: &[String], wish: Wish) -> Result<bool, String> {
+pub fn run(wanted: &[String], wish: Wish) -> Result<bool, Fault> {
+    let mut known = Vec::new();
+    for (_, manifest) in PACKAGES {
+        known.extend(names(&cargo::root().join(manifest))?);
+    }
+    if let Some(other) = wanted.iter().find(|name| !known.contains(name)) {
+        return Err(Fault::wrong(format!("there is no target {other}, but {}", known.join(", "))));
+    }
     tools::need(&["g++"])?;
     let Some(targets) = build()? else { return Ok(false) };
-    if let Some(unknown) = wanted.iter().find(|name| targets.iter().all(|target| target.name != **name)) {
-        let known: Vec<_> = targets.iter().map(|target| target.name.as_str()).collect();
-        return Err(format!("no fuzz target {unknown}; there are {}", known.join(", ")));
-    }
     let clean = AtomicBool::new(true);
     let line = Mutex::new(targets.iter().filter(|target| wanted.is_empty() || wanted.contains(&target.name)));
     let next = || line.lock().ok()?.next();
@@ -155,7 +164,11 @@ impl Target {
             println!("fuzz {}: FAILED; the input is in {}", self.name, self.crashes.display());
             return Ok(false);
         }
-        println!("fuzz {}: {} in {} s, nothing found", self.name, Told::read(&told), wish.seconds);
+        let told = Told::read(&told);
+        if told.inputs == 0 || told.reached == 0 {
+            return Err(format!("nothing was tried: {told}; is it built with counters?"));
+        }
+        println!("fuzz {}: {told} in {} s, nothing found", self.name, wish.seconds);
         if wish.grow {
             let corpus::Kept { files, bytes, unseen } = corpus::keep(self)?;
             let late = if unseen > 0 { format!("; there was no time for {unseen}") } else { String::new() };

@@ -7,11 +7,9 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::cargo;
+use crate::command::{Fault, Words, unknown};
 
-const USAGE: &str = "\
-usage: cargo xtask install --prefix DIR [--libdir DIR] [--destdir DIR] [--profile PROFILE] [--only-c]
-
-  --prefix DIR       where it will be used, e.g. /usr/local
+pub const HELP: &str = "  --prefix DIR       where it will be used, e.g. /usr/local
   --libdir DIR       directory of the C library, other than PREFIX/lib
   --destdir DIR      put it below DIR instead, for packaging
   --profile PROFILE  a profile of cargo's other than release
@@ -25,29 +23,31 @@ struct Options {
     only_c: bool,
 }
 
-fn options(args: &[String]) -> Result<Options, String> {
+fn options(words: &[String]) -> Result<Options, Fault> {
     let mut options =
         Options { prefix: PathBuf::new(), libdir: None, destdir: None, profile: "release".to_owned(), only_c: false };
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        let mut value = || args.next().cloned().ok_or(format!("{arg} needs a value\n{USAGE}"));
-        match arg.as_str() {
-            "--prefix" => options.prefix = value()?.into(),
-            "--libdir" => options.libdir = Some(value()?.into()),
-            "--destdir" => options.destdir = Some(value()?.into()),
-            "--profile" => options.profile = value()?,
+    let mut words = Words::of(words);
+    while let Some(word) = words.next() {
+        match word {
+            "--prefix" => options.prefix = words.value(word)?.into(),
+            "--libdir" => options.libdir = Some(words.value(word)?.into()),
+            "--destdir" => options.destdir = Some(words.value(word)?.into()),
+            "--profile" => options.profile = words.value(word)?.to_owned(),
             "--only-c" => options.only_c = true,
-            _ => return Err(USAGE.to_owned()),
+            other => return Err(unknown(other)),
         }
     }
+    if options.prefix.as_os_str().is_empty() {
+        return Err(Fault::wrong("--prefix is wanted: where it will be used"));
+    }
     if !options.prefix.is_absolute() || options.libdir.as_ref().is_some_and(|libdir| !libdir.is_absolute()) {
-        return Err(format!("--prefix and --libdir have to be absolute paths\n{USAGE}"));
+        return Err(Fault::wrong("--prefix and --libdir have to be absolute paths"));
     }
     Ok(options)
 }
 
-pub fn main(args: &[String]) -> Result<bool, String> {
-    let options = options(args)?;
+pub fn main(words: &[String]) -> Result<bool, Fault> {
+    let options = options(words)?;
     let version = env!("CARGO_PKG_VERSION");
     let major = version.split('.').next().unwrap_or(version);
     // The name that programs linked with it will ask for.

@@ -3,6 +3,7 @@
 //! A seed decides the order of threads, addresses, and the random cases of the models. Each part runs once for each seed, as many
 //! beside each other as there are processors, and all of it within a time.
 
+use crate::command::{Fault, Words, unknown};
 use crate::{cargo, model};
 use std::fs::File;
 use std::sync::Mutex;
@@ -27,24 +28,28 @@ const PARTS: [Part; 3] = [
     },
 ];
 
-/// `miri [--seeds N] [--minutes N]`
-pub fn main(args: &[String]) -> Result<bool, String> {
+pub const HELP: &str =
+    "  --seeds N    run each part once for each of so many seeds, which decide orders, addresses and random cases (4)
+  --minutes N  end all of it after so long; what was not done then is a failure (20)
+
+MIRIFLAGS are handed on behind our own. What each run says is kept in target/miri/logs.";
+
+/// Runs what the words say.
+pub fn main(words: &[String]) -> Result<bool, Fault> {
     let (mut seeds, mut minutes) = (4, 20);
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        let number = args.next().and_then(|n| n.parse::<u16>().ok()).filter(|n| *n > 0);
-        let number = number.ok_or(format!("miri {arg} takes a number from 1 to 65535"));
-        match arg.as_str() {
-            "--seeds" => seeds = number?.into(),
-            "--minutes" => minutes = number?.into(),
-            other => return Err(format!("miri: no option {other}")),
+    let mut words = Words::of(words);
+    while let Some(word) = words.next() {
+        match word {
+            "--seeds" => seeds = words.number(word, 1..=65_535)?,
+            "--minutes" => minutes = words.number(word, 1..=65_535)?,
+            other => return Err(unknown(other)),
         }
     }
     if !model::works(&["+nightly", "miri", "--version"]) {
         let cure = "rustup toolchain install nightly --component miri,rust-src";
-        return Err(format!("there is no nightly toolchain with miri; get one: {cure}"));
+        return Err(format!("there is no nightly toolchain with miri; get one: {cure}").into());
     }
-    run(seeds, Duration::from_secs(minutes * 60))
+    Ok(run(seeds, Duration::from_secs(minutes * 60))?)
 }
 
 fn run(seeds: u32, longest: Duration) -> Result<bool, String> {
@@ -55,7 +60,7 @@ fn run(seeds: u32, longest: Duration) -> Result<bool, String> {
     for part in &PARTS {
         // Built once: the runs below only interpret.
         let mut built = model::nightly(&["miri", "test", "--target-dir", &target, "--no-run"], part.args, &[]);
-        if !built.status().is_ok_and(|status| status.success()) {
+        if !built.status().map_err(|e| format!("cargo +nightly: {e}"))?.success() {
             return Ok(false);
         }
     }

@@ -1,5 +1,5 @@
-//! `selftests [--brief] [--minutes N] [WORD...]`: interpreters' and OpenSSH's own tests, unchanged, without the library, with it, and with it and
-//! rings that the program knows nothing of (`tests/selftests/rings.c`).
+//! Interpreters' and OpenSSH's own tests, unchanged, without the library, with it, and with it and rings that the program knows nothing
+//! of (`tests/selftests/rings.c`).
 //!
 //! A test that fails bare is judged no further; any other has to end as it does bare. Where one does not, its part runs again:
 //! what never ends as it should is a complaint, what does sometimes is named as unsteady.
@@ -19,8 +19,9 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::command::{Fault, Words, unknown};
 use crate::{cargo, tools};
-use cage::Cage;
+use cage::{Cage, Run};
 
 /// What each test of a part said, by its name.
 type Outcomes = BTreeMap<String, String>;
@@ -29,7 +30,7 @@ type Outcomes = BTreeMap<String, String>;
 struct Part {
     suite: &'static str,
     name: String,
-    run: Box<Run>,
+    run: Box<Runner>,
 }
 
 /// The parts of a suite, given a directory for what has to be fetched, and whether in brief.
@@ -38,7 +39,7 @@ type Parts = fn(&Path, bool) -> Result<Vec<Part>, String>;
 const SUITES: [(&str, Parts); 4] =
     [("python", python::parts), ("perl", perl::parts), ("bash", bash::parts), ("openssh", openssh::parts)];
 
-type Run = dyn Fn(&Cage) -> Result<Outcomes, String> + Send + Sync;
+type Runner = dyn Fn(&Cage) -> Result<Outcomes, String> + Send + Sync;
 
 /// Runs more of a part in which something differs.
 const AGAIN: usize = 2;
@@ -121,22 +122,22 @@ impl Judged {
     }
 }
 
-pub fn main(args: &[String]) -> Result<bool, String> {
-    let (mut brief, mut minutes, mut words) = (false, MINUTES, Vec::new());
-    let mut args = args.iter();
-    while let Some(arg) = args.next() {
-        match arg.as_str() {
+pub const HELP: &str = "  WORD         only parts of which SUITE/NAME has it in it: python/test_socket, openssh, ...
+  --brief      those about files, sockets, processes and signals that do not take long
+  --minutes N  end all of it after so long (120); what was not done then is a failure
+
+It needs root, for namespaces. Perl's and bash's sources and OpenSSH's packages are fetched with apt into target/selftests, and
+nothing is installed but Python's tests. A test that fails bare is judged no further; any other has to end as it does bare.";
+
+pub fn main(words: &[String]) -> Result<bool, Fault> {
+    let (mut brief, mut minutes, mut wanted) = (false, MINUTES, Vec::new());
+    let mut words = Words::of(words);
+    while let Some(word) = words.next() {
+        match word {
             "--brief" => brief = true,
-            "--minutes" => {
-                let number = args.next().and_then(|n| n.parse::<u16>().ok()).filter(|n| *n > 0);
-                minutes = number.ok_or("selftests --minutes takes a number from 1 to 65535")?.into();
-            }
-            option if option.starts_with('-') => {
-                let usage =
-                    "selftests [--brief] [--minutes N] [WORD...], where a word is part of a suite's or a test's name";
-                return Err(format!("{option}: usage: {usage}"));
-            }
-            word => words.push(word),
+            "--minutes" => minutes = words.number(word, 1..=65_535)?,
+            option if option.starts_with('-') => return Err(unknown(option)),
+            word => wanted.push(word),
         }
     }
     tools::need(&["gcc", "ip", "unshare", "python3", "perl", "bash"])?;
@@ -165,10 +166,10 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     }
     parts.retain(|part: &Part| {
         let name = format!("{}/{}", part.suite, part.name);
-        words.is_empty() || words.iter().any(|word| name.contains(word))
+        wanted.is_empty() || wanted.iter().any(|word| name.contains(word))
     });
     if parts.is_empty() {
-        return Err("no such tests".into());
+        return Err(format!("no part is named like {}", wanted.join(" or ")).into());
     }
     let clean = report(&parts, judge_all(&loaded, &parts)?);
     // By hand a suite that cannot be had is a failure; beside the other tests it is what was printed.
@@ -300,11 +301,12 @@ impl Loaded {
         for interpreter in shell.chunks(3) {
             for (way, ours, rings) in [(Way::Bare, false, false), (Way::Library, true, false), (Way::Rings, true, true)]
             {
-                let seen = self.cage(way)?.run(&interpreter[0..1], &interpreter[1..], 20)?.output;
+                let Run { output: seen, errors, .. } =
+                    self.cage(way)?.run(&interpreter[0..1], &interpreter[1..], 20)?;
                 let has = |what: &str| seen.lines().any(|line| line.ends_with(what));
                 // The rings' own memory, as compat.md says that it is named.
                 if has("/libnlmmap_preload.so") != ours || has("/dev/zero (deleted)") != rings {
-                    return Err(format!("{} has not loaded what it was to load:\n{seen}", interpreter[0]));
+                    return Err(format!("{} has not loaded what it was to load: {errors}\n{seen}", interpreter[0]));
                 }
             }
         }

@@ -1,4 +1,4 @@
-//! `soak [--minutes N]`: real clients of all kinds at once, under the library and through the daemon, for a bounded time.
+//! Real clients of all kinds at once, under the library and through the daemon, for a bounded time.
 //!
 //! Each client judges what it sees: streams are complete and in order, verdicts reach the packets they name, dumps are whole. Beside
 //! them others are killed, the configuration is read again, people look. In the end nobody may hold more than before.
@@ -14,6 +14,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use crate::command::{Fault, Words, unknown};
 use crate::{cargo, tools};
 use daemon::Daemon;
 use lanes::{Lane, Outcome, Places};
@@ -24,15 +25,14 @@ const MOST_MINUTES: u64 = 24 * 60;
 /// What is wrong, of one lane or of what is left behind.
 type Complaints = Mutex<Vec<String>>;
 
-pub fn main(args: &[String]) -> Result<bool, String> {
-    let minutes = match args {
-        [] => MINUTES,
-        [option, number] if option == "--minutes" => match number.parse() {
-            Ok(minutes @ 1..=MOST_MINUTES) => minutes,
-            _ => return Err(format!("soak --minutes takes a number from 1 to {MOST_MINUTES}")),
-        },
-        _ => return Err("usage: soak [--minutes N]".into()),
-    };
+pub fn main(words: &[String]) -> Result<bool, Fault> {
+    let (mut minutes, mut words) = (MINUTES, Words::of(words));
+    while let Some(word) = words.next() {
+        match word {
+            "--minutes" => minutes = words.number(word, 1..=MOST_MINUTES)?,
+            other => return Err(unknown(other)),
+        }
+    }
     tools::need(&["gcc", "ip", "iptables-legacy", "unshare"])?;
     // The daemon with its assertions and overflow checks; the library as programs have it, which there is no other of.
     for build in [&["build", "--package", "nlmmap"][..], &["build", "--release", "--package", "nlmmap-preload"]] {
@@ -45,7 +45,7 @@ pub fn main(args: &[String]) -> Result<bool, String> {
     let done = soak(&target, &scratch, Duration::from_secs(60 * minutes));
     // Clients that were killed have left nothing here that anybody needs.
     let _ = std::fs::remove_dir_all(&scratch);
-    done
+    Ok(done?)
 }
 
 fn soak(target: &Path, scratch: &Path, time: Duration) -> Result<bool, String> {

@@ -9,19 +9,21 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitCode, Stdio};
+use std::process::{Command, Stdio};
 
-const USAGE: &str = "\
+use crate::cargo::{self, root};
+use crate::command::{Fault, Words, unknown};
+
+pub const HELP: &str = "\
 Real Debian kernels under qemu, without network; apt fetches what is missing.
 
-usage: cargo xtask vm fetch [SUITE...]       download kernels (default: bookworm trixie)
-       cargo xtask vm run [OPTION...] -- CMD run a shell command as root in a guest
-       cargo xtask vm cuse                   the tests of crates/cuse-rs in guests 6.1 and 6.12
-       cargo xtask vm device [OPTION...] [WORD...] [-- TEST...]
-                                             the device's tests, RingSocket's, the conformance probe and
-                                             the udev rule there (hours): all, or those of which a part
-                                             of the name SUITE-WHAT-NODE begins with a WORD; of their
-                                             tests, those whose name has a TEST in it
+  vm fetch [SUITE...]        download kernels (default: bookworm trixie)
+  vm run [OPTION...] -- CMD  run a shell command as root in a guest
+  vm cuse                    the tests of crates/cuse-rs in guests 6.1 and 6.12
+  vm device [OPTION...] [WORD...] [-- TEST...]
+                             the device's tests, RingSocket's, the conformance probe and the udev rule there
+                             (hours): all, or those of which a part of the name SUITE-WHAT-NODE begins with
+                             a WORD; of their tests, those whose name has a TEST in it
 
 options of device:
   --resume         not again what these same programs have passed; the exit status judges all, also what
@@ -40,44 +42,31 @@ options of run:
   --timeout S      seconds until the guest is ended (default: 120)
   --verbose        show the console too
 
-The exit status is the command's; 124 means that time ran out, 125 that the guest did not come up.
-";
+The exit status is the command's; 124 means that time ran out, 125 that the guest did not come up, or that
+something went wrong here.";
 
 /// Emulated guests on a busy machine take minutes for what takes seconds here; a hang takes this.
 const CUSE_TIMEOUT: &str = "400";
 const SUITES: [&str; 2] = ["bookworm", "trixie"];
 
 type Result<T> = std::result::Result<T, String>;
+/// What may be the call's fault, too.
+type Called<T> = std::result::Result<T, Fault>;
 
-/// Runs `cargo xtask vm ARGS`.
-pub fn main(args: &[String]) -> ExitCode {
-    let words: Vec<&str> = args.iter().map(String::as_str).collect();
-    let done = match words.as_slice() {
-        ["fetch", suites @ ..] => fetch_named(suites),
-        ["run", rest @ ..] => run(rest),
-        ["cuse"] => cuse(),
-        ["device", words @ ..] => device::main(words),
-        [] | ["help" | "--help" | "-h", ..] => {
-            print!("{USAGE}");
-            Ok(0)
-        }
-        _ => {
-            eprint!("{USAGE}");
-            Ok(2)
-        }
+/// Runs `cargo xtask vm WORDS`.
+pub fn main(words: &[String]) -> Called<u8> {
+    let done = match words.split_first() {
+        Some((what, rest)) => match what.as_str() {
+            "fetch" => fetch_named(rest),
+            "run" => run(rest),
+            "cuse" => Words::none(rest).and_then(|()| Ok(cuse()?)),
+            "device" => device::main(rest),
+            other => Err(unknown(other)),
+        },
+        None => Err(Fault::wrong("what is it to do?")),
     };
-    match done {
-        Ok(status) => ExitCode::from(status),
-        Err(error) => {
-            eprintln!("vm: {error}");
-            ExitCode::from(125)
-        }
-    }
-}
-
-fn root() -> PathBuf {
-    let own = Path::new(env!("CARGO_MANIFEST_DIR"));
-    own.parent().unwrap_or(own).to_path_buf()
+    // A guest's own status may be 1.
+    done.map_err(|fault| if fault.status == 1 { Fault { status: 125, ..fault } } else { fault })
 }
 
 /// Where kernels are kept.
@@ -137,8 +126,12 @@ fn tools() -> Result<()> {
     check("apt-get install (root is needed)", install.args(missing))
 }
 
-fn fetch_named(suites: &[&str]) -> Result<u8> {
-    let suites = if suites.is_empty() { &SUITES[..] } else { suites };
+fn fetch_named(words: &[String]) -> Called<u8> {
+    if let Some(option) = words.iter().find(|word| word.starts_with('-')) {
+        return Err(unknown(option));
+    }
+    let suites: Vec<&str> = if words.is_empty() { SUITES.into() } else { words.iter().map(String::as_str).collect() };
+    let suites = &suites[..];
     for (suite, abi) in fetch(suites)? {
         println!("{suite} {abi}");
     }
@@ -206,41 +199,37 @@ impl Guest {
     }
 }
 
-fn run(args: &[&str]) -> Result<u8> {
-    let (options, command) = match args.iter().position(|arg| *arg == "--") {
-        Some(at) => (&args[..at], &args[at + 1..]),
-        None => (args, &[][..]),
+fn run(words: &[String]) -> Called<u8> {
+    let (options, command) = match words.iter().position(|word| word == "--") {
+        Some(at) => (&words[..at], &words[at + 1..]),
+        None => (words, &[][..]),
     };
-    if command.is_empty() {
-        return Err("no command: write it after --".into());
-    }
     let mut guest = Guest { command: command.join(" "), ..Guest::default() };
     let (mut suite, mut kernel) = ("trixie", None);
-    let mut options = options.iter();
+    let mut options = Words::of(options);
     while let Some(option) = options.next() {
-        if *option == "--verbose" {
-            guest.settings.push(("VM_VERBOSE", "1".into()));
-            continue;
+        match option {
+            "--verbose" => guest.settings.push(("VM_VERBOSE", "1".into())),
+            "--suite" => suite = options.value(option)?,
+            "--kernel" => kernel = Some(options.value(option)?),
+            "--share" => guest.share = Some(options.value(option)?.into()),
+            "--out" => guest.settings.push(("VM_OUT", options.value(option)?.into())),
+            "--modules" => guest.settings.push(("VM_MODULES", options.value(option)?.into())),
+            "--root" => guest.settings.push(("VM_ROOT", options.value(option)?.into())),
+            "--memory" => guest.settings.push(("VM_MEM", options.number(option, 16..=1 << 20)?.to_string())),
+            "--timeout" => guest.settings.push(("VM_TIMEOUT", options.number(option, 1..=1 << 20)?.to_string())),
+            other => return Err(unknown(other)),
         }
-        let value = *options.next().ok_or_else(|| format!("{option} needs a value"))?;
-        match *option {
-            "--suite" => suite = value,
-            "--kernel" => kernel = Some(value),
-            "--share" => guest.share = Some(value.into()),
-            "--out" => guest.settings.push(("VM_OUT", value.into())),
-            "--modules" => guest.settings.push(("VM_MODULES", value.into())),
-            "--root" => guest.settings.push(("VM_ROOT", value.into())),
-            "--memory" => guest.settings.push(("VM_MEM", value.into())),
-            "--timeout" => guest.settings.push(("VM_TIMEOUT", value.into())),
-            other => return Err(format!("unknown option {other}: see cargo xtask vm --help")),
-        }
+    }
+    if command.is_empty() {
+        return Err(Fault::wrong("no command: write it after --"));
     }
     guest.kernel = match kernel {
         Some(abi) if cache().join(abi).join(".done").exists() => cache().join(abi),
-        Some(abi) => return Err(format!("kernel {abi} is not fetched: cargo xtask vm fetch")),
+        Some(abi) => return Err(format!("kernel {abi} is not fetched: cargo xtask vm fetch").into()),
         None => kernel_of(suite)?,
     };
-    guest.run()
+    Ok(guest.run()?)
 }
 
 /// KVM when it truly works, which only a boot tells: it may be there and fail on the first guest.
@@ -318,27 +307,19 @@ fn cuse() -> Result<u8> {
 
 /// Builds test programs that need no library in the guest; gives their names and paths.
 fn static_tests(package: &str, tests: &[&str]) -> Result<Vec<(String, String)>> {
-    let cargo = std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into());
-    let mut build = Command::new(cargo);
-    build.current_dir(root());
-    build.args(["test", "--no-run", "--quiet", "--message-format=json", "--package", package]);
+    let mut build = cargo::command(&["test", "--no-run", "--quiet", cargo::NAMED, "--package", package]);
     for test in tests {
         build.args(["--test", test]);
     }
     build.args(["--target", "x86_64-unknown-linux-gnu"]);
     build.env("RUSTFLAGS", "-Ctarget-feature=+crt-static");
     build.env("CARGO_PROFILE_TEST_DEBUG", "0").env("CARGO_PROFILE_TEST_STRIP", "symbols");
-    let output = build.stderr(Stdio::inherit()).output().map_err(|error| format!("cannot start cargo: {error}"))?;
-    if !output.status.success() {
-        return Err("building the tests failed".into());
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let found = text.lines().filter_map(|line| {
-        let path = line.split_once("\"executable\":\"")?.1.split('"').next()?;
-        let file = Path::new(path).file_name()?.to_str()?;
-        let (name, _) = file.rsplit_once('-')?;
-        Some((name.to_string(), path.to_string()))
-    });
-    let found: Vec<_> = found.filter(|(name, _)| tests.contains(&name.as_str())).collect();
+    let named = |path: PathBuf| {
+        let (name, _) = path.file_name()?.to_str()?.rsplit_once('-')?;
+        Some((name.to_string(), path.to_str()?.to_string()))
+    };
+    let built = cargo::programs(&mut build)?.ok_or("building the tests failed")?;
+    let found: Vec<_> =
+        built.into_iter().filter_map(named).filter(|(name, _)| tests.contains(&name.as_str())).collect();
     if found.len() == tests.len() { Ok(found) } else { Err(format!("cargo named {found:?}, wanted {tests:?}")) }
 }

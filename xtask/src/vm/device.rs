@@ -7,11 +7,12 @@
 use std::fs;
 use std::io::Write as _;
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::{Duration, Instant};
 
 use super::record::{Record, identity};
-use super::{Guest, Result, cache, check, kernel_of, root, script};
+use super::{Called, Guest, Result, cache, check, kernel_of, script};
+use crate::cargo::{self, root};
+use crate::command::{Fault, Words, unknown};
 
 /// Seconds for one test program in a guest, how long before its end no further test is begun, and seconds for one test.
 const TIMEOUT: u64 = 7200;
@@ -59,33 +60,28 @@ struct Wish<'a> {
     resume: bool,
     minutes: Option<u64>,
     words: Vec<&'a str>,
-    tests: Vec<&'a str>,
+    tests: &'a [String],
 }
 
 impl<'a> Wish<'a> {
-    fn read(args: &[&'a str]) -> Result<Wish<'a>> {
-        let (args, tests) = match args.iter().position(|word| *word == "--") {
-            Some(at) => (&args[..at], &args[at + 1..]),
-            None => (args, &[][..]),
+    fn read(words: &'a [String]) -> Called<Wish<'a>> {
+        let (words, tests) = match words.iter().position(|word| word == "--") {
+            Some(at) => (&words[..at], &words[at + 1..]),
+            None => (words, &[][..]),
         };
-        let mut wish = Wish { tests: tests.to_vec(), ..Wish::default() };
+        let mut wish = Wish { tests, ..Wish::default() };
         // They become words of a shell's.
         if let Some(word) =
             tests.iter().find(|word| !word.chars().all(|c| c.is_ascii_alphanumeric() || "_:".contains(c)))
         {
-            return Err(format!("{word}: no part of a test's name"));
+            return Err(Fault::wrong(format!("{word}: no part of a test's name")));
         }
-        let mut args = args.iter();
-        while let Some(arg) = args.next() {
-            match *arg {
+        let mut words = Words::of(words);
+        while let Some(word) = words.next() {
+            match word {
                 "--resume" => wish.resume = true,
-                "--minutes" => {
-                    let number = args.next().and_then(|text| text.parse().ok());
-                    wish.minutes = Some(number.ok_or("--minutes: a number is wanted")?);
-                }
-                option if option.starts_with('-') => {
-                    return Err(format!("unknown option {option}: see cargo xtask vm --help"));
-                }
+                "--minutes" => wish.minutes = Some(words.number(word, 1..=65_535)?),
+                option if option.starts_with('-') => return Err(unknown(option)),
                 word => wish.words.push(word),
             }
         }
@@ -100,12 +96,12 @@ impl<'a> Wish<'a> {
 
 /// Runs those of which a part of the name `SUITE-WHAT-NODE` begins with any of the words, all without words; of their tests, behind a
 /// `--`, those whose name contains any of the words there.
-pub fn main(args: &[&str]) -> Result<u8> {
-    let wish = Wish::read(args)?;
+pub fn main(words: &[String]) -> Called<u8> {
+    let wish = Wish::read(words)?;
     let runs: Vec<&Run> = RUNS.iter().filter(|run| wish.wants(run)).collect();
     if runs.is_empty() {
         let all: Vec<String> = RUNS.iter().map(Run::name).collect();
-        return Err(format!("none of {}", all.join(", ")));
+        return Err(Fault::wrong(format!("{}: none of {}", wish.words.join(" "), all.join(", "))));
     }
     let programs = build()?;
     let end = wish.minutes.map(|minutes| Instant::now() + Duration::from_secs(minutes * 60));
@@ -140,7 +136,7 @@ fn one(run: &Run, programs: &[PathBuf], wish: &Wish<'_>, seconds: u64) -> Result
         ("VM_MODULES", "fuse cuse".into()),
         ("VM_LOG", log.display().to_string()),
     ];
-    let command = format!("echo '## built {built}'; {}", command(run, programs, record.path(), seconds, &wish.tests)?);
+    let command = format!("echo '## built {built}'; {}", command(run, programs, record.path(), seconds, wish.tests)?);
     let status = Guest { kernel, share: None, settings, command }.run()?;
     record.absorb(&log)?;
     let report = record.report();
@@ -148,7 +144,7 @@ fn one(run: &Run, programs: &[PathBuf], wish: &Wish<'_>, seconds: u64) -> Result
     Ok((report.summary(&name) + &if good { String::new() } else { format!("\n  ended with status {status}") }, good))
 }
 
-fn command(run: &Run, programs: &[PathBuf], record: &Path, seconds: u64, tests: &[&str]) -> Result<String> {
+fn command(run: &Run, programs: &[PathBuf], record: &Path, seconds: u64, tests: &[String]) -> Result<String> {
     let folder = built();
     let folder = folder.display();
     if run.what == "udev" {
@@ -192,8 +188,8 @@ fn prefix() -> PathBuf {
 /// its source is, the tests first.
 fn build() -> Result<Vec<PathBuf>> {
     let cargo = |args: &[&str], target: &Path| {
-        let mut command = Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-        command.current_dir(root()).args(args).env("CARGO_TARGET_DIR", target);
+        let mut command = cargo::command(args);
+        command.env("CARGO_TARGET_DIR", target);
         command
     };
     // This one needs its profile: freestanding, it links only as a whole.
@@ -208,16 +204,11 @@ fn build() -> Result<Vec<PathBuf>> {
     check("installing the C library", install.arg(prefix()))?;
     let library = ["build", "--quiet", "--release", "-p", "nlmmap-c", "-p", "nlmmap", "--lib", "--examples"];
     check("building the libraries and the examples", &mut fast(&library))?;
-    let mut tests = fast(&["test", "--quiet", "--release", "--no-run", "--message-format=json", "-p", "nlmmap"]);
+    let mut tests = fast(&["test", "--quiet", "--release", "--no-run", cargo::NAMED, "-p", "nlmmap"]);
     tests.args(["--test", "device", "--test", "through_device", "--test", "conformance", "--test", "ring_socket"]);
-    let output = tests.stderr(std::process::Stdio::inherit()).output().map_err(|error| format!("cargo: {error}"))?;
-    if !output.status.success() {
-        return Err("building the tests failed".into());
-    }
-    let text = String::from_utf8_lossy(&output.stdout);
-    let paths = text.lines().filter_map(|line| line.split_once("\"executable\":\"")?.1.split('"').next());
-    let others = [built().join("nlmmap"), preload()];
-    Ok(paths.map(PathBuf::from).chain(others).collect())
+    let mut paths = cargo::programs(&mut tests)?.ok_or("building the tests failed")?;
+    paths.extend([built().join("nlmmap"), preload()]);
+    Ok(paths)
 }
 
 /// Debian's udev, unpacked and not installed: this machine may have none.
@@ -232,10 +223,11 @@ fn udev() -> Result<String> {
 
 #[test]
 fn wishes_are_read() {
-    let wish = Wish::read(&["--resume", "trixie", "--minutes", "20", "udev", "--", "a::b", "c"]);
-    let wanted = Wish { resume: true, minutes: Some(20), words: vec!["trixie", "udev"], tests: vec!["a::b", "c"] };
-    assert_eq!(wish, Ok(wanted));
-    for wrong in [&["--minutes"][..], &["--minutes", "x"], &["--part"], &["--", "a;b"]] {
-        assert!(Wish::read(wrong).is_err(), "{wrong:?}");
+    let words = |words: &[&str]| words.iter().map(ToString::to_string).collect::<Vec<_>>();
+    let asked = words(&["--resume", "trixie", "--minutes", "20", "udev", "--", "a::b", "c"]);
+    let wanted = Wish { resume: true, minutes: Some(20), words: vec!["trixie", "udev"], tests: &words(&["a::b", "c"]) };
+    assert_eq!(Wish::read(&asked), Ok(wanted));
+    for wrong in [&["--minutes"][..], &["--minutes", "x"], &["--minutes", "0"], &["--part"], &["--", "a;b"]] {
+        assert_eq!(Wish::read(&words(wrong)).map_err(|fault| fault.status), Err(2), "{wrong:?}");
     }
 }

@@ -9,7 +9,8 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use super::report::Report;
-use super::{Result, cache, root};
+use super::{Result, cache};
+use crate::cargo::root;
 
 /// What guests run and read, beside the programs that are built for them. The C library is told by its source: it is linked anew by
 /// each build.
