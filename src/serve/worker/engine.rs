@@ -149,8 +149,12 @@ impl Engine {
     fn step(&mut self) {
         self.wait();
         self.wake_sleepers();
-        if let Some(handle) = self.next() {
+        if let Some((handle, lasts)) = self.next() {
+            let before = lasts.then(processor::used);
             self.turn(handle);
+            if let Some(before) = before {
+                self.passes.spent(processor::used().saturating_sub(before));
+            }
         }
         if std::mem::take(&mut self.gives_way) && !self.passes.waits() {
             // Who hears of the answer has turns as short as these, and would wait for this worker's end of them.
@@ -163,15 +167,15 @@ impl Engine {
         }
     }
 
-    /// Whose turn it is.
-    fn next(&mut self) -> Option<u64> {
+    /// Whose turn it is, and whether with work that lasts.
+    fn next(&mut self) -> Option<(u64, bool)> {
         let from_line = self.fresh.is_empty() || self.favours >= FAVOURS;
         if from_line && !self.line.is_empty() && self.may_go_on() {
             self.favours = 0;
-            return self.line.pop_front();
+            return self.line.pop_front().map(|handle| (handle, true));
         }
         self.favours += 1;
-        self.fresh.pop_front()
+        self.fresh.pop_front().map(|handle| (handle, false))
     }
 
     /// Whether the line may have a slice, which is work that lasts.

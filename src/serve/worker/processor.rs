@@ -5,6 +5,8 @@
 
 use std::time::Duration;
 
+use nix::time::{ClockId, clock_gettime};
+
 /// The shortest that there is: requests wait for the threads of the daemon and of its workers, and clients who keep the
 /// processors busy have long ones.
 pub const SHORT: Duration = Duration::from_micros(100);
@@ -15,6 +17,12 @@ pub const LONG: Duration = Duration::from_millis(10);
 /// divides time by sessions this thread is alone in its own.)
 pub fn let_others_go() {
     std::thread::sleep(Duration::from_nanos(1));
+}
+
+/// Processor time of the calling thread so far.
+pub fn used() -> Duration {
+    // Where the clock is refused, none is counted.
+    clock_gettime(ClockId::CLOCK_THREAD_CPUTIME_ID).map_or(Duration::ZERO, Duration::from)
 }
 
 /// From now on the calling thread, and those it starts, have turns of this length.
