@@ -4,7 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use libc::c_long;
 use nix::errno::Errno;
-use nlmmap_ring::abi::{NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK, nl_mmap_req};
+use nlmmap_ring::abi::{NETLINK_RX_RING, SOL_NETLINK, nl_mmap_req};
 use nlmmap_ring::control::flag;
 use nlmmap_ring::socket::Fd;
 use nlmmap_ring::sys::{self, SOL_SOCKET};
@@ -60,7 +60,8 @@ impl Supervisor {
             libc::SYS_setns => call.args[1],
             libc::SYS_clone3 => match client::read(call.tid, call.args[0], 8) {
                 Ok(bytes) => client::long(&bytes, 0),
-                Err(_) => return false,
+                // The kernel may read what this process could not.
+                Err(_) => return true,
             },
             nr => return filter::RIGHTS.contains(&nr),
         };
@@ -162,13 +163,15 @@ impl Supervisor {
     fn set_option(&mut self, call: &Call) -> Outcome {
         let [_, _, _, at, len, _] = call.args;
         let (number, level, name) = (call.int(0), call.int(1), call.int(2));
-        let asks_for_ring = level == SOL_NETLINK && matches!(name, NETLINK_RX_RING | NETLINK_TX_RING);
+        let asks_for_ring = filter::asks_for_ring(call);
         let found = if asks_for_ring { self.socket_at(call, number) } else { self.ring_at(call, number) };
         let Some((held, tgid)) = found else {
             if asks_for_ring {
                 // As a kernel that has rings.
-                if self.strict && !may_set_rings(call.tid) {
-                    return Outcome::from(Errno::EPERM);
+                if self.strict
+                    && let Err(error) = may_set_rings(call.tid)
+                {
+                    return Outcome::from(error);
                 }
                 self.log.warn(format_args!("{}: ring on descriptor {number}, which no rings are served on", call.tid));
             }
@@ -218,20 +221,23 @@ impl Supervisor {
 
     fn set_ring(&mut self, call: &Call, held: &Held, tgid: u32) -> Result<(), nlmmap_ring::Errno> {
         use nlmmap_ring::Errno as E;
+        let os = |error: Errno| E(error as i32);
         let (at, len) = (call.args[3], call.args[4] as u32);
-        if self.strict && !may_set_rings(call.tid) {
-            return Err(E::PERM);
+        if self.strict {
+            may_set_rings(call.tid)?;
         }
         if len < size_of::<nl_mmap_req>() as u32 {
             return Err(E::INVAL);
         }
-        let bytes = client::read(call.tid, at, size_of::<nl_mmap_req>()).map_err(|_| E::FAULT)?;
+        let bytes = client::read(call.tid, at, size_of::<nl_mmap_req>()).map_err(os)?;
         let wanted = nl_mmap_req {
             nm_block_size: client::word(&bytes, 0),
             nm_block_nr: client::word(&bytes, 1),
             nm_frame_size: client::word(&bytes, 2),
             nm_frame_nr: client::word(&bytes, 3),
         };
+        let receives = call.int(2) == NETLINK_RX_RING && wanted.nm_block_nr != 0;
+        let registered = if receives { self.registrations(held, tgid).map_err(os)? } else { Vec::new() };
         if !self.rings.contains_key(&held.cookie) {
             // Freeing nothing is fine, with whatever else in the request.
             if wanted.nm_block_nr == 0 {
@@ -240,26 +246,30 @@ impl Supervisor {
             self.sweep();
             let mut ring = Ring::new(&held.fd, self.strict, self.shown.as_ref(), tgid)?;
             ring.set(&held.fd, call.int(2), &wanted, false)?;
-            self.watch(held).map_err(|error| E(error as i32))?;
+            self.watch(held).map_err(os)?;
             ring.seen_at(tgid, call.int(0));
             shown::describe(&ring.endpoint, tgid, call.int(0), held.cookie);
             self.log.info(format_args!("{tgid}: rings on descriptor {}", call.int(0)));
             self.rings.insert(held.cookie, ring);
         } else {
-            let mapped = self.is_mapped(held.cookie);
+            let mapped = self.is_mapped(held.cookie).map_err(|_| E::NOMEM)?;
             let Some(ring) = self.rings.get_mut(&held.cookie) else { return Err(E::BADF) };
             ring.set(&held.fd, call.int(2), &wanted, mapped)?;
         }
-        if call.int(2) == NETLINK_RX_RING && wanted.nm_block_nr != 0 {
-            self.replace_registrations(held, tgid);
+        if receives && let Err(error) = self.replace(held, tgid, &registered) {
+            // Waits would be for what the socket has, which the ring takes from it.
+            if let Some(ring) = self.rings.get_mut(&held.cookie) {
+                ring.set(&held.fd, NETLINK_RX_RING, &nl_mmap_req::default(), false)?;
+            }
+            return Err(os(error));
         }
         Ok(())
     }
 
     /// Whether any process that has been seen has these rings mapped.
-    fn is_mapped(&self, cookie: u64) -> bool {
+    fn is_mapped(&self, cookie: u64) -> std::io::Result<bool> {
         let inodes = self.rings.get(&cookie).map(|ring| ring.inodes()).unwrap_or_default();
-        self.processes.all().any(|process| process.maps(&inodes))
+        self.processes.all().try_fold(false, |mapped, process| Ok(mapped || process.maps(&inodes)?))
     }
 
     fn option(&mut self, call: &Call) -> Outcome {
@@ -295,13 +305,14 @@ impl Supervisor {
 }
 
 /// Whether the kernel of 4.5 would have let this thread set rings.
-fn may_set_rings(tid: u32) -> bool {
+fn may_set_rings(tid: u32) -> Result<(), nlmmap_ring::Errno> {
     const NET_ADMIN: u64 = 1 << 12;
-    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).unwrap_or_default();
+    let unknown = |_| nlmmap_ring::Errno::NOMEM;
+    let status = std::fs::read_to_string(format!("/proc/{tid}/status")).map_err(unknown)?;
     let effective = status.lines().find_map(|line| line.strip_prefix("CapEff:"));
     let has =
         effective.and_then(|set| u64::from_str_radix(set.trim(), 16).ok()).is_some_and(|set| set & NET_ADMIN != 0);
     let initial =
         std::fs::read_link(format!("/proc/{tid}/ns/user")).map_or(true, |ns| ns.as_os_str() == "user:[4026531837]");
-    has && initial
+    if has && initial { Ok(()) } else { Err(nlmmap_ring::Errno::PERM) }
 }

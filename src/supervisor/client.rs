@@ -1,13 +1,17 @@
 //! A client's memory and descriptors, read and written from outside. Every access may fail. A caller that acts on what it has read
 //! looks afterwards whether the client still waits, for a thread's number may be another's once it does not.
 
+use std::cell::Cell;
 use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use nix::errno::Errno;
 use nix::sched::{CloneFlags, setns};
 use nlmmap_ring::sys;
+
+use super::again;
 
 /// No call of a client is given more bytes than this at once.
 pub const MOST: usize = 4 << 20;
@@ -66,7 +70,27 @@ pub fn write(tid: u32, at: u64, bytes: &[u8]) -> Result<(), Errno> {
 
 fn failure(result: isize) -> Errno {
     // A part was there.
-    if result < 0 { Errno::last() } else { Errno::EFAULT }
+    let error = if result < 0 { Errno::last() } else { Errno::EFAULT };
+    if error != Errno::EFAULT {
+        note_lack(error);
+    }
+    error
+}
+
+thread_local! {
+    /// Why something of a client's could not be looked at that is there.
+    static LACK: Cell<Option<Errno>> = const { Cell::new(None) };
+}
+
+/// See [`take_lack`].
+pub fn note_lack(error: Errno) {
+    LACK.set(Some(error));
+}
+
+/// Why something of a client's could not be looked at since the last time: this process has no descriptor or no memory for it, or may not.
+/// What a client has not, or nobody could read, is no such reason.
+pub fn take_lack() -> Option<Errno> {
+    LACK.take()
 }
 
 /// A 32-bit word of some bytes; 0 behind their end.
@@ -105,13 +129,19 @@ impl Process {
         // SAFETY: numbers only.
         let fd = unsafe { libc::syscall(libc::SYS_pidfd_getfd, self.pidfd.as_raw_fd(), number, 0) };
         // SAFETY: the kernel has just made it.
-        Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+        let file = Errno::result(fd).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) });
+        // Where this process may not look there are no rings, either.
+        file.inspect_err(|error| {
+            if !matches!(error, Errno::EBADF | Errno::EPERM | Errno::ESRCH) {
+                note_lack(*error);
+            }
+        })
     }
 
     /// As [`Self::file`], with its identity.
     pub fn hold(&self, number: i32) -> Result<Held, Errno> {
         let fd = self.file(number)?;
-        let cookie = if is_netlink(fd.as_fd()) { sys::cookie(fd.as_raw_fd()).unwrap_or(0) } else { 0 };
+        let cookie = cookie(fd.as_fd()).inspect_err(|error| note_lack(*error))?;
         Ok(Held { fd, cookie })
     }
 
@@ -120,18 +150,28 @@ impl Process {
     }
 
     /// Whether one of these files of ours is mapped in it.
-    pub fn maps(&self, inodes: &[u64]) -> bool {
-        let maps = fs::read_to_string(format!("/proc/{}/maps", self.tgid)).unwrap_or_default();
+    pub fn maps(&self, inodes: &[u64]) -> io::Result<bool> {
+        let maps = match fs::read_to_string(format!("/proc/{}/maps", self.tgid)) {
+            // It has ended.
+            Err(error) if matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH)) => String::new(),
+            maps => maps?,
+        };
         let is_ours = |line: &str| {
             let inode = line.split_ascii_whitespace().nth(4).and_then(|inode| inode.parse().ok());
             inode.is_some_and(|inode| inodes.contains(&inode)) && line.contains("/memfd:nlmmap-rings")
         };
-        maps.lines().any(is_ours)
+        Ok(maps.lines().any(is_ours))
     }
 }
 
-fn is_netlink(fd: BorrowedFd<'_>) -> bool {
-    sys::getsockopt::<i32>(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN) == Ok(libc::AF_NETLINK)
+/// Of a netlink socket; 0 of any other file.
+fn cookie(fd: BorrowedFd<'_>) -> Result<u64, Errno> {
+    let os = |error: nlmmap_ring::Errno| Errno::from_raw(error.0);
+    match sys::getsockopt::<i32>(fd.as_raw_fd(), libc::SOL_SOCKET, libc::SO_DOMAIN).map_err(os) {
+        Ok(libc::AF_NETLINK) => sys::cookie(fd.as_raw_fd()).map_err(os),
+        Ok(_) | Err(Errno::ENOTSOCK) => Ok(0),
+        Err(error) => Err(error),
+    }
 }
 
 /// The processes that have been seen.
@@ -163,6 +203,12 @@ impl Processes {
         self.by_tgid.get(&tgid)
     }
 
+    /// Of one whose end would not be heard of.
+    pub fn remove(&mut self, tgid: u32) {
+        self.by_tgid.remove(&tgid);
+        self.threads.retain(|_, process| *process != tgid);
+    }
+
     pub fn all(&self) -> impl Iterator<Item = &Process> {
         self.by_tgid.values()
     }
@@ -170,8 +216,7 @@ impl Processes {
     /// A process has ended, or its number is another's by now.
     pub fn forget(&mut self, tgid: u32) {
         if self.by_tgid.get(&tgid).is_some_and(|process| has_ended(process.pidfd())) {
-            self.by_tgid.remove(&tgid);
-            self.threads.retain(|_, process| *process != tgid);
+            self.remove(tgid);
         }
     }
 }
@@ -201,10 +246,8 @@ pub fn in_network_of<T>(tid: u32, ours: &File, work: impl FnOnce() -> T) -> Resu
     let theirs = theirs.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EPERM)))?;
     setns(&theirs, CloneFlags::CLONE_NEWNET)?;
     let done = work();
-    if setns(ours, CloneFlags::CLONE_NEWNET).is_err() {
-        // Whatever comes next would be done in the wrong one. The clients' calls end with `ENOSYS`.
-        std::process::abort();
-    }
+    // Whatever comes next would be done in the wrong one.
+    again::or_abort(|| setns(ours, CloneFlags::CLONE_NEWNET));
     Ok(done)
 }
 
@@ -232,6 +275,10 @@ mod tests {
         assert_eq!(read(me, 8, 4), Err(Errno::EFAULT));
         assert_eq!(read(me, at, MOST + 1), Err(Errno::EMSGSIZE));
         assert_eq!(write(me, 8, &[1]), Err(Errno::EFAULT));
+        // What nobody could read is no lack; a process that is gone is one.
+        assert_eq!(take_lack(), None);
+        assert_eq!((read(i32::MAX as u32, at, 4), take_lack()), (Err(Errno::ESRCH), Some(Errno::ESRCH)));
+        assert_eq!(take_lack(), None);
     }
 
     #[test]

@@ -12,7 +12,7 @@ use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTime
 use nlmmap_ring::rx::Context;
 
 use super::client::{self, Held, Process, Processes};
-use super::filter::SYS_EPOLL_PWAIT2;
+use super::filter::{self, SYS_EPOLL_PWAIT2};
 use super::log::Log;
 use super::mapping::Mapping;
 use super::notify::{Call, Listener, Outcome};
@@ -70,7 +70,7 @@ pub struct Supervisor {
     /// Its network namespace.
     pub(super) network: File,
     /// What this process may.
-    pub(super) rights: Option<Rights>,
+    pub(super) rights: Rights,
     /// Some client may have other rights by now.
     pub(super) rights_differ: bool,
 }
@@ -104,7 +104,7 @@ impl Supervisor {
             log,
             shown,
             network: File::open("/proc/self/ns/net").map_err(|_| Errno::ENOENT)?,
-            rights: Rights::of("self"),
+            rights: Rights::of("self").ok_or(Errno::ENOENT)?,
             rights_differ: false,
         })
     }
@@ -261,12 +261,21 @@ impl Supervisor {
 
     /// The process of a thread that waits in a call; its end will be heard of.
     pub(super) fn meet(&mut self, tid: u32) -> Result<&Process, Errno> {
-        let (process, new) = self.processes.of(tid)?;
+        let (process, new) = self.processes.of(tid).inspect_err(|error| {
+            if !matches!(error, Errno::EPERM | Errno::ESRCH | Errno::ENOENT) {
+                client::note_lack(*error);
+            }
+        })?;
+        let tgid = process.tgid;
         if new {
-            let event = EpollEvent::new(EpollFlags::EPOLLIN, PROCESS | u64::from(process.tgid));
-            self.epoll.add(process.pidfd(), event)?;
+            let event = EpollEvent::new(EpollFlags::EPOLLIN, PROCESS | u64::from(tgid));
+            if let Err(error) = self.epoll.add(process.pidfd(), event) {
+                self.processes.remove(tgid);
+                client::note_lack(error);
+                return Err(error);
+            }
         }
-        Ok(process)
+        self.processes.get(tgid).ok_or(Errno::ESRCH)
     }
 
     /// Rings that nobody tells of.
@@ -297,7 +306,8 @@ impl Supervisor {
         } else if interrupted.is_some_and(|before| call.repeats(&before)) {
             Some(Outcome::from(Errno::EINTR))
         } else {
-            self.dispatch(&call)
+            client::take_lack();
+            self.dispatch(&call).map(|outcome| self.whole(&call, outcome))
         };
         if let Some(outcome) = outcome {
             self.log.call(&call, outcome);
@@ -326,6 +336,22 @@ impl Supervisor {
         }
     }
 
+    /// What a call is not left to the kernel for: that this process could not look at what it is about. The kernel would pass over the
+    /// rings.
+    fn whole(&self, call: &Call, outcome: Outcome) -> Outcome {
+        let lack = client::take_lack().filter(|_| outcome == Outcome::Native);
+        let about_rings = !self.rings.is_empty() || filter::asks_for_ring(call);
+        match lack {
+            // Another's memory may be closed to this process, whose waits have nothing to do with rings.
+            Some(Errno::EPERM | Errno::ESRCH) if is_wait(call.nr) => outcome,
+            Some(error) if about_rings && filter::is_about_a_file(call.nr) => {
+                self.log.warn(format_args!("{}: call {} cannot be looked at: {error}", call.tid, call.nr));
+                Outcome::from(if error == Errno::EPERM { error } else { Errno::ENOMEM })
+            }
+            _ => outcome,
+        }
+    }
+
     pub(super) fn note_done(&mut self, new: Done) {
         let done = self.done.entry(new.call.tid).or_default();
         // A handler above a handler.
@@ -344,7 +370,10 @@ impl Supervisor {
     fn settle(&mut self) {
         let mut index = 0;
         while let Some(id) = self.waiting.get(index).map(|waiting| waiting.call.id) {
+            client::take_lack();
             let outcome = self.outcome_of(index);
+            let call = self.waiting.get(index).map(|waiting| waiting.call);
+            let outcome = outcome.map(|outcome| call.map_or(outcome, |call| self.whole(&call, outcome)));
             // A client that has ended meanwhile has taken its own with it.
             let Some(at) = self.waiting.iter().position(|waiting| waiting.call.id == id) else { continue };
             match outcome {
@@ -380,7 +409,7 @@ impl Supervisor {
         if !self.rights_differ {
             return Ok(work(self));
         }
-        let ours = self.rights.clone().ok_or(Errno::EPERM)?;
+        let ours = self.rights.clone();
         let done = rights::with_those_of(tid, &ours, naming, || work(self));
         if done.is_err() {
             self.log.warn(format_args!("{tid}: has rights that its supervisor cannot take on: not done"));

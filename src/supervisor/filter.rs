@@ -5,6 +5,8 @@ use std::ops::Range;
 use libc::{c_long, sock_filter};
 use nlmmap_ring::abi::{NETLINK_RX_RING, NETLINK_TX_RING, SOL_NETLINK};
 
+use super::notify::Call;
+
 /// `AUDIT_ARCH_X86_64`
 const ARCH: u32 = 0xc000_003e;
 
@@ -59,6 +61,22 @@ pub const RIGHTS: [c_long; 13] = [
     // Its flags lie in memory.
     libc::SYS_clone3,
 ];
+
+/// Whether a call is about the file at a number, and the kernel would do it otherwise: it waits in `epoll`, and replaces a number, itself.
+pub fn is_about_a_file(nr: i32) -> bool {
+    let nr = c_long::from(nr);
+    let by_number = BY_NUMBER.iter().any(|(of, _)| *of == nr);
+    let kernels = [libc::SYS_epoll_wait, libc::SYS_epoll_pwait, SYS_EPOLL_PWAIT2, libc::SYS_dup2, libc::SYS_dup3];
+    let others = [libc::SYS_setsockopt, libc::SYS_poll, libc::SYS_ppoll, libc::SYS_select, libc::SYS_pselect6];
+    by_number && !kernels.contains(&nr) || others.contains(&nr)
+}
+
+/// Whether it is a `setsockopt` of a ring.
+pub fn asks_for_ring(call: &Call) -> bool {
+    c_long::from(call.nr) == libc::SYS_setsockopt
+        && call.int(1) == SOL_NETLINK
+        && matches!(call.int(2), NETLINK_RX_RING | NETLINK_TX_RING)
+}
 
 const fn op(code: u16, k: u32, jt: u8, jf: u8) -> sock_filter {
     sock_filter { code, jt, jf, k }
@@ -171,6 +189,24 @@ mod tests {
         assert!(stops(libc::SYS_poll, [0; 6]) && !stops(libc::SYS_openat, [900; 6]));
         assert!(!stops(libc::SYS_close, [800; 6]) && !stops(libc::SYS_bind, [800; 6]));
         assert!(!judge(&filter, 0x4000_0003, libc::SYS_poll, [0; 6]), "another architecture");
+    }
+
+    #[test]
+    fn waits_in_the_kernel_and_changes_of_rights_are_about_no_file() {
+        for nr in [
+            libc::SYS_poll,
+            libc::SYS_select,
+            libc::SYS_setsockopt,
+            libc::SYS_read,
+            libc::SYS_mmap,
+            libc::SYS_epoll_ctl,
+        ] {
+            assert!(is_about_a_file(nr as i32), "{nr}");
+        }
+        for nr in [libc::SYS_epoll_wait, SYS_EPOLL_PWAIT2, libc::SYS_socket, libc::SYS_epoll_create1, libc::SYS_clone] {
+            assert!(!is_about_a_file(nr as i32), "{nr}");
+        }
+        assert!(RIGHTS.iter().all(|nr| !is_about_a_file(*nr as i32)));
     }
 
     #[test]

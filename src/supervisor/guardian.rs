@@ -4,12 +4,17 @@
 //! (`epoll_wait`) would sleep on what nobody writes to any more, or not be there any more. So the guardian makes what stands for
 //! sockets in epoll sets readable, and keeps it so as long as its clients live: they wake, call, and are told.
 
-use std::fs;
 use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::time::Duration;
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::unistd::write;
+
+use super::descriptors;
+
+/// Between two tries of a wait that has failed.
+const NAP: Duration = Duration::from_millis(1);
 
 /// Starts it, from the supervisor's one thread.
 pub fn start() -> Result<(), Errno> {
@@ -36,21 +41,20 @@ fn wait_for(pidfds: &[i32]) {
     for pidfd in pidfds {
         // SAFETY: it is in the table, and nobody else is left that would close it.
         let pidfd = unsafe { BorrowedFd::borrow_raw(*pidfd) };
-        while poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::NONE) == Err(Errno::EINTR) {}
+        // Whoever takes the supervisor for dead takes its descriptors from it.
+        while !poll(&mut [PollFd::new(pidfd, PollFlags::POLLIN)], PollTimeout::NONE).is_ok_and(|ready| ready > 0) {
+            std::thread::sleep(NAP);
+        }
     }
 }
 
 /// The supervisor has ended.
 fn conclude() {
     let (mut stand_ins, mut processes) = (Vec::new(), Vec::new());
-    for entry in fs::read_dir("/proc/self/fd").into_iter().flatten().flatten() {
-        let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
-        let link = fs::read_link(entry.path()).unwrap_or_default().to_string_lossy().into_owned();
+    for (number, link) in descriptors::all() {
         match link.as_str() {
             "anon_inode:[eventfd]" => stand_ins.push(number),
             link if link.contains("pidfd") => processes.push(number),
-            // The directory that is read is closed behind it.
-            link if link.ends_with("/fd") => {}
             // The listener; whatever was taken from a client for a moment.
             // SAFETY: no value of this process is used again.
             _ => _ = unsafe { libc::close(number) },

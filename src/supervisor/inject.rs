@@ -187,9 +187,10 @@ impl Traced {
 
 impl Drop for Traced {
     fn drop(&mut self) {
-        if !self.stands {
-            // Gone, or let go below.
-            let _ = self.stop();
+        if !self.stands && self.stop().is_err() {
+            // It has ended, and stays a zombie until its tracer has seen that.
+            let _ = self.stopped();
+            return;
         }
         if let Some(regs) = &self.regs {
             let _ = self.set_registers(regs);
@@ -197,7 +198,9 @@ impl Drop for Traced {
         if let Some(mask) = self.mask {
             let _ = ptrace(SET_MASK, self.tid, size_of::<u64>(), (&raw const mask).addr());
         }
-        let _ = ptrace(libc::PTRACE_DETACH, self.tid, 0, self.signal as usize);
+        if ptrace(libc::PTRACE_DETACH, self.tid, 0, self.signal as usize).is_err() {
+            let _ = self.stopped();
+        }
     }
 }
 

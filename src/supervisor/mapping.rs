@@ -6,13 +6,13 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::sys::epoll::{EpollEvent, EpollFlags};
-use nix::sys::wait::waitpid;
 use nix::unistd::{ForkResult, Pid, fork};
 use nlmmap_ring::sys;
 
 use super::engine::{HELPER, Supervisor};
 use super::inject::{self, Mapped};
 use super::notify::{Call, Outcome};
+use super::{again, descriptors};
 
 /// A mapping that takes longer than this says that the machine is too busy to wait for one.
 const LONG: Duration = Duration::from_millis(10);
@@ -58,7 +58,7 @@ impl Supervisor {
             }
             Ok(ForkResult::Child) => {
                 let own = [self.listener.as_fd().as_raw_fd()];
-                close_all_but(files.iter().map(|(file, _)| file.as_raw_fd()).chain(own).collect());
+                descriptors::close_all_but(files.iter().map(|(file, _)| file.as_raw_fd()).chain(own).collect());
                 if let Some(outcome) = self.map_now(call, &files, whole) {
                     let _ = self.listener.answer(call.id, outcome);
                 }
@@ -91,28 +91,15 @@ impl Supervisor {
         let event = EpollEvent::new(EpollFlags::EPOLLIN, HELPER | u64::from(pid));
         match pidfd.and_then(|pidfd| self.epoll.add(&pidfd, event).map(|()| pidfd)) {
             Ok(pidfd) => drop(self.mappings.insert(pid, Mapping { _pidfd: pidfd, call: *call })),
-            Err(_) => drop(waitpid(child, None)),
+            Err(_) => again::reap(child),
         }
     }
 
     /// A process that makes a mapping has ended, or is about to.
     pub(super) fn mapping_ended(&mut self, pid: u32) {
         let Some(mapping) = self.mappings.remove(&pid) else { return };
-        let _ = waitpid(Pid::from_raw(pid.cast_signed()), None);
+        again::reap(Pid::from_raw(pid.cast_signed()));
         // Killed before it had begun: the call waits for nobody.
         let _ = self.listener.answer(mapping.call.id, Outcome::from(Errno::ENOMEM));
-    }
-}
-
-/// Closes all descriptors but these and the first three: what belongs to clients is theirs to close.
-fn close_all_but(mut keep: Vec<i32>) {
-    keep.sort_unstable();
-    let mut from = 3;
-    for number in keep.into_iter().chain([i32::MAX]) {
-        if from < number {
-            // SAFETY: no value of this process that owns one of them is used again, or dropped.
-            unsafe { libc::syscall(libc::SYS_close_range, from, number - 1, 0) };
-        }
-        from = number.saturating_add(1);
     }
 }

@@ -14,12 +14,16 @@
 //! | [`rights`] | a client's rights, where they are not the supervisor's |
 //! | [`mapping`], [`inject`] | mapping the rings into a client |
 //! | [`guardian`] | what happens when it is killed |
+//! | [`descriptors`] | which descriptors a process has, and keeps |
+//! | [`again`] | what has to be done |
 //! | [`shown`] | its page, for those who look |
 //! | [`trial`] | whether all that can be had here |
 //! | [`log`] | what it says |
 
+mod again;
 mod calls;
 mod client;
+mod descriptors;
 mod engine;
 mod filter;
 mod guardian;
@@ -37,7 +41,6 @@ mod standin;
 pub mod trial;
 mod wait;
 
-use std::fs::File;
 use std::io::{IoSlice, IoSliceMut};
 use std::ops::Range;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
@@ -135,7 +138,7 @@ pub fn start(strict: bool, level: Level, summary: Option<&Path>) -> Result<(), R
         }
         ForkResult::Parent { child } => {
             drop(theirs);
-            nix::sys::wait::waitpid(child, None).map_err(failed)?;
+            again::reap(child);
         }
     }
     // The supervisor says who it is; looks whether it can do its work; is given the listener; and says that it listens.
@@ -207,7 +210,9 @@ fn supervise(channel: OwnedFd, client: u32, numbers: Range<u32>, strict: bool, l
         // SAFETY: no handler is set.
         unsafe { libc::signal(signal, libc::SIG_IGN) };
     }
-    keep_only(channel.as_raw_fd(), log.0 != Level::Nothing);
+    if !descriptors::keep_only(channel.as_raw_fd(), log.0 != Level::Nothing) {
+        return;
+    }
     let _ = write(&channel, &std::process::id().to_ne_bytes());
     // It has made itself known to yama.
     let mut byte = [0u8];
@@ -236,22 +241,4 @@ fn take_listener(channel: &OwnedFd) -> Option<OwnedFd> {
         ControlMessageOwned::ScmRights(fds) => fds.first().map(|fd| unsafe { OwnedFd::from_raw_fd(*fd) }),
         _ => None,
     })
-}
-
-/// Closes all descriptors but the channel, and standard error if it is used: who reads the program's output waits for its end, not
-/// for ours.
-fn keep_only(channel: i32, with_stderr: bool) {
-    if let Ok(null) = File::options().read(true).write(true).open("/dev/null") {
-        let numbers = if with_stderr { 0..2 } else { 0..3 };
-        // SAFETY: numbers only.
-        numbers.for_each(|number| unsafe {
-            libc::dup2(null.as_raw_fd(), number);
-        });
-    }
-    for (from, to) in [(3, channel - 1), (channel + 1, i32::MAX)] {
-        if from <= to {
-            // SAFETY: no value of this process owns another descriptor that it uses again.
-            unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) };
-        }
-    }
 }

@@ -166,9 +166,16 @@ impl Listener {
         self.grip
     }
 
+    /// What a stop or a freezer interrupts has done nothing, and is asked for again: an answer that is not given is waited for without
+    /// end.
     fn ioctl<T>(&self, request: u64, argument: *mut T) -> Result<i32, Errno> {
-        // SAFETY: the structure is the one whose size the request's number has.
-        Errno::result(unsafe { libc::ioctl(self.fd.as_raw_fd(), request as libc::Ioctl, argument) })
+        loop {
+            // SAFETY: the structure is the one whose size the request's number has.
+            match Errno::result(unsafe { libc::ioctl(self.fd.as_raw_fd(), request as libc::Ioctl, argument) }) {
+                Err(Errno::EINTR) => {}
+                done => return done,
+            }
+        }
     }
 
     /// `ENOENT`: its caller was interrupted or killed.

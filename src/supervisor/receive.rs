@@ -117,7 +117,10 @@ impl Supervisor {
         if outcome != Some(Outcome::Error(libc::EAGAIN)) || flags & MSG_DONTWAIT != 0 || is_nonblocking(&held.fd) {
             return outcome;
         }
-        self.hold_call(call, tgid, time_limit(&held.fd, libc::SO_RCVTIMEO), None, What::Receive);
+        match time_limit(&held.fd, libc::SO_RCVTIMEO) {
+            Ok(limit) => self.hold_call(call, tgid, limit, None, What::Receive),
+            Err(error) => return Some(Outcome::from(error)),
+        }
         None
     }
 
@@ -159,9 +162,11 @@ impl Supervisor {
             // The message is gone all the same, as in the kernel.
             Err(error) => Outcome::from(error),
         };
+        // What could not be written for want of memory is there for the next call.
+        let is_over = !matches!(outcome, Outcome::Error(error) if error != libc::EFAULT);
         if self.listener.answer(call.id, outcome).is_ok() {
             self.log.call(call, outcome);
-            if wanted.flags & MSG_PEEK == 0 {
+            if wanted.flags & MSG_PEEK == 0 && is_over {
                 let mut nothing = MsgHdr::EMPTY;
                 // SAFETY: a header that leads nowhere.
                 let _ = unsafe { ring.endpoint.receive(&fd, sys::getpid(), &mut nothing, MSG_DONTWAIT) };
@@ -205,9 +210,9 @@ fn hand_over(
 }
 
 /// `SO_RCVTIMEO`, `SO_SNDTIMEO`: none is for ever.
-pub fn time_limit(fd: &OwnedFd, name: i32) -> Option<Duration> {
-    let [seconds, micros] = sys::getsockopt::<[u64; 2]>(fd.as_raw_fd(), SOL_SOCKET, name).unwrap_or_default();
-    Some(Duration::from_secs(seconds) + Duration::from_micros(micros)).filter(|time| !time.is_zero())
+pub fn time_limit(fd: &OwnedFd, name: i32) -> Result<Option<Duration>, nlmmap_ring::Errno> {
+    let [seconds, micros] = sys::getsockopt::<[u64; 2]>(fd.as_raw_fd(), SOL_SOCKET, name)?;
+    Ok(Some(Duration::from_secs(seconds) + Duration::from_micros(micros)).filter(|time| !time.is_zero()))
 }
 
 pub fn is_nonblocking(fd: &OwnedFd) -> bool {

@@ -4,6 +4,8 @@ use std::fs;
 
 use nix::errno::Errno;
 
+use super::again;
+
 /// To give another process's name beside a message.
 const NAMING: u64 = 1 << 21 | 1 << 7 | 1 << 6;
 
@@ -84,11 +86,8 @@ pub fn with_those_of<T>(tid: u32, ours: &Rights, naming: bool, work: impl FnOnce
     }
     let taken = theirs.take(ours, if naming { NAMING } else { 0 });
     let done = taken.map(|()| work());
-    let returned = set_capabilities(ours.permitted, ours.permitted).and_then(|()| ours.take(ours, 0));
-    if returned.is_err() {
-        // Whatever comes next would be done by the wrong one. The clients' calls end with `ENOSYS`.
-        std::process::abort();
-    }
+    // Whatever comes next would be done by the wrong one.
+    again::or_abort(|| set_capabilities(ours.permitted, ours.permitted).and_then(|()| ours.take(ours, 0)));
     done.map_err(|_| Errno::EPERM)
 }
 

@@ -8,6 +8,7 @@ use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
 
 use libc::c_long;
+use nix::errno::Errno;
 use nlmmap_ring::endpoint::full;
 use nlmmap_ring::rx::Context;
 use nlmmap_ring::socket::{Fd, Socket as _};
@@ -18,7 +19,6 @@ use super::client::{self, Held, Span};
 use super::engine::Supervisor;
 use super::notify::{Call, Outcome};
 use super::receive::{HEADER, is_nonblocking, time_limit, vectors};
-use super::rights::Rights;
 use super::ring::Ring;
 use super::wait::What;
 use crate::serve::socket::Credentials;
@@ -149,10 +149,13 @@ impl Supervisor {
                 _ if sent > 0 => break,
                 _ => return outcome,
             };
+            // It has gone: where its length cannot be told it counts nevertheless, but for a place that is none, as in the kernel.
+            if done != Err(Errno::EFAULT) {
+                sent += 1;
+            }
             if done.is_err() {
                 break;
             }
-            sent += 1;
         }
         Outcome::Value(sent)
     }
@@ -175,8 +178,12 @@ impl Supervisor {
             let mut kick = Kicking { message, left: None, total, patient, nap: FIRST_NAP, due: Instant::now() };
             return match self.kick(call, held, tgid, &mut kick) {
                 None => {
-                    let limit = time_limit(&held.fd, libc::SO_SNDTIMEO);
-                    self.hold_call(call, tgid, limit, None, What::Kick(Box::new(kick)));
+                    match time_limit(&held.fd, libc::SO_SNDTIMEO) {
+                        Ok(limit) => self.hold_call(call, tgid, limit, None, What::Kick(Box::new(kick))),
+                        // What it has sent it is told of, and the rest it may try again.
+                        Err(_) if kick.total > 0 => return Some(Outcome::Value(kick.total)),
+                        Err(error) => return Some(Outcome::from(error)),
+                    }
                     None
                 }
                 outcome => outcome,
@@ -226,7 +233,7 @@ impl Supervisor {
         if !expired && Instant::now() < kick.due {
             return None;
         }
-        // The number may be another file's by now.
+        // The number may be another file's by now, or cannot be looked at now: whatever is left is left.
         let Some((held, tgid)) = self.ring_at(call, call.int(0)) else { return Some(Outcome::Value(kick.total)) };
         kick.patient &= !expired;
         self.kick(call, &held, tgid, kick)
@@ -344,7 +351,7 @@ impl Supervisor {
     fn credentials_of(&self, tgid: u32) -> Option<Credentials> {
         // SAFETY: no arguments.
         let (uid, gid) = unsafe { (libc::getuid(), libc::getgid()) };
-        self.rights.as_ref().is_some_and(Rights::may_name).then(|| Credentials::new(tgid, uid, gid))
+        self.rights.may_name().then(|| Credentials::new(tgid, uid, gid))
     }
 }
 

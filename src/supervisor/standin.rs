@@ -5,6 +5,7 @@
 //! registered by the supervisor's number: so `ADD`, `MOD` and `DEL` find what they mean, and `EEXIST` and `ENOENT` are the kernel's.
 
 use std::fs;
+use std::io;
 use std::os::fd::{AsFd, AsRawFd, FromRawFd, OwnedFd};
 use std::sync::atomic::Ordering;
 
@@ -121,42 +122,70 @@ impl Supervisor {
         }
     }
 
-    /// A socket gets a receive ring: where it is registered itself, a stand-in is from now on.
-    pub(super) fn replace_registrations(&mut self, held: &Held, tgid: u32) {
-        let Some(process) = self.processes.get(tgid) else { return };
-        let Ok(inode) = nix::sys::stat::fstat(&held.fd).map(|stat| stat.st_ino) else { return };
-        for (epoll, number, event) in registrations(process, inode) {
-            let Some(ring) = self.rings.get_mut(&held.cookie) else { return };
-            let _ = forget(&epoll, held, number);
-            let fd = ring.stand_ins.at(number);
-            ring.show();
-            let done = fd.and_then(|fd| epoll_ctl(&epoll, libc::EPOLL_CTL_ADD, fd, event));
-            if let Err(error) = done {
-                self.log.warn(format_args!("{tgid}: descriptor {number} is in an epoll set no longer: {error}"));
+    /// Where a process has registered a socket itself.
+    pub(super) fn registrations(&self, held: &Held, tgid: u32) -> Result<Vec<Registration>, Errno> {
+        let inode = nix::sys::stat::fstat(&held.fd)?.st_ino;
+        let process = self.processes.get(tgid).ok_or(Errno::ESRCH)?;
+        registrations(process, inode).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+    }
+
+    /// A socket has got a receive ring: where it is registered itself, a stand-in is from now on. On an error nothing has changed.
+    pub(super) fn replace(&mut self, held: &Held, tgid: u32, registered: &[Registration]) -> Result<(), Errno> {
+        let Some(ring) = self.rings.get_mut(&held.cookie) else { return Ok(()) };
+        for (nth, (epoll, number, event)) in registered.iter().enumerate() {
+            let added = ring.stand_ins.at(*number).and_then(|fd| epoll_ctl(epoll, libc::EPOLL_CTL_ADD, fd, *event));
+            if let Err(error) = added
+                && error != Errno::EEXIST
+            {
+                for (epoll, number, event) in registered.iter().take(nth) {
+                    let fd = ring.stand_ins.at(*number);
+                    let _ = fd.and_then(|fd| epoll_ctl(epoll, libc::EPOLL_CTL_DEL, fd, *event));
+                }
+                return Err(error);
             }
         }
+        ring.show();
+        for (epoll, number, _) in registered {
+            if let Err(error) = forget(epoll, held, *number) {
+                self.log.warn(format_args!("{tgid}: descriptor {number} is in an epoll set twice: {error}"));
+            }
+        }
+        Ok(())
     }
 }
 
-/// Where a process has registered the file of this inode: by which number, for what.
-fn registrations(process: &Process, inode: u64) -> Vec<(OwnedFd, i32, libc::epoll_event)> {
+/// An epoll instance, the number by which a file is registered there, and for what.
+pub type Registration = (OwnedFd, i32, libc::epoll_event);
+
+/// Where a process has registered the file of this inode.
+fn registrations(process: &Process, inode: u64) -> io::Result<Vec<Registration>> {
+    // What is closed meanwhile is registered no longer.
+    let there = |error: &io::Error| !matches!(error.raw_os_error(), Some(libc::ENOENT | libc::ESRCH | libc::EBADF));
     let mut found = Vec::new();
-    let Ok(entries) = fs::read_dir(format!("/proc/{}/fd", process.tgid)) else { return found };
-    for entry in entries.flatten() {
-        let is_epoll = fs::read_link(entry.path()).is_ok_and(|link| link.as_os_str() == "anon_inode:[eventpoll]");
+    for entry in fs::read_dir(format!("/proc/{}/fd", process.tgid))? {
+        let entry = entry?;
+        let is_epoll = match fs::read_link(entry.path()) {
+            Err(error) if there(&error) => return Err(error),
+            link => link.is_ok_and(|link| link.as_os_str() == "anon_inode:[eventpoll]"),
+        };
         let Some(number) = entry.file_name().to_str().and_then(|name| name.parse::<i32>().ok()) else { continue };
         if !is_epoll {
             continue;
         }
-        let info = fs::read_to_string(format!("/proc/{}/fdinfo/{number}", process.tgid)).unwrap_or_default();
+        let info = match fs::read_to_string(format!("/proc/{}/fdinfo/{number}", process.tgid)) {
+            Err(error) if there(&error) => return Err(error),
+            info => info.unwrap_or_default(),
+        };
         for line in info.lines().filter(|line| line.starts_with("tfd:")) {
             let Some((registered, event)) = registration(line, inode) else { continue };
-            if let Ok(epoll) = process.file(number) {
-                found.push((epoll, registered, event));
+            match process.file(number).map_err(io::Error::from) {
+                Err(error) if there(&error) => return Err(error),
+                Ok(epoll) => found.push((epoll, registered, event)),
+                Err(_) => {}
             }
         }
     }
-    found
+    Ok(found)
 }
 
 /// A line of an epoll instance's fdinfo, if it is about this file.

@@ -165,10 +165,11 @@ impl Supervisor {
         let tgid = process.tgid;
         let mut ours = Vec::new();
         for (number, _) in wanted.iter().filter(|(number, _)| numbers.contains(number)) {
-            if let Ok(held) = process.hold(*number)
-                && held.cookie != 0
-            {
-                ours.push((*number, held));
+            match process.hold(*number) {
+                Ok(held) if held.cookie != 0 => ours.push((*number, held)),
+                // What cannot be looked at may be one with rings.
+                Ok(_) | Err(Errno::EBADF | Errno::EPERM | Errno::ESRCH) => {}
+                Err(_) => return Some(Outcome::Native),
             }
         }
         self.bring_in_step();
@@ -185,10 +186,19 @@ impl Supervisor {
         let Some(process) = self.processes.get(tgid) else { return Some(Outcome::Native) };
         let entry = |&(number, events): &(i32, i16)| {
             let ring = ours.iter().find(|(ours, _)| *ours == number).map(|(_, held)| held.cookie);
-            let file = if ring.is_none() && number >= 0 { process.file(number).ok() } else { None };
-            Entry { number, events, ring, file }
+            let file = match process.file(number) {
+                _ if ring.is_some() || number < 0 => None,
+                Err(Errno::EBADF) => None,
+                file => Some(file?),
+            };
+            Ok(Entry { number, events, ring, file })
         };
-        let what = what(wanted.iter().map(entry).collect());
+        // A descriptor that is there is not told to be none.
+        let entries: Result<Vec<Entry>, Errno> = wanted.iter().map(entry).collect();
+        let what = match entries {
+            Ok(entries) => what(entries),
+            Err(_) => return Some(Outcome::Native),
+        };
         let mask = mask_at.map(|at| client::read(call.tid, at, 8).map(|bytes| client::long(&bytes, 0))).transpose();
         let Ok(mask) = mask else { return Some(Outcome::Native) };
         self.hold_call(call, tgid, time, mask, what);
