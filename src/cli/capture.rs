@@ -18,7 +18,7 @@ use nlmmap_ring::tap::kind;
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM};
 
 use super::complain;
-use crate::see::pcapng;
+use crate::see::{missed, pcapng};
 use packet::About;
 use source::{New, Refusal, Source, Sources};
 
@@ -139,7 +139,9 @@ pub fn main(arguments: &Arguments) -> ExitCode {
         dropped: 0,
         count: arguments.count.unwrap_or(u64::MAX),
     };
-    match capture.run(arguments.seconds.map(Duration::from_secs), &ended) {
+    let done = capture.run(arguments.seconds.map(Duration::from_secs), &ended);
+    missed::tell();
+    match done {
         Ok(Done { messages, dropped, left_out }) => {
             eprintln!("nlmmap: {messages} messages captured, {dropped} missed");
             if left_out > 0 {

@@ -10,7 +10,7 @@ use serde::Serialize;
 mod processes;
 
 use super::complain;
-use crate::see::prometheus;
+use crate::see::{missed, prometheus};
 use crate::serve::stat::{self, Entry, Ring, Silence, Snapshot};
 
 /// Show sockets with rings: those of a daemon's open files, and those of processes that have the library.
@@ -97,7 +97,9 @@ impl Arguments {
 }
 
 pub fn main(arguments: &Arguments) -> ExitCode {
-    let all = match arguments.look() {
+    let all = arguments.look();
+    missed::tell();
+    let all = match all {
         Ok(all) => all,
         Err((cause, cures)) => {
             complain(&cause, &cures);

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::thread;
 use std::time::Duration;
 
+use super::missed;
 use crate::serve::stat::{self, Silence, Snapshot};
 
 type Answer = Result<Snapshot, Silence>;
@@ -17,8 +18,7 @@ impl Asked {
     pub fn start(socket: PathBuf, interval: Duration) -> Asked {
         let answer = Arc::new(Mutex::new(None));
         let to = Arc::downgrade(&answer);
-        // Without it the daemon is not shown.
-        let _ = thread::Builder::new().name("daemon".into()).spawn(move || {
+        let begun = thread::Builder::new().name("daemon".into()).spawn(move || {
             while let Some(to) = to.upgrade() {
                 let answer = stat::ask(&socket);
                 *to.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
@@ -26,6 +26,7 @@ impl Asked {
                 thread::sleep(interval);
             }
         });
+        missed::seen(&"a daemon", begun);
         Asked(answer)
     }
 

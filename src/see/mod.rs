@@ -4,6 +4,7 @@
 //! | --- | --- |
 //! | [`seen`] | one endpoint as it was at one moment, in plain numbers |
 //! | [`place`] | the directories in which pages lie, and which of their files are to be believed |
+//! | [`missed`] | what could not be looked at |
 //! | [`live`] | all endpoints again and again: rates, lag, the last minute |
 //! | [`cause`] | why messages were lost or late, and what helps |
 //! | [`asked`] | what a daemon has last answered |
@@ -17,6 +18,7 @@ pub mod asked;
 pub mod cause;
 pub mod copies;
 pub mod live;
+pub mod missed;
 pub mod pcapng;
 pub mod place;
 pub mod prometheus;

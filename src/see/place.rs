@@ -13,6 +13,7 @@ use std::path::{Path, PathBuf};
 use nlmmap_ring::card::Page;
 use nlmmap_ring::sys::PAGE;
 
+use super::missed;
 use super::seen::{self, Seen};
 
 /// Files that are looked at in one directory, and directories in all: more is not meant well.
@@ -40,7 +41,13 @@ impl Found {
         if self.file.metadata().ok()?.nlink() == 0 {
             return None;
         }
-        seen::read(&read(&self.file).ok()?)
+        match read(&self.file) {
+            Ok(page) => seen::read(&page),
+            Err(error) => {
+                missed::note(&self.path.display(), &error);
+                Some(self.seen.clone())
+            }
+        }
     }
 }
 
@@ -75,12 +82,13 @@ pub fn directories() -> Vec<PathBuf> {
 }
 
 fn entries(dir: &Path) -> impl Iterator<Item = PathBuf> {
-    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).take(MOST)
+    let seen = move |entry: io::Result<fs::DirEntry>| missed::seen(&"a directory", entry);
+    missed::seen(&dir.display(), fs::read_dir(dir)).into_iter().flatten().filter_map(seen).map(|e| e.path()).take(MOST)
 }
 
 /// Whether it is a directory that only its owner can write to, and the owner is us or we are root; its owner.
 fn owner(dir: &Path) -> Option<u32> {
-    let about = fs::symlink_metadata(dir).ok()?;
+    let about = missed::seen(&dir.display(), fs::symlink_metadata(dir))?;
     let me = nix::unistd::geteuid();
     let mine = about.uid() == me.as_raw() || me.is_root();
     (about.is_dir() && about.mode() & 0o077 == 0 && mine).then_some(about.uid())
@@ -104,10 +112,21 @@ fn endpoint(path: &Path) -> Option<(u32, u32)> {
     Some((pid.parse().ok()?, number.parse().ok()?))
 }
 
+/// A file of `/proc`; none of a process that is gone.
+fn proc(path: String) -> io::Result<Option<String>> {
+    match fs::read_to_string(path) {
+        Err(error) if missed::is_gone(&error) => Ok(None),
+        text => text.map(Some),
+    }
+}
+
 /// Fields 22 and 28 of `/proc/PID/stat`: when the process began, and where its stack does, which is 0 for those who may not
 /// know.
-fn began(pid: u32) -> Option<(u64, u64)> {
-    let text = fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+fn began(pid: u32) -> io::Result<Option<(u64, u64)>> {
+    Ok(proc(format!("/proc/{pid}/stat"))?.as_deref().and_then(beginning))
+}
+
+fn beginning(text: &str) -> Option<(u64, u64)> {
     let mut fields = text.get(text.rfind(')')? + 2..)?.split(' ');
     let start = fields.nth(22 - 3)?.parse().ok()?;
     let stack = fields.nth(28 - 22 - 1)?.parse().ok()?;
@@ -115,35 +134,41 @@ fn began(pid: u32) -> Option<(u64, u64)> {
 }
 
 /// Whether a process has a file mapped: it may have become another program since it noted that.
-fn has_mapped(pid: u32, file: &fs::Metadata) -> bool {
+fn has_mapped(pid: u32, file: &fs::Metadata) -> io::Result<bool> {
     let inode = file.ino().to_string();
-    let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
-    maps.lines().any(|line| line.split_ascii_whitespace().nth(4) == Some(inode.as_str()))
+    let maps = proc(format!("/proc/{pid}/maps"))?.unwrap_or_default();
+    Ok(maps.lines().any(|line| line.split_ascii_whitespace().nth(4) == Some(inode.as_str())))
 }
 
 /// Looks at one file of a directory that belongs to `uid`.
 fn find(path: PathBuf, uid: u32) -> Option<Found> {
     endpoint(&path)?;
-    let file = open(&path).ok()?;
-    let about = file.metadata().ok()?;
+    missed::seen(&path.display(), find_as(&path, uid)).flatten()
+}
+
+/// An error: who uses it cannot be said.
+fn find_as(path: &Path, uid: u32) -> io::Result<Option<Found>> {
+    let file = open(path)?;
+    let about = file.metadata()?;
     if !about.is_file() || about.uid() != uid || about.len() != PAGE as u64 {
-        return None;
+        return Ok(None);
     }
-    let page = read(&file).ok()?;
-    let seen = seen::read(&page)?;
+    let page = read(&file)?;
+    let Some(seen) = seen::read(&page) else { return Ok(None) };
     let load = |word: &std::sync::atomic::AtomicU64| word.load(std::sync::atomic::Ordering::Relaxed);
     let small = |word: &std::sync::atomic::AtomicU32| word.load(std::sync::atomic::Ordering::Relaxed);
     let (start, stack) = (load(&page.card.start), load(&page.card.stack));
     let is_maker = small(&page.card.left) == 0
-        && began(seen.pid).is_some_and(|(s, k)| start == 0 || s == start && (k <= 1 || stack <= 1 || k == stack));
-    let mut users: Vec<u32> =
-        page.control.mappers.iter().filter(|m| small(&m.maps) > 0).map(|m| small(&m.pid)).collect();
-    users.retain(|pid| *pid != 0 && *pid != seen.pid && has_mapped(*pid, &about));
-    if is_maker {
-        users.insert(0, seen.pid);
+        && began(seen.pid)?.is_some_and(|(s, k)| start == 0 || s == start && (k <= 1 || stack <= 1 || k == stack));
+    let mut users = if is_maker { vec![seen.pid] } else { Vec::new() };
+    for pid in page.control.mappers.iter().filter(|m| small(&m.maps) > 0).map(|m| small(&m.pid)) {
+        if pid != 0 && pid != seen.pid && has_mapped(pid, &about)? {
+            users.push(pid);
+        }
     }
-    let id = path.file_name()?.to_string_lossy().into_owned();
-    Some(Found { id, path, alive: !users.is_empty(), seen, users, counted: small(&page.card.counted) != 0, file })
+    let id = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+    let (alive, counted) = (!users.is_empty(), small(&page.card.counted) != 0);
+    Ok(Some(Found { id, path: path.to_owned(), alive, seen, users, counted, file }))
 }
 
 /// Whether a file is one that a process has begun and, killed, not filled in.
@@ -151,7 +176,7 @@ fn is_unfinished(path: &Path, uid: u32) -> bool {
     let (Some((pid, _)), Ok(file)) = (endpoint(path), open(path)) else { return false };
     let is_his = file.metadata().is_ok_and(|about| about.is_file() && about.uid() == uid && about.len() <= PAGE as u64);
     let is_empty = read(&file).map_or(true, |page| page.card.version.load(std::sync::atomic::Ordering::Relaxed) == 0);
-    is_his && is_empty && !Path::new(&format!("/proc/{pid}")).exists()
+    is_his && is_empty && Path::new(&format!("/proc/{pid}")).try_exists().is_ok_and(|exists| !exists)
 }
 
 /// The endpoints that a directory shows, dead ones too.
@@ -242,7 +267,8 @@ mod tests {
 
     #[test]
     fn this_process_began() {
-        let (start, _) = began(std::process::id()).expect("/proc");
+        let (start, _) = began(std::process::id()).expect("/proc").expect("this process");
+        assert!(began(u32::MAX).expect("/proc").is_none());
         assert!(start > 0);
     }
 }

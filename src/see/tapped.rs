@@ -7,6 +7,7 @@ use std::io;
 use std::os::fd::AsRawFd;
 use std::os::unix::fs::{FileExt, MetadataExt, OpenOptionsExt, fchown};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 
 use nlmmap_ring::card::Page;
 use nlmmap_ring::control::flag::TAPPED;
@@ -15,6 +16,10 @@ use nlmmap_ring::tap::{CAPACITY, LEN, Tap, VERSION};
 use super::copies::Copies;
 use super::place::Found;
 use crate::sys;
+
+/// How often, and how soon one after the other, the end of a capture is tried.
+const TRIES: u32 = 100;
+const NAP: Duration = Duration::from_millis(1);
 
 /// See the module. Dropped, nothing is copied any more.
 #[derive(Debug)]
@@ -40,7 +45,7 @@ impl Tapped {
         let path = PathBuf::from(path);
         if let Some(reader) = reader(&path)
             && reader != std::process::id()
-            && Path::new(&format!("/proc/{reader}")).exists()
+            && Path::new(&format!("/proc/{reader}")).try_exists().unwrap_or(true)
         {
             return Err(fail("is captured already", &format!("by process {reader}")));
         }
@@ -96,7 +101,13 @@ fn reader(path: &Path) -> Option<u32> {
 
 impl Drop for Tapped {
     fn drop(&mut self) {
-        let _ = self.flag(false);
+        // As long as it is set the process copies, for nobody.
+        for _ in 0..TRIES {
+            if self.flag(false).is_ok() {
+                break;
+            }
+            std::thread::sleep(NAP);
+        }
         let _ = fs::remove_file(&self.path);
         // The process has it mapped for as long as it likes: the memory is given back now.
         let punch = nix::fcntl::FallocateFlags::FALLOC_FL_PUNCH_HOLE | nix::fcntl::FallocateFlags::FALLOC_FL_KEEP_SIZE;

@@ -23,6 +23,7 @@ use nlmmap_ring::card::{TOTALS_LEN, Totals, VERSION};
 use serde::Serialize;
 
 use crate::see::cause::{Cause, causes};
+use crate::see::missed;
 use crate::see::place::{self, RUN};
 use crate::see::seen::{self, Counts, Seen, family};
 
@@ -102,6 +103,7 @@ impl Place {
         };
         let status = attend(child, &signals);
         let (endpoints, open) = self.collect();
+        missed::tell();
         let summary = Summary::of(command, child, status, began.elapsed(), endpoints);
         let text = match self.form {
             Form::Text => summary.text(open, self.to.is_none() && io::stderr().is_terminal()),
@@ -147,7 +149,7 @@ impl Place {
             std::thread::sleep(Duration::from_millis(1));
         };
         let mut all: Vec<Seen> = Vec::new();
-        if let Ok(totals) = &read {
+        if let Some(totals) = &missed::seen(&self.dir.join("totals").display(), read) {
             let filled = |n: &AtomicU32| n.load(Ordering::Acquire) > 0;
             all.extend(
                 totals.records.iter().chain([&totals.others]).filter(|r| filled(&r.endpoints)).map(seen::recorded),

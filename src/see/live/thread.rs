@@ -3,6 +3,8 @@
 use std::fs;
 use std::time::Instant;
 
+use crate::see::missed;
+
 /// See the module.
 #[derive(Debug)]
 pub struct Thread {
@@ -19,7 +21,11 @@ const NAME: &str = "nlmmap";
 
 /// Whether a process is there, and no zombie.
 pub fn is_alive(pid: u32) -> bool {
-    fs::read_to_string(format!("/proc/{pid}/stat")).is_ok_and(|line| !is_over(&line))
+    match fs::read_to_string(format!("/proc/{pid}/stat")) {
+        Ok(line) => !is_over(&line),
+        // What cannot be looked at now is not dead for that.
+        Err(error) => !missed::is_gone(&error),
+    }
 }
 
 fn is_over(line: &str) -> bool {
