@@ -21,6 +21,8 @@ mod command;
 mod conformance;
 #[path = "supervisor/ends.rs"]
 mod ends;
+#[path = "supervisor/faults.rs"]
+mod faults;
 #[path = "supervisor/go.rs"]
 mod go;
 #[path = "supervisor/refusals.rs"]

@@ -1,6 +1,6 @@
 /* faults_further.c: what faults.c leaves out, by a client that bears a failure at any place (faults.h): many frames in one kick, rings that
  * run full, errors of the socket, limited receives, registrations from before the rings, descriptors that are passed, doubled and swept
- * away, children that are gone, handlers of signals. */
+ * away, children that are gone, handlers of signals. argv[1]: "supervised", if it is. */
 #include "faults.h"
 #include <signal.h>
 #include <sys/prctl.h>
@@ -301,7 +301,7 @@ static void child_that_dies(void)
 	AGAIN("wait4", waitpid(pid, &status, 0));
 }
 
-int main(void)
+int main(int argc, char **argv)
 {
 	struct sigaction catch = { .sa_handler = nothing, .sa_flags = SA_RESTART };
 	struct sockaddr_nl any = { .nl_family = AF_NETLINK };
@@ -370,6 +370,11 @@ int main(void)
 	interrupted();
 	overrun();
 	other = passed(u.fd);
+	/* Under a supervisor it has its rings at high numbers only. */
+	if (argc > 1 && !strcmp(argv[1], "supervised")) {
+		AGAIN("close", close(other));
+		other = AGAIN("fcntl", fcntl(u.fd, F_DUPFD_CLOEXEC, 768));
+	}
 	AGAIN("close", close(u.fd));
 	u.fd = other;
 	kicked(&u, &u, 300, 0, 20, 0);

@@ -1,4 +1,4 @@
-//! Names in the daemon's program, by which `places.rs` tells what is a place.
+//! Names in the program, by which `places.rs` tells what is a place.
 
 /// The raw calls of the engine's.
 pub const RAW: &str = "syscall!";
@@ -30,11 +30,20 @@ pub const WRAPPERS: &[&str] = &[
     "nlmmap::serve::worker::payer::write",
     "nlmmap::serve::worker::engine::hear",
     "nlmmap::serve::worker::engine::move_up",
+    "nlmmap::supervisor::client::gather",
+    "nlmmap::supervisor::client::read",
+    "nlmmap::supervisor::client::scatter",
+    "nlmmap::supervisor::client::write",
+    "nlmmap::supervisor::inject::ptrace",
+    "nlmmap::supervisor::inject::Traced::registers",
+    "nlmmap::supervisor::inject::Traced::set_registers",
+    "nlmmap::supervisor::inject::Traced::stopped",
+    "nlmmap::supervisor::notify::Listener::ioctl",
+    "nlmmap::supervisor::standin::epoll_ctl",
 ];
 
-/// Whose calls are the daemon's. The rest of the program is other commands'.
-pub const OURS: &[&str] =
-    &["nlmmap::serve::", "nlmmap::policy::", "nlmmap::cli::serve::", "nlmmap::sigpipe::", "cuse_rs::", "nlmmap_ring::"];
+/// The engine: of it a part has what it comes to.
+pub const ENGINE: &str = "nlmmap_ring::";
 
 /// Functions of the C library's that ask the kernel nothing, or nothing that has an error, or give something back whatever is answered.
 pub const IMPORTS_LEFT_ALONE: &[&str] = &[

@@ -1,4 +1,4 @@
-//! The places in the daemon's code that call the kernel, read from the program as it is built for tests.
+//! The places in a part of the code that call the kernel, read from the program as it is built for tests.
 //!
 //! A place is a call instruction in a function of ours that leads to a function of the C library's, or to a `syscall` instruction, through
 //! nothing but others' functions: Rust's library, crates, and those of our own that only hand a call on ([`WRAPPERS`]). So everything
@@ -8,7 +8,7 @@ use std::collections::{BTreeMap, BTreeSet, HashMap, HashSet};
 use std::io::{BufRead, BufReader};
 use std::process::{Command, Stdio};
 
-use super::names::{IMPORTS_LEFT_ALONE, NO_WAY, OURS, RAW, WRAPPERS};
+use super::names::{ENGINE, IMPORTS_LEFT_ALONE, NO_WAY, RAW, WRAPPERS};
 
 /// A line that has the kernel do something.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -48,10 +48,11 @@ struct Function {
 }
 
 impl Places {
-    pub fn of(program: &str) -> Places {
+    /// `part`: what the names of its functions begin with.
+    pub fn of(program: &str, part: &[&str]) -> Places {
         let functions = functions(program);
         let reached = reached(&functions);
-        let ours = ours(&functions);
+        let ours = ours(&functions, part);
         let (mut back, mut imports, mut names) = (BTreeMap::new(), BTreeMap::new(), BTreeMap::new());
         for function in ours.iter().filter_map(|at| functions.get(at)) {
             for call in function.calls.iter().filter(|call| call.is_call) {
@@ -106,6 +107,11 @@ impl Places {
         self.places.iter().filter(|(_, there)| *there == place).map(|(at, _)| *at).collect()
     }
 
+    /// Whether the program tells lines.
+    pub fn have_lines(&self) -> bool {
+        self.places.values().any(|place| place.line > 0)
+    }
+
     pub fn all(&self) -> BTreeSet<Place> {
         self.places.values().cloned().collect()
     }
@@ -133,11 +139,10 @@ fn is_place_of(name: &str) -> bool {
     is_ours(name) && !is_wrapper(name)
 }
 
-/// Our functions whose calls are the daemon's: by their names, and what of the engine they come to.
-fn ours(functions: &BTreeMap<u64, Function>) -> BTreeSet<u64> {
-    let is_daemons = |name: &str| OURS.iter().any(|prefix| *prefix != "nlmmap_ring::" && belongs(name, &[prefix]));
+/// Our functions whose calls are a part's: by their names, and what of the engine they come to.
+fn ours(functions: &BTreeMap<u64, Function>, part: &[&str]) -> BTreeSet<u64> {
     let mut found: BTreeSet<u64> =
-        functions.iter().filter(|(_, function)| is_daemons(&function.name)).map(|(at, _)| *at).collect();
+        functions.iter().filter(|(_, function)| belongs(&function.name, part)).map(|(at, _)| *at).collect();
     let mut left: Vec<u64> = found.iter().copied().collect();
     let mut known: HashSet<u64> = left.iter().copied().collect();
     while let Some(at) = left.pop() {
@@ -147,7 +152,7 @@ fn ours(functions: &BTreeMap<u64, Function>) -> BTreeSet<u64> {
                 && known.insert(to)
             {
                 left.push(to);
-                if functions.get(&to).is_some_and(|function| belongs(&function.name, &["nlmmap_ring::"])) {
+                if functions.get(&to).is_some_and(|function| belongs(&function.name, &[ENGINE])) {
                     found.insert(to);
                 }
             }

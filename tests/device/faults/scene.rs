@@ -94,7 +94,7 @@ impl<'a> Scene<'a> {
         let log = fs::File::create(place.path("log")).expect("a log file");
         let mut command = place.serve();
         command.env("NOTIFY_SOCKET", place.path("notify")).stdin(Stdio::null()).stdout(Stdio::null()).stderr(log);
-        let tracer = Tracer::start(command, places.clone(), record, first);
+        let tracer = Tracer::start(command, places.clone(), record, first, None);
         let mut scene = Scene { place, tracer, ready: false, cage };
         let until = Instant::now() + patient(30);
         while Instant::now() < until && scene.tracer.ended().is_none() {
@@ -228,6 +228,13 @@ impl<'a> Scene<'a> {
         Witness(witness)
     }
 
+    /// Workers that are there now are let alone by failures.
+    pub fn spare_workers(&self) {
+        let processes = self.tracer.processes().into_iter();
+        let workers = processes.filter(|(kind, _)| *kind == Kind::Worker).map(|(_, pid)| pid);
+        self.tracer.spare(workers.collect());
+    }
+
     /// What the daemon has of what it may have left.
     pub fn held(&self) -> Held {
         let front = self.tracer.pid;
@@ -346,14 +353,4 @@ fn entries(pid: i32, what: &str) -> usize {
 fn mappings(pid: i32) -> usize {
     let maps = fs::read_to_string(format!("/proc/{pid}/maps")).unwrap_or_default();
     maps.lines().filter(|line| line.split(' ').nth(1).is_some_and(|how| how.ends_with('s'))).count()
-}
-
-/// For messages.
-pub fn is_of(kind: Kind) -> &'static str {
-    match kind {
-        Kind::Front => "front",
-        Kind::Spawner => "spawner",
-        Kind::Worker => "worker",
-        Kind::Payer => "payer",
-    }
 }

@@ -1,4 +1,4 @@
-//! The thread that traces a daemon: breakpoints, steps and system calls of all its processes and threads.
+//! The thread that traces a program: breakpoints, steps and system calls of all its processes and threads.
 //!
 //! A thread that comes to a breakpoint goes one step without it, and is then stopped at each system call until the call it has begun
 //! comes back. In a record there is a breakpoint behind each call, too; else what lies at the return address' place tells.
@@ -10,51 +10,68 @@ use std::os::unix::fs::FileExt;
 use std::os::unix::process::CommandExt;
 use std::process::Command;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError};
 use std::thread;
 use std::time::{Duration, Instant};
 
+use super::gate::Gate;
 use super::places::Places;
-use super::process::{ENOUGH, Process, enters, field, is_breakpoint, ptrace, registers, set_registers};
+use super::process::{
+    ENOUGH, ENOUGH_OF_ONE, Process, enters, field, is_breakpoint, kill_and_see, name_of, ptrace, registers,
+    set_registers,
+};
 use super::tracer::{End, Fault, How, Kind, Order, Record};
+
+/// What a tracee is traced for.
+pub(super) const OPTIONS: i32 = libc::PTRACE_O_TRACESYSGOOD
+    | libc::PTRACE_O_TRACECLONE
+    | libc::PTRACE_O_TRACEFORK
+    | libc::PTRACE_O_TRACEVFORK
+    | libc::PTRACE_O_TRACEEXEC
+    | libc::PTRACE_O_EXITKILL;
 
 /// A call that is under way from a place.
 #[derive(Clone, Copy)]
-struct Active {
+pub(super) struct Active {
     at: u64,
     /// Where its return address lies.
     slot: u64,
 }
 
 #[derive(Default)]
-struct Thread {
-    process: i32,
+pub(super) struct Thread {
+    pub process: i32,
     /// It has stopped for the first time, and its maker has told of it.
-    seen: (bool, bool),
+    pub seen: (bool, bool),
     /// It goes one step, off this breakpoint.
-    stepping: Option<u64>,
-    active: Vec<Active>,
+    pub stepping: Option<u64>,
+    pub active: Vec<Active>,
     /// The system call that it is in answers this.
-    answer: Option<i64>,
+    pub answer: Option<i64>,
 }
 
-/// The tracing thread's side: all processes and threads of a daemon.
+/// The tracing thread's side: all processes and threads of a program.
 pub struct Session {
-    places: Arc<Places>,
+    pub(super) places: Arc<Places>,
     orders: Receiver<Order>,
     pub root: i32,
     /// What addresses in the process are above those in the file.
-    base: u64,
-    threads: HashMap<i32, Thread>,
-    processes: HashMap<i32, Process>,
+    pub(super) base: u64,
+    pub(super) threads: HashMap<i32, Thread>,
+    pub(super) processes: HashMap<i32, Process>,
+    /// Where a client is let go for a moment, and what its processes are.
+    pub(super) gate: Option<Gate>,
     record: bool,
     fault: Option<Fault>,
-    fired: bool,
+    pub(super) fired: bool,
+    /// The same, for the test.
+    pub has_fired: Arc<AtomicBool>,
     spared: BTreeSet<i32>,
     seen: Record,
     /// Processes that have died by what no one else had sent them.
-    crashed: Vec<String>,
-    status: Option<i32>,
+    pub(super) crashed: Vec<String>,
+    pub(super) status: Option<i32>,
 }
 
 impl Session {
@@ -65,22 +82,18 @@ impl Session {
         orders: Receiver<Order>,
         record: bool,
         fault: Option<Fault>,
+        gate: Option<Gate>,
     ) -> Session {
         // SAFETY: one system call.
         unsafe {
             command.pre_exec(|| ptrace(libc::PTRACE_TRACEME, 0, 0));
         }
-        let root = command.spawn().expect("the daemon starts").id() as i32;
+        let root = command.spawn().expect("the program starts").id() as i32;
         let mut status = 0;
         // SAFETY: a child of this thread's, and a local.
         let stopped = unsafe { libc::waitpid(root, &raw mut status, libc::__WALL) };
         assert!(stopped == root && libc::WIFSTOPPED(status), "it does not stop at its beginning: {status:#x}");
-        let options = libc::PTRACE_O_TRACESYSGOOD
-            | libc::PTRACE_O_TRACECLONE
-            | libc::PTRACE_O_TRACEFORK
-            | libc::PTRACE_O_TRACEVFORK
-            | libc::PTRACE_O_EXITKILL;
-        ptrace(libc::PTRACE_SETOPTIONS, root, options as usize).expect("it can be traced");
+        ptrace(libc::PTRACE_SETOPTIONS, root, OPTIONS as usize).expect("it can be traced");
         let maps = fs::read_to_string(format!("/proc/{root}/maps")).expect("its mappings");
         let first = maps.lines().find(|line| line.ends_with(&*places.program)).expect("the program is mapped");
         let base = u64::from_str_radix(first.split('-').next().unwrap_or_default(), 16).expect("an address");
@@ -91,9 +104,11 @@ impl Session {
             base,
             threads: HashMap::new(),
             processes: HashMap::new(),
+            gate,
             record,
             fault,
             fired: false,
+            has_fired: Arc::default(),
             spared: BTreeSet::new(),
             seen: Record::new(),
             crashed: Vec::new(),
@@ -105,7 +120,7 @@ impl Session {
         session
     }
 
-    fn add_process(&mut self, pid: i32, bytes: HashMap<u64, u8>) {
+    pub(super) fn add_process(&mut self, pid: i32, bytes: HashMap<u64, u8>) {
         let memory = File::options().read(true).write(true).open(format!("/proc/{pid}/mem"));
         if let Ok(memory) = memory {
             self.processes.insert(pid, Process { memory, come: HashMap::new(), bytes });
@@ -137,9 +152,10 @@ impl Session {
                 Ok(order) => self.take(order),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => {
-                    for pid in self.processes.keys() {
-                        // SAFETY: numbers. They are traced by us, so they are still what they were.
-                        unsafe { libc::kill(*pid, libc::SIGKILL) };
+                    let root = Some(self.root).filter(|_| self.status.is_none());
+                    for pid in self.processes.keys().copied().chain(root) {
+                        // SAFETY: numbers. They are traced by us or our child, so they are still what they were.
+                        unsafe { libc::kill(pid, libc::SIGKILL) };
                     }
                     thread::sleep(Duration::from_millis(1));
                 }
@@ -152,6 +168,7 @@ impl Session {
             Order::Arm(fault) => {
                 self.remove_everywhere();
                 (self.fault, self.fired) = (Some(fault), false);
+                self.has_fired.store(false, Ordering::Relaxed);
                 self.insert_everywhere();
             }
             Order::Disarm(answer) => {
@@ -160,10 +177,13 @@ impl Session {
                 self.insert_everywhere();
                 let _ = answer.send(self.fired);
             }
-            Order::Spare => {
-                let workers: Vec<i32> =
-                    self.processes.keys().copied().filter(|p| self.kind(*p) == Kind::Worker).collect();
-                self.spared.extend(workers);
+            Order::Spare(those) => self.spared.extend(those),
+            Order::Processes(answer) => {
+                let kind = |pid| match &self.gate {
+                    Some(gate) => gate.kind(pid, self.root),
+                    None => self.kind(pid),
+                };
+                let _ = answer.send(self.processes.keys().map(|pid| (kind(*pid), *pid)).collect());
             }
             Order::Take(answer) => drop(answer.send(std::mem::take(&mut self.seen))),
             Order::Crashes(answer) => drop(answer.send(std::mem::take(&mut self.crashed))),
@@ -180,12 +200,13 @@ impl Session {
         if let Some(fault) = self.fault.as_ref().filter(|_| !self.fired) {
             wanted.extend(&fault.at);
         }
+        wanted.extend(self.gate.iter().flat_map(Gate::points));
         wanted.sort_unstable();
         wanted.dedup();
         wanted
     }
 
-    fn insert_everywhere(&mut self) {
+    pub(super) fn insert_everywhere(&mut self) {
         let wanted = self.wanted();
         let spared = &self.spared;
         for (_, process) in self.processes.iter_mut().filter(|(pid, _)| !spared.contains(pid)) {
@@ -196,15 +217,15 @@ impl Session {
     }
 
     fn remove_everywhere(&mut self) {
-        for process in self.processes.values_mut() {
-            let all: Vec<u64> = process.bytes.keys().copied().collect();
-            for at in all {
-                process.remove(self.base, at);
-            }
-        }
+        self.processes.values_mut().for_each(|process| process.remove_all(self.base));
     }
 
-    fn kind(&self, process: i32) -> Kind {
+    pub(super) fn kind(&self, process: i32) -> Kind {
+        if let Some(gate) = &self.gate {
+            // Of the same code, whoever comes to it.
+            let kind = gate.kind(process, self.root);
+            return if kind == Kind::Mapper { Kind::Supervisor } else { kind };
+        }
         if process == self.root {
             return Kind::Front;
         }
@@ -215,7 +236,7 @@ impl Session {
         }
     }
 
-    fn stopped(&mut self, pid: i32, status: i32) {
+    pub(super) fn stopped(&mut self, pid: i32, status: i32) {
         if libc::WIFEXITED(status) || libc::WIFSIGNALED(status) {
             return self.gone(pid, status);
         }
@@ -234,6 +255,7 @@ impl Session {
                 self.has_made(pid);
                 self.go_on(pid, 0);
             }
+            (libc::SIGTRAP, libc::PTRACE_EVENT_EXEC) => self.let_go(pid),
             (signal, 0) if signal == libc::SIGTRAP | 0x80 => {
                 self.at_call(pid);
                 self.go_on(pid, 0);
@@ -248,31 +270,6 @@ impl Session {
             }
             _ => self.go_on(pid, 0),
         }
-    }
-
-    /// Where it is, and where it comes from as far as its stack tells.
-    fn note_crash(&mut self, pid: i32, signal: i32) {
-        let Ok(now) = registers(pid) else { return };
-        let on_stack = (0..400).filter_map(|nth| self.word(pid, now.rsp + 8 * nth));
-        let code = on_stack.map(|word| word.wrapping_sub(self.base)).filter(|at| self.places.is_code(*at));
-        let way: Vec<String> = code.take(24).map(|at| format!("{at:#x}")).collect();
-        let (at, stack) = (now.rip.wrapping_sub(self.base), now.rsp);
-        self.crashed.push(format!("signal {signal} at {at:#x}, stack {stack:#x}, by way of {}", way.join(" ")));
-    }
-
-    fn gone(&mut self, pid: i32, status: i32) {
-        let Some(thread) = self.threads.remove(&pid) else { return };
-        if thread.process != pid {
-            return;
-        }
-        if libc::WIFSIGNALED(status) && libc::WTERMSIG(status) != libc::SIGKILL {
-            self.crashed.push(format!("process {pid} died by signal {}", libc::WTERMSIG(status)));
-        }
-        if pid == self.root {
-            self.status =
-                Some(if libc::WIFEXITED(status) { libc::WEXITSTATUS(status) } else { -libc::WTERMSIG(status) });
-        }
-        self.processes.remove(&pid);
     }
 
     /// A thread has made another, or a process.
@@ -290,6 +287,9 @@ impl Session {
         let active = if is_thread { Vec::new() } else { active };
         self.threads.insert(new, Thread { process, seen: (early, true), active, ..Thread::default() });
         if !is_thread {
+            if let Some(gate) = &mut self.gate {
+                gate.has_made(from, process, self.root);
+            }
             // With the breakpoints that its maker has.
             let bytes = self.processes.get(&from).map(|process| process.bytes.clone()).unwrap_or_default();
             self.add_process(process, bytes);
@@ -304,7 +304,7 @@ impl Session {
         stack <= active.slot && self.word(pid, active.slot) == back
     }
 
-    fn word(&self, pid: i32, at: u64) -> Option<u64> {
+    pub(super) fn word(&self, pid: i32, at: u64) -> Option<u64> {
         let mut bytes = [0; 8];
         let process = self.processes.get(&self.threads.get(&pid)?.process)?;
         process.memory.read_exact_at(&mut bytes, at).ok()?;
@@ -331,7 +331,7 @@ impl Session {
             }
         }
         let Some(active) = self.threads[&pid].active.last().copied() else { return };
-        let Some(name) = syscalls::Sysno::new(now.orig_rax as usize).map(|call| call.name()) else { return };
+        let Some(name) = name_of(&now) else { return };
         let kind = self.kind(self.threads[&pid].process);
         if self.record {
             self.seen.entry((kind, active.at)).or_default().insert(name);
@@ -346,9 +346,16 @@ impl Session {
                 self.threads.get_mut(&pid).expect("it is known").answer = Some(-i64::from(errno));
             }
             How::Short => now.rdx /= 2,
+            How::Killed => {
+                let victim = if name == "ptrace" { now.rsi } else { now.rdi } as i32;
+                if self.spared.contains(&victim) || !kill_and_see(victim) {
+                    return;
+                }
+            }
         }
         set_registers(pid, &now);
         self.fired = true;
+        self.has_fired.store(true, Ordering::Relaxed);
     }
 
     fn insert(&mut self, pid: i32, at: u64) {
@@ -393,6 +400,7 @@ impl Session {
         }
         now.rip -= 1;
         set_registers(pid, &now);
+        self.pass_gate(process, at);
         if !known {
             // Taken away while it was on it.
             return self.go_on(pid, 0);
@@ -415,9 +423,11 @@ impl Session {
     fn wanted_at(&self, process: i32, at: u64) -> bool {
         let come = self.processes.get(&process).and_then(|process| process.come.get(&at).copied()).unwrap_or(0);
         // What a call comes back to stays longer: whoever is under way would else seem to be so for ever.
-        let enough = if self.places.back.contains_key(&at) { ENOUGH } else { 3 * ENOUGH };
+        let enough = if self.gate.is_some() { ENOUGH_OF_ONE } else { ENOUGH };
+        let enough = if self.places.back.contains_key(&at) { enough } else { 3 * enough };
         let recorded = self.record && self.places.is_place(at) && come < enough;
-        recorded || !self.fired && self.fault.as_ref().is_some_and(|fault| fault.at.contains(&at))
+        let is_gate = self.gate.iter().flat_map(Gate::points).any(|point| point == at);
+        recorded || is_gate || !self.fired && self.fault.as_ref().is_some_and(|fault| fault.at.contains(&at))
     }
 
     fn go_on(&mut self, pid: i32, signal: i32) {
