@@ -14,7 +14,7 @@ use crate::attacks::{Beside, PATIENCE, unharmed, witness};
 use crate::cage::MemoryCage;
 use crate::daemon::{Daemon, Place, client, uses_cuse};
 use crate::lifecycle::open;
-use crate::support::{patient, say};
+use crate::support::{modest, patient, say};
 use crate::workers::{family, workers};
 
 /// What an idle open file may take beside its rings.
@@ -259,7 +259,7 @@ fn clients_killed_at_any_point_leave_nothing_and_delay_nobody() {
         child.wait().expect("gone");
     }
     say(&format!("{killed} clients killed in {seconds} s, seed {seed}"));
-    assert!(killed >= seconds, "{killed} clients killed, seed {seed}");
+    assert!(killed >= modest(seconds), "{killed} clients killed, seed {seed}");
     unharmed(beside.0, &daemon);
     complete(beside.1, &daemon);
     daemon.wait_for_opens(1);

@@ -14,7 +14,7 @@ pub mod tshark;
 
 pub use client::{Client, Mode, client, program, script};
 pub use compile::{Build, compile, compile_file};
-pub use outcome::{Outcome, patient, run, say};
+pub use outcome::{Outcome, modest, patient, run, say};
 pub use paths::{clients_dir, preload, repository, scratch};
 
 /// Network namespaces are made by root alone.

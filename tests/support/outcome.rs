@@ -15,8 +15,13 @@ pub fn patient(seconds: u64) -> Duration {
     Duration::from_secs(seconds * patience())
 }
 
+/// What comes to so many in a time here; on a slower machine to so many times less, and one at least.
+pub fn modest(count: u64) -> u64 {
+    count.div_ceil(patience())
+}
+
 fn patience() -> u64 {
-    std::env::var("NLMMAP_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1)
+    std::env::var("NLMMAP_PATIENCE").ok().and_then(|times| times.parse().ok()).unwrap_or(1).max(1)
 }
 
 /// How a command ended.
