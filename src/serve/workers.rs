@@ -34,9 +34,6 @@ const MOST: usize = 512;
 const MOST_OF_UID: usize = 64;
 /// A worker nobody uses is kept so long.
 const IDLE: Duration = Duration::from_secs(5);
-/// One that was asked something is heard of within this time, or else pinged; and then within that time, or else killed.
-const SILENCE: Duration = Duration::from_secs(5);
-const PATIENCE: Duration = Duration::from_secs(10);
 const TICK: Duration = Duration::from_secs(1);
 /// Packets taken from one worker before the next has its turn.
 const PACKETS: usize = 64;
@@ -47,6 +44,7 @@ const SPAWNER: u64 = 2;
 const TURNS: u64 = 3;
 const FIRST: u64 = 16;
 
+use one::Silence;
 pub use one::Worker;
 use turns::Turns;
 
@@ -270,16 +268,21 @@ impl Workers {
 
     /// Something was asked of this worker, and is not answered yet.
     fn look_after(&self, worker: &Worker) {
-        let mut heard = lock(&worker.heard);
-        let silent = heard.last.elapsed();
-        if heard.pinged && silent >= SILENCE + PATIENCE {
-            tracing::warn!(uid = worker.place.who.uids[1], "a worker does not answer: it is killed");
-            drop(heard);
-            worker.kill();
-        } else if !heard.pinged && silent >= SILENCE {
-            heard.pinged = true;
-            drop(heard);
-            let _ = wire::send(worker.channel.as_fd(), &Head { op: op::PING, ..Head::default() }, &[], &[]);
+        let now = Instant::now();
+        let silence = lock(&worker.heard).silence(now);
+        match silence {
+            Silence::Nothing => {}
+            Silence::Kill => {
+                tracing::warn!(uid = worker.place.who.uids[1], "a worker does not answer: it is killed");
+                worker.kill();
+            }
+            Silence::Ping => {
+                let ping = Head { op: op::PING, ..Head::default() };
+                // Without room it has not even taken in what it was asked before. After any other failure it is asked at the next look.
+                if matches!(wire::send(worker.channel.as_fd(), &ping, &[], &[]), Ok(()) | Err(Os::EAGAIN)) {
+                    lock(&worker.heard).pinged = Some(now);
+                }
+            }
         }
     }
 }

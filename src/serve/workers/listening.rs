@@ -76,11 +76,7 @@ impl Workers {
         for _ in 0..PACKETS {
             match receiver.receive(worker.channel.as_fd()) {
                 Ok(Some(packet)) => {
-                    {
-                        let mut heard = lock(&worker.heard);
-                        heard.last = Instant::now();
-                        heard.pinged = false;
-                    }
+                    lock(&worker.heard).note();
                     match packet.head.op {
                         op::ANSWER => {
                             let then = lock(&worker.asked).requests.remove(&packet.head.id);

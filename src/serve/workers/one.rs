@@ -15,6 +15,9 @@ use crate::serve::caller::Place;
 use crate::serve::limits::WorkerTicket;
 use crate::serve::worker::wire::{self, Head, op};
 
+/// One that was asked something is heard of within this time, or else pinged; and then within that time, or else killed.
+const SILENCE: Duration = Duration::from_secs(5);
+const PATIENCE: Duration = Duration::from_secs(10);
 /// What is queued for one worker at most.
 const QUEUED: usize = 4096;
 const QUEUED_BYTES: usize = 8 << 20;
@@ -38,9 +41,35 @@ pub struct Asked {
     pub requests: HashMap<u64, Then>,
 }
 
+/// What there was of a worker that was asked something.
 pub struct Heard {
     pub last: Instant,
-    pub pinged: bool,
+    /// When it was asked whether it lives, if it has said nothing since.
+    pub pinged: Option<Instant>,
+}
+
+/// What its silence asks for.
+#[derive(Debug, PartialEq, Eq)]
+pub enum Silence {
+    Nothing,
+    Ping,
+    Kill,
+}
+
+impl Heard {
+    /// It has said something.
+    pub fn note(&mut self) {
+        *self = Heard { last: Instant::now(), pinged: None };
+    }
+
+    /// Whoever could not be asked is not judged by the answer: time counts from the question.
+    pub fn silence(&self, now: Instant) -> Silence {
+        match self.pinged {
+            Some(since) if now.duration_since(since) >= PATIENCE => Silence::Kill,
+            None if now.duration_since(self.last) >= SILENCE => Silence::Ping,
+            _ => Silence::Nothing,
+        }
+    }
 }
 
 /// A worker.
@@ -70,7 +99,7 @@ impl Worker {
             channel,
             asked: Mutex::default(),
             queue: Mutex::default(),
-            heard: Mutex::new(Heard { last: Instant::now(), pinged: false }),
+            heard: Mutex::new(Heard { last: Instant::now(), pinged: None }),
             users: AtomicUsize::new(0),
             idle_since: Mutex::new(None),
             process: OnceLock::new(),
@@ -228,5 +257,24 @@ impl Worker {
         } else {
             let _ = nix::sys::socket::shutdown(self.channel.as_raw_fd(), nix::sys::socket::Shutdown::Both);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A worker that could not be asked, or was asked long after it had last said something, was killed for its silence.
+    #[test]
+    fn time_to_answer_counts_from_the_question() {
+        let last = Instant::now();
+        let mut heard = Heard { last, pinged: None };
+        let seconds = |seconds| last + Duration::from_secs(seconds);
+        assert_eq!(heard.silence(seconds(4)), Silence::Nothing);
+        assert_eq!([heard.silence(seconds(5)), heard.silence(seconds(60))], [Silence::Ping, Silence::Ping]);
+        heard.pinged = Some(seconds(60));
+        assert_eq!([heard.silence(seconds(69)), heard.silence(seconds(70))], [Silence::Nothing, Silence::Kill]);
+        heard.note();
+        assert_eq!(heard.silence(heard.last), Silence::Nothing);
     }
 }
