@@ -12,6 +12,7 @@ mod waiting;
 
 use std::collections::VecDeque;
 use std::os::fd::OwnedFd;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock};
 use std::time::Instant;
 
@@ -332,17 +333,36 @@ impl File {
             return self.kick_judged(judge, caller, argument, reply);
         }
         let head = self.head(op::IOCTL, u64::from(abi::KICK), 0);
-        let (file, id) = (Arc::downgrade(self), head.id);
+        let (file, id, interrupted) = (Arc::downgrade(self), head.id, Arc::new(AtomicBool::new(false)));
+        let note = interrupted.clone();
         reply.on_interrupt(move || {
-            if let Some(file) = file.upgrade()
-                && let Home::At(at) = &file.state().home
-            {
-                at.worker.say(&file.workers, file.head(op::CANCEL, id, 0));
+            note.store(true, Ordering::SeqCst);
+            if let Some(file) = file.upgrade() {
+                file.cancel(id);
             }
         });
         let then = File::ioctl_then(reply);
         let then: Then = Box::new(move |answer| then(answer.map_err(File::ring_error)));
         self.act(caller, head, argument.to_vec(), Vec::new(), then);
+        if interrupted.load(Ordering::SeqCst) {
+            // Before there was a kick, maybe: the kernel says it once.
+            self.cancel(id);
+        }
+    }
+
+    /// A kick shall come to an end, wherever it is by now.
+    fn cancel(self: &Arc<File>, id: u64) {
+        let mut state = self.state();
+        match &state.home {
+            Home::At(at) => at.worker.say(&self.workers, self.head(op::CANCEL, id, 0)),
+            Home::Moving { .. } => {
+                let at = state.waiting.iter().position(|job| job.head.id == id);
+                let job = at.and_then(|at| state.waiting.remove(at));
+                drop(state);
+                fail(job.map(|job| (job.then, Errno::EINTR)));
+            }
+            Home::None | Home::Making(_) | Home::Lost => {}
+        }
     }
 
     /// `write`: one message, to where this thread has said.

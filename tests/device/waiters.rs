@@ -26,6 +26,17 @@ fn who_sleeps_is_woken_whoever_else_asks() {
     daemon.stop();
 }
 
+/// A signal that came before the worker had the kick, or while that stood behind another one, was forgotten, and the kick never ended.
+#[test]
+fn a_signal_ends_a_kick_whenever_it_comes() {
+    let place = Place::new();
+    let daemon = place.start();
+    let out = passes(client("device_interrupts").arg(place.node()).arg("1500").uid(65534), &daemon);
+    crate::support::say(out.trim_end());
+    daemon.wait_for_opens(0);
+    daemon.stop();
+}
+
 /// With a ring and without one; the answer, which nobody reads, leaves the socket readable, or a frame.
 #[test]
 fn messages_that_nobody_reads_cost_nothing() {

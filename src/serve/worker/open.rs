@@ -275,6 +275,13 @@ impl Open {
         }
     }
 
+    /// Takes such a request back. Whether it is there.
+    pub fn take_back(&mut self, id: u64) -> bool {
+        let before = self.waiting.len();
+        self.waiting.retain(|packet| packet.head.id != id);
+        self.waiting.len() < before
+    }
+
     /// The next of them, once the kick is over.
     pub fn next_waiting(&mut self) -> Option<Packet> {
         if self.kick.is_some() { None } else { self.waiting.pop_front() }

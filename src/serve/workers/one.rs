@@ -157,9 +157,9 @@ impl Worker {
         }
     }
 
-    /// Says something that has no answer.
+    /// Says something that has no answer. Of those there are no more than of requests and turns, so that each finds room.
     pub fn say(&self, workers: &Workers, head: Head) {
-        let _ = self.send(&workers.epoll, Out { head, bytes: Vec::new(), fds: Vec::new() }, false);
+        let _ = self.send(&workers.epoll, Out { head, bytes: Vec::new(), fds: Vec::new() }, true);
     }
 
     fn send(&self, epoll: &Epoll, out: Out, must: bool) -> Result<(), Errno> {

@@ -54,10 +54,13 @@ impl Engine {
                 self.answer(id, Ok(&[]), 0, &[]);
             }
             op::CANCEL => {
-                if let Some(open) = self.opens.get_mut(&handle) {
-                    open.cancel_kick(value);
-                    self.after(handle, Cause::Wait);
+                let Some(open) = self.opens.get_mut(&handle) else { return };
+                // One behind another kick would begin as if nobody wanted it to end.
+                if open.take_back(value) {
+                    return self.answer(value, Err(Errno::EINTR), 0, &[]);
                 }
+                open.cancel_kick(value);
+                self.after(handle, Cause::Wait);
             }
             _ => self.on_open(packet),
         }
