@@ -14,7 +14,7 @@ use std::panic;
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::{Duration, Instant};
 
-use cuse_rs::Caller;
+use cuse_rs::{Caller, Errno};
 use tracing::level_filters::LevelFilter;
 use tracing_subscriber::fmt::layer;
 use tracing_subscriber::prelude::*;
@@ -109,6 +109,19 @@ fn within_budget(uid: u32) -> bool {
 pub fn refused(client: &Client, why: fmt::Arguments<'_>) {
     if within_budget(client.uid) {
         tracing::warn!(pid = client.pid, uid = client.uid, command = client.command, "refused: {why}");
+    }
+}
+
+/// An open file was lost on its way from one worker to another.
+pub fn lost(client: &Client, why: Errno) {
+    if within_budget(client.uid) {
+        let Client { pid, uid, command, .. } = client;
+        tracing::warn!(
+            pid,
+            uid,
+            command,
+            "an open file is lost on its way to another worker, and answers ENOTCONN: {why}"
+        );
     }
 }
 

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use cuse_rs::Errno;
 
 use super::{File, GONE, Home, Job, Reader, State, bytes_of, fail};
+use crate::serve::log;
 use crate::serve::worker::wire::{Packet, op};
 use crate::serve::workers::{Lodging, Then, Unasked};
 
@@ -44,7 +45,10 @@ impl File {
                     state.home = Home::At(to);
                     (true, GONE)
                 }
-                Err(errno) => (false, errno),
+                Err(errno) => {
+                    log::lost(&self.client, errno);
+                    (false, errno)
+                }
             },
             (Home::Moving { from, .. }, Err(errno)) if errno != GONE => {
                 // It could not let go (too many descriptors on their way): the socket is where it was.
@@ -70,12 +74,13 @@ impl File {
     }
 
     fn move_in(self: &Arc<File>, state: &State, to: &Lodging, mut packet: Packet) -> Result<(), Errno> {
-        let (socket, shared) = (packet.fds.pop().ok_or(GONE)?, self.shared.get().ok_or(GONE)?);
+        let missing = if packet.lacks { Errno::new(libc::EMFILE) } else { GONE };
+        let (socket, shared) = (packet.fds.pop().ok_or(missing)?, self.shared.get().ok_or(GONE)?);
         let fds = vec![Arc::new(socket), state.memory.clone(), shared.memory().clone()];
         let (file, number) = (self.clone(), to.worker.number());
         let then: Then = Box::new(move |answer| {
             if let Err(errno) = bytes_of(answer) {
-                tracing::debug!(handle = file.handle, %errno, "an open file was lost on its way");
+                log::lost(&file.client, errno);
                 file.lost(number);
             }
         });

@@ -122,6 +122,8 @@ pub struct Packet {
     pub fds: Vec<OwnedFd>,
     /// The sender's process id, where the receiver asked for it.
     pub pid: i32,
+    /// Descriptors came with it that this process has no room for: it has none.
+    pub lacks: bool,
 }
 
 /// Two ends of a channel. Ends do not block.
@@ -232,8 +234,8 @@ impl Receiver {
     }
 
     /// Takes the next packet; none at the end of the channel. `EAGAIN` when there is none yet, `EBADMSG` for one that is not as
-    /// it should be. One whose descriptors did not all come (this process has no room for more) has none; if its bytes were in one of
-    /// them, or cannot be read, it has none of those either, and the reason as its error: somebody waits for an answer to it.
+    /// it should be. One whose descriptors did not all come (this process has no room for more) has none, and says so; if its bytes
+    /// were in one of them, or cannot be read, it has none of those either, and the reason as its error: somebody waits for an answer.
     pub fn receive(&mut self, channel: BorrowedFd<'_>) -> Result<Option<Packet>, Os> {
         let Raw { len, cut: [short, lacks], mut fds, pid } = self.take(channel)?;
         if len == 0 {
@@ -254,9 +256,9 @@ impl Receiver {
             _ => read_apart(fds.pop().ok_or(Os::EBADMSG)?)?,
         };
         Ok(Some(match apart {
-            Ok(bytes) => Packet { head, bytes, fds, pid },
+            Ok(bytes) => Packet { head, bytes, fds, pid, lacks },
             Err(error) => {
-                Packet { head: Head { error: error as i32, ..head }, bytes: Vec::new(), fds: Vec::new(), pid }
+                Packet { head: Head { error: error as i32, ..head }, bytes: Vec::new(), fds: Vec::new(), pid, lacks }
             }
         }))
     }
@@ -276,7 +278,8 @@ fn read_apart(file: OwnedFd) -> Result<Result<Vec<u8>, Os>, Os> {
     Ok(file.read_exact_at(&mut bytes, 0).map_err(os).map(|()| bytes))
 }
 
-/// Sends, and waits until there is room: for a worker, whose front always reads on.
+/// Sends, and waits until there is room: for a worker, whose front always reads on. Bytes that cannot be laid anywhere (they are long,
+/// and no descriptor is left) become the reason of that: who waits for an answer has one.
 pub fn send_waiting(channel: &OwnedFd, head: &Head, bytes: &[u8], fds: &[BorrowedFd<'_>]) -> Result<(), Os> {
     loop {
         match send(channel.as_fd(), head, bytes, fds) {
@@ -284,6 +287,13 @@ pub fn send_waiting(channel: &OwnedFd, head: &Head, bytes: &[u8], fds: &[Borrowe
                 let mut entry = libc::pollfd { fd: channel.as_raw_fd(), events: libc::POLLOUT, revents: 0 };
                 // SAFETY: one entry.
                 unsafe { libc::poll(&raw mut entry, 1, -1) };
+            }
+            Err(error)
+                if bytes.len() > INLINE
+                    && fds.is_empty()
+                    && !matches!(error, Os::EPIPE | Os::ECONNRESET | Os::ENOBUFS | Os::ENOMEM) =>
+            {
+                return send_waiting(channel, &Head { error: error as i32, ..*head }, &[], &[]);
             }
             // No memory for a packet now: the kernel does not say when there is.
             Err(Os::ENOBUFS | Os::ENOMEM) => {
@@ -293,6 +303,25 @@ pub fn send_waiting(channel: &OwnedFd, head: &Head, bytes: &[u8], fds: &[Borrowe
             done => return done,
         }
     }
+}
+
+/// What holds in a process that has no room for one more descriptor.
+#[cfg(test)]
+pub(super) fn without_descriptors(holds: impl FnOnce() -> bool) -> bool {
+    // SAFETY: the child makes system calls and allocates, and ends.
+    let child = unsafe { libc::fork() };
+    if child == 0 {
+        let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
+        // SAFETY: a local.
+        unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) };
+        let held = holds();
+        // SAFETY: the end of the process.
+        unsafe { libc::_exit(i32::from(!held)) };
+    }
+    let mut status = 0;
+    // SAFETY: a child of ours, and a local.
+    unsafe { libc::waitpid(child, &raw mut status, 0) };
+    libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0
 }
 
 #[cfg(test)]
@@ -331,25 +360,41 @@ mod tests {
         let mut receiver = Receiver::new();
         let head = Head { op: op::WRITE, id: 7, ..Head::default() };
         send(back.as_fd(), &head, &[1; 2 * INLINE], &[]).unwrap();
-        // SAFETY: the child makes system calls and allocates, and ends.
-        let child = unsafe { libc::fork() };
-        if child == 0 {
-            let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
-            // SAFETY: a local.
-            unsafe { libc::setrlimit(libc::RLIMIT_NOFILE, &raw const none) };
-            let got = receiver.receive(front.as_fd());
-            let holds = got.is_ok_and(|packet| {
-                packet.is_some_and(|packet| {
-                    (packet.head.id, packet.head.error) == (7, libc::EMFILE) && packet.bytes.is_empty()
-                })
-            });
-            // SAFETY: the end of the process.
-            unsafe { libc::_exit(i32::from(!holds)) };
-        }
-        let mut status = 0;
-        // SAFETY: a child of ours, and a local.
-        unsafe { libc::waitpid(child, &raw mut status, 0) };
-        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
+        assert!(without_descriptors(|| {
+            let packet = receiver.receive(front.as_fd()).ok().flatten();
+            packet.is_some_and(|packet| {
+                (packet.head.id, packet.head.error) == (7, libc::EMFILE) && packet.bytes.is_empty()
+            })
+        }));
+    }
+
+    /// It had none, as if none had been sent: a capture that was to begin ended, and all was well.
+    #[test]
+    fn a_packet_whose_descriptors_have_no_room_says_so() {
+        let (front, back) = channel().unwrap();
+        let mut receiver = Receiver::new();
+        let head = Head { op: op::TAP, id: 7, ..Head::default() };
+        send(back.as_fd(), &head, &[], &[front.as_fd()]).unwrap();
+        assert!(without_descriptors(|| {
+            let packet = receiver.receive(front.as_fd()).ok().flatten();
+            packet.is_some_and(|packet| packet.lacks && packet.fds.is_empty() && packet.head.id == 7)
+        }));
+        let packet = receiver.receive(front.as_fd()).unwrap_err();
+        assert_eq!(packet, Os::EAGAIN, "the child has had it");
+        send(back.as_fd(), &head, &[], &[front.as_fd()]).unwrap();
+        assert!(receiver.receive(front.as_fd()).unwrap().is_some_and(|packet| !packet.lacks));
+    }
+
+    /// A worker that could not send a long answer took its front for gone, and ended with all its open files.
+    #[test]
+    fn a_long_answer_that_cannot_be_sent_is_a_short_one_with_the_reason() {
+        let (front, back) = channel().unwrap();
+        let head = Head { op: op::ANSWER, id: 7, ..Head::default() };
+        assert!(without_descriptors(|| send_waiting(&back, &head, &[1; 2 * INLINE], &[]).is_ok()));
+        let packet = Receiver::new().receive(front.as_fd()).unwrap().unwrap();
+        assert_eq!((packet.head.id, packet.head.error, packet.bytes.len()), (7, libc::EMFILE, 0));
+        drop(front);
+        assert_eq!(send_waiting(&back, &head, &[1; 2 * INLINE], &[]), Err(Os::EPIPE));
     }
 
     /// A worker in its client's hands sends more descriptors than a packet may have, and they stayed open in the front.

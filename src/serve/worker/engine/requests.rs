@@ -20,9 +20,10 @@ use crate::serve::socket::Credentials;
 impl Engine {
     pub(super) fn request(&mut self, packet: Packet) {
         let Head { op, id, handle, value, error, .. } = packet.head;
-        if error != 0 {
+        if error != 0 || packet.lacks {
             // It has not come whole.
-            return self.answer(id, Err(Errno::new(error)), 0, &[]);
+            let why = if error != 0 { error } else { libc::EMFILE };
+            return self.answer(id, Err(Errno::new(why)), 0, &[]);
         }
         match op {
             op::SOCKET | op::ADOPT => {
@@ -212,14 +213,14 @@ impl Engine {
                     Ok(()) => {
                         self.opens.remove(&handle);
                     }
-                    // Too many descriptors of this user are on their way: it stays.
-                    Err(Os::ETOOMANYREFS) => {
+                    Err(Os::EPIPE | Os::ECONNRESET) => self.front_gone = true,
+                    // Too many descriptors of this user are on their way, or none is left for what it takes along: it stays.
+                    Err(error) => {
                         open.pace.heard = Heard::Nothing;
                         open.pump = true;
-                        self.answer(id, Err(Errno::new(Os::ETOOMANYREFS as i32)), 0, &[]);
+                        self.answer(id, Err(Errno::new(error as i32)), 0, &[]);
                         self.enqueue(handle, true);
                     }
-                    Err(_) => self.front_gone = true,
                 }
                 return;
             }

@@ -362,3 +362,38 @@ fn a_full_ring_that_was_gone_through_is_filled_before_anybody_asks() {
     assert!(!ours.shared.control().waits.is_attended() && bench.engine.opens[&1].nap_until.is_some());
     assert_eq!(bench.engine.ahead.len(), 0);
 }
+
+/// A kick behind another one was not known to be one that nobody wants any more, and began.
+#[test]
+fn a_kick_that_has_not_begun_is_taken_back() {
+    let mut bench = Bench::new();
+    let ours = bench.open(1);
+    ours.fill(40);
+    let (first, second, third) = (bench.kick(&ours), bench.kick(&ours), bench.kick(&ours));
+    bench.say(op::CANCEL, 1, second, &[], &[]);
+    bench.engine.step();
+    bench.hear();
+    let errors: Vec<_> =
+        bench.heard.iter().filter(|head| head.op == op::ANSWER && head.id == second).map(|head| head.error).collect();
+    assert_eq!(errors, [libc::EINTR]);
+    for id in [first, third] {
+        // With nothing left to do it would sleep.
+        assert!(bench.answered(id) || bench.answers_within(id, 400));
+    }
+    assert_eq!(ours.sent(), 40);
+}
+
+/// A request whose descriptors had no room was done as one without any.
+#[test]
+fn a_request_that_has_not_come_whole_is_answered_so() {
+    let mut bench = Bench::new();
+    let ours = bench.open(1);
+    let tap = bench.say(op::TAP, 1, 1, &[], &[ours.shared.memory().as_fd()]);
+    assert!(wire::without_descriptors(|| {
+        bench.engine.step();
+        true
+    }));
+    bench.hear();
+    let answer = bench.heard.iter().find(|head| head.op == op::ANSWER && head.id == tap);
+    assert_eq!(answer.map(|head| head.error), Some(libc::EMFILE));
+}
