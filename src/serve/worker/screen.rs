@@ -12,6 +12,7 @@ use nlmmap_ring::sys::{IoVec, MMsgHdr, MsgHdr};
 
 use super::descriptors::{self, GENERIC, Judge};
 use crate::policy::generic::GenericIds;
+use crate::policy::wire::FIRST_TYPE;
 
 /// What a socket's messages are judged by.
 pub struct Screen {
@@ -28,29 +29,42 @@ impl Screen {
 
     /// Refuses a datagram, in private memory, that names a descriptor.
     pub fn judge(&self, datagram: &[u8]) -> Result<()> {
-        if descriptors::has_any(self.family)
-            && descriptors::are_named(self.family, datagram, |number| self.generic(number))
-        {
-            return Err(Errno::PERM);
+        if !descriptors::has_any(self.family) {
+            return Ok(());
         }
-        Ok(())
+        let mut unknown = None;
+        let is_named = descriptors::are_named(self.family, datagram, |number| {
+            self.generic(number).unwrap_or_else(|error| {
+                unknown = Some(error);
+                None
+            })
+        });
+        match unknown {
+            _ if is_named => Err(Errno::PERM),
+            // Nobody can say what it names.
+            Some(error) => Err(error),
+            None => Ok(()),
+        }
     }
 
     /// The judge of a generic family. Of one that is not there there is none: the kernel will not find it either.
-    fn generic(&self, number: u16) -> Option<Judge> {
-        if self.family != GENERIC {
-            return None;
+    fn generic(&self, number: u16) -> Result<Option<Judge>> {
+        if self.family != GENERIC || number < FIRST_TYPE {
+            return Ok(None);
         }
         let mut known = self.generic.borrow_mut();
-        if !known.contains_key(&number)
-            && let Ok(ids) = GenericIds::read()
-        {
-            for (number, name) in ids.families() {
+        if !known.contains_key(&number) {
+            // A time that is over is no receiver without room.
+            let os = |error: std::io::Error| match error.raw_os_error() {
+                None | Some(libc::EAGAIN) => Errno(libc::EIO),
+                Some(error) => Errno(error),
+            };
+            for (number, name) in GenericIds::read().map_err(os)?.families() {
                 known.insert(number, descriptors::judge(name));
             }
             known.insert(crate::policy::generic::CONTROLLER, None);
         }
-        known.get(&number).copied().flatten()
+        Ok(known.get(&number).copied().flatten())
     }
 
     /// Appends what the vectors of a message point to.
@@ -195,5 +209,27 @@ unsafe impl<S: Socket> Socket for Screened<'_, S> {
 
     fn restore_send_room(&self, before: u32) {
         self.socket.restore_send_room(before);
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::wire::without_descriptors;
+    use super::*;
+    use crate::policy::wire::Builder;
+
+    /// Where the families could not be read, a message went out unjudged.
+    #[test]
+    fn what_cannot_be_judged_is_not_sent() {
+        // Of the controller's, which names none; and of one that is not there.
+        let [ours, nobodys, control] = [16, 999, 1].map(|kind| Builder::default().message(kind, 1, &[1, 2, 0, 0]).0);
+        assert!(without_descriptors(|| {
+            let screen = Screen::new(GENERIC);
+            [&ours, &nobodys].iter().all(|message| screen.judge(message) == Err(Errno(libc::EMFILE)))
+                && screen.judge(&control) == Ok(())
+                && Screen::new(0).judge(&ours) == Ok(())
+        }));
+        let screen = Screen::new(GENERIC);
+        assert_eq!([&ours, &nobodys].map(|message| screen.judge(message)), [Ok(()), Ok(())]);
     }
 }
