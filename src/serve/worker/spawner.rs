@@ -97,12 +97,41 @@ fn name(name: &CStr) {
     unsafe { libc::prctl(libc::PR_SET_NAME, name.as_ptr(), 0, 0, 0) };
 }
 
+/// Closes all descriptors but this one: no worker, which may come into its client's hands, has any of the daemon's.
+fn close_others(keep: i32) -> io::Result<()> {
+    let [first, behind] = [0, keep + 1].map(i32::cast_unsigned);
+    let close = |from: u32, to: u32| {
+        // SAFETY: numbers only; the descriptors of the daemon are not used here, by nobody.
+        let done = from > to || unsafe { libc::syscall(libc::SYS_close_range, from, to, 0) } == 0;
+        if done { Ok(()) } else { Err(io::Error::last_os_error()) }
+    };
+    let below = if keep == 0 { Ok(()) } else { close(first, keep.cast_unsigned() - 1) };
+    if below.and_then(|()| close(behind, u32::MAX)).is_ok() {
+        return Ok(());
+    }
+    // A kernel or a sandbox without that call.
+    close_each(keep)
+}
+
+/// The same, one after the other.
+fn close_each(keep: i32) -> io::Result<()> {
+    // The list's own descriptor is among them, and closed by then.
+    let all: Vec<i32> = std::fs::read_dir("/proc/self/fd")?
+        .map(|entry| entry.map(|entry| entry.file_name().to_str().and_then(|name| name.parse().ok())))
+        .collect::<io::Result<Vec<Option<i32>>>>()?
+        .into_iter()
+        .flatten()
+        .collect();
+    all.into_iter().filter(|fd| *fd != keep).for_each(nlmmap_ring::sys::close);
+    Ok(())
+}
+
 /// Leaves what the daemon was started with: its terminal, its descriptors, its signals.
-fn settle(channel: &OwnedFd) {
-    let keep = channel.as_raw_fd().cast_unsigned();
+fn settle(channel: &OwnedFd) -> io::Result<()> {
     // A panic here has nobody to tell, and whatever descriptor 2 is must not hear of it.
     std::panic::set_hook(Box::new(|_| {}));
-    // SAFETY: numbers only; the descriptors of the daemon are not used here, by nobody.
+    close_others(channel.as_raw_fd())?;
+    // SAFETY: numbers, a C string and a local.
     unsafe {
         libc::setsid();
         libc::signal(libc::SIGCHLD, libc::SIG_IGN);
@@ -110,10 +139,6 @@ fn settle(channel: &OwnedFd) {
         for signal in [libc::SIGTERM, libc::SIGINT, libc::SIGHUP, libc::SIGQUIT, libc::SIGPIPE] {
             libc::signal(signal, libc::SIG_IGN);
         }
-        if keep > 0 {
-            libc::syscall(libc::SYS_close_range, 0, keep - 1, 0);
-        }
-        libc::syscall(libc::SYS_close_range, keep + 1, u32::MAX, 0);
         libc::chdir(c"/".as_ptr());
         let none = libc::rlimit { rlim_cur: 0, rlim_max: 0 };
         libc::setrlimit(libc::RLIMIT_CORE, &raw const none);
@@ -123,12 +148,15 @@ fn settle(channel: &OwnedFd) {
     }
     // Each worker has its own limit of descriptors, and each open file takes one there.
     crate::serve::node::allow_many_descriptors();
+    Ok(())
 }
 
 fn serve(channel: &OwnedFd) {
-    settle(channel);
+    // Without these there are no workers, and the daemon says so and ends.
+    if settle(channel).is_err() {
+        return;
+    }
     name(c"nlmmap-spawner");
-    // Without it there are no workers, and the daemon says so and ends.
     if confine::spawner().is_err() {
         return;
     }
@@ -168,6 +196,12 @@ fn failed(channel: &OwnedFd, what: &str, error: &io::Error) -> ! {
     exit(1)
 }
 
+/// There is no child that could say so.
+fn not_forked(channel: &OwnedFd, error: nix::Error) {
+    let head = Head { op: op::FAILED, error: error as i32, ..Head::default() };
+    let _ = wire::send(channel.as_fd(), &head, format!("fork: {error}").as_bytes(), &[]);
+}
+
 /// Forks the child that allocates a ring's memory in a client's control group.
 fn pay(ours: &OwnedFd, packet: Packet) {
     let Head { id, value, .. } = packet.head;
@@ -176,8 +210,8 @@ fn pay(ours: &OwnedFd, packet: Packet) {
     };
     // SAFETY: this process has one thread.
     match unsafe { fork() } {
-        // Where there is none, the end of the channel says it.
-        Ok(ForkResult::Parent { .. }) | Err(_) => {}
+        Ok(ForkResult::Parent { .. }) => {}
+        Err(error) => not_forked(&channel, error),
         Ok(ForkResult::Child) => {
             sys_close(ours);
             name(c"nlmmap-payer");
@@ -192,10 +226,7 @@ fn spawn(ours: &OwnedFd, channel: &OwnedFd, who: &Identity, namespaces: &Namespa
     // SAFETY: this process has one thread.
     match unsafe { fork() } {
         Ok(ForkResult::Parent { .. }) => {}
-        Err(error) => {
-            let head = Head { op: op::FAILED, error: error as i32, ..Head::default() };
-            let _ = wire::send(channel.as_fd(), &head, format!("fork: {error}").as_bytes(), &[]);
-        }
+        Err(error) => not_forked(channel, error),
         Ok(ForkResult::Child) => {
             sys_close(ours);
             if let Err((what, error)) = enter::before_fork(namespaces) {
@@ -251,4 +282,27 @@ fn work(channel: &OwnedFd, who: &Identity, namespaces: &Namespaces) -> ! {
         engine.run();
     }
     exit(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn descriptors_are_closed_one_by_one() {
+        let (kept, other) = nix::unistd::pipe().unwrap();
+        // SAFETY: the child allocates and makes system calls, and ends.
+        let child = unsafe { libc::fork() };
+        if child == 0 {
+            let done = close_each(kept.as_raw_fd()).is_ok();
+            // SAFETY: numbers.
+            let [kept, other] =
+                [kept.as_raw_fd(), other.as_raw_fd()].map(|fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0);
+            exit(i32::from(!(done && kept && !other)));
+        }
+        let mut status = 0;
+        // SAFETY: a child of ours, and a local.
+        unsafe { libc::waitpid(child, &raw mut status, 0) };
+        assert!(libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == 0, "{status:#x}");
+    }
 }
