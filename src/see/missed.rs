@@ -7,11 +7,16 @@ use std::sync::{Mutex, PoisonError};
 /// The first of it.
 static MISSED: Mutex<Option<String>> = Mutex::new(None);
 
-/// Whether it is not there (any more), or not for this user to see.
+/// Whether it is not there (any more).
 pub fn is_gone(error: &io::Error) -> bool {
-    use io::ErrorKind::{NotFound, PermissionDenied, UnexpectedEof};
-    matches!(error.kind(), NotFound | PermissionDenied | UnexpectedEof)
+    use io::ErrorKind::{NotFound, UnexpectedEof};
+    matches!(error.kind(), NotFound | UnexpectedEof)
         || matches!(error.raw_os_error(), Some(libc::ESRCH | libc::ENOTDIR | libc::ELOOP | libc::ENXIO))
+}
+
+/// Whether it is gone, or not for this user to see.
+pub fn is_hidden(error: &io::Error) -> bool {
+    is_gone(error) || error.kind() == io::ErrorKind::PermissionDenied
 }
 
 pub fn note(what: &dyn Display, error: &io::Error) {

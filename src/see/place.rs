@@ -112,10 +112,10 @@ fn endpoint(path: &Path) -> Option<(u32, u32)> {
     Some((pid.parse().ok()?, number.parse().ok()?))
 }
 
-/// A file of `/proc`; none of a process that is gone.
+/// A file of `/proc`; none of a process that is gone, or another's.
 fn proc(path: String) -> io::Result<Option<String>> {
     match fs::read_to_string(path) {
-        Err(error) if missed::is_gone(&error) => Ok(None),
+        Err(error) if missed::is_hidden(&error) => Ok(None),
         text => text.map(Some),
     }
 }

@@ -213,7 +213,10 @@ fn supervise(channel: OwnedFd, client: u32, numbers: Range<u32>, strict: bool, l
     if !descriptors::keep_only(channel.as_raw_fd(), log.0 != Level::Nothing) {
         return;
     }
-    let _ = write(&channel, &std::process::id().to_ne_bytes());
+    // Who waits for it in vain is told by the end of this.
+    if write(&channel, &std::process::id().to_ne_bytes()) != Ok(size_of::<u32>()) {
+        return;
+    }
     // It has made itself known to yama.
     let mut byte = [0u8];
     if read(&channel, &mut byte) != Ok(1) || write(&channel, &trial::reach(client)).is_err() {

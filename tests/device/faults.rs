@@ -7,6 +7,8 @@
 
 #[path = "faults/answers.rs"]
 mod answers;
+#[path = "faults/commands.rs"]
+mod commands;
 #[path = "faults/ends.rs"]
 mod ends;
 #[allow(dead_code, reason = "shared with the supervisor's test, which uses the rest")]
@@ -26,7 +28,6 @@ mod reasons;
 mod scene;
 #[path = "faults/session.rs"]
 mod session;
-#[allow(dead_code, reason = "shared with the supervisor's test, which uses the rest")]
 #[path = "faults/tracer.rs"]
 mod tracer;
 

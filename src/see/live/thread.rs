@@ -24,7 +24,7 @@ pub fn is_alive(pid: u32) -> bool {
     match fs::read_to_string(format!("/proc/{pid}/stat")) {
         Ok(line) => !is_over(&line),
         // What cannot be looked at now is not dead for that.
-        Err(error) => !missed::is_gone(&error),
+        Err(error) => !missed::is_hidden(&error),
     }
 }
 

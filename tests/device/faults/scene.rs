@@ -328,7 +328,7 @@ impl Held {
     }
 }
 
-pub struct Witness(Beside);
+pub struct Witness(pub Beside);
 
 impl Witness {
     /// It has had everything, in order.
