@@ -73,6 +73,7 @@ impl Places {
             }
         }
         let lines = lines(program, back.keys());
+        assert_eq!(lines.len(), names.len(), "addr2line says nothing of some");
         let places = names
             .into_iter()
             .zip(lines)

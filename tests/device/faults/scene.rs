@@ -166,7 +166,9 @@ impl<'a> Scene<'a> {
             Visitor::Capture => {
                 let mut capture = here("capture");
                 capture.args(["-w", "/dev/null", "--device", "-c", "4", "--seconds", "1"]);
-                let both = "\"$0\" \"$1\" calls & shift; \"$@\"; status=$?; wait; exit $status";
+                // The client's end is looked at, too: it may have given up.
+                let both = "\"$0\" \"$1\" calls & shift; \"$@\"; status=$?; wait $!; case $? in 0 | 4) ;; \
+                            *) echo \"the client ended with $?\" >&2; exit 99 ;; esac; exit $status";
                 command.args(["--net", "sh", "-c", both]).args(&ours("calls")[..2]).arg(capture.get_program());
                 command.args(capture.get_args());
             }
@@ -235,8 +237,22 @@ impl<'a> Scene<'a> {
         self.tracer.spare(workers.collect());
     }
 
+    /// What it has when it is at rest: the same twice.
+    pub fn rest(&self) -> Held {
+        let until = Instant::now() + patient(20);
+        let mut before = self.held();
+        loop {
+            thread::sleep(Duration::from_millis(50));
+            let now = self.held();
+            if now == before || Instant::now() > until {
+                return now;
+            }
+            before = now;
+        }
+    }
+
     /// What the daemon has of what it may have left.
-    pub fn held(&self) -> Held {
+    fn held(&self) -> Held {
         let front = self.tracer.pid;
         let spawner = children(front).first().copied().unwrap_or(0);
         let workers: Vec<i32> = children(spawner);
@@ -266,7 +282,8 @@ impl<'a> Scene<'a> {
             if fits(now.threads, before.threads, 0)
                 && fits(now.descriptors, before.descriptors, each.descriptors)
                 && fits(now.mappings, before.mappings, each.mappings)
-                && now.spawner <= before.spawner
+                && fits(now.spawner.0, before.spawner.0, 0)
+                && fits(now.spawner.1, before.spawner.1, 0)
                 && fits(of_workers.0, before_of.0, each.of_workers.0)
                 && fits(of_workers.1, before_of.1, each.of_workers.1)
                 && fits(of_workers.2, before_of.2, 1)
@@ -302,9 +319,9 @@ impl<'a> Scene<'a> {
 }
 
 /// What processes have.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Held {
-    pub workers: usize,
+    workers: usize,
     threads: usize,
     descriptors: usize,
     mappings: usize,
