@@ -170,17 +170,7 @@ impl Plan {
                 return Some(text);
             }
             if fired {
-                if std::env::var_os("NLMMAP_FAULTS_SHOWN").is_some() {
-                    let Try { kind, place, call } = what;
-                    println!(
-                        "{:?} {kind:?} {}:{} {call} {how:?}: {visitor:?} {:?} {}",
-                        begin.elapsed(),
-                        place.file,
-                        place.line,
-                        outcome.code,
-                        outcome.stderr.trim_end().replace('\n', " | ")
-                    );
-                }
+                self.show(begin, what, how, visitor, &outcome);
                 return None;
             }
         }

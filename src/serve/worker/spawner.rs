@@ -295,10 +295,11 @@ mod tests {
         let child = unsafe { libc::fork() };
         if child == 0 {
             let done = close_each(kept.as_raw_fd()).is_ok();
-            // SAFETY: numbers.
-            let [kept, other] =
-                [kept.as_raw_fd(), other.as_raw_fd()].map(|fd| unsafe { libc::fcntl(fd, libc::F_GETFD) } >= 0);
-            exit(i32::from(!(done && kept && !other)));
+            let is_open = |fd: i32| {
+                // SAFETY: numbers.
+                unsafe { libc::fcntl(fd, libc::F_GETFD) >= 0 }
+            };
+            exit(i32::from(!(done && is_open(kept.as_raw_fd()) && !is_open(other.as_raw_fd()))));
         }
         let mut status = 0;
         // SAFETY: a child of ours, and a local.

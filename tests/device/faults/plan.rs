@@ -3,10 +3,12 @@
 use std::collections::BTreeSet;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
+use std::time::Instant;
 
 use super::answers::is_left_alone;
 use super::places::{Place, Places};
 use super::tracer::{Fault, How, Kind, Record};
+use crate::support::Outcome;
 
 /// So many places may be come to in the record and, since it is a matter of time there, not again.
 const CHANCES: usize = 5;
@@ -107,6 +109,14 @@ impl Plan {
         let log = lines.get(lines.len().saturating_sub(25)..).unwrap_or_default().join("\n");
         println!("{at}: {text}");
         self.note(format!("{at}: {text}\nits log:\n{log}"));
+    }
+
+    /// With `NLMMAP_FAULTS_SHOWN`: what a client made of a failure.
+    pub fn show(&self, since: Instant, what: &Try, how: How, client: impl std::fmt::Debug, outcome: &Outcome) {
+        if std::env::var_os("NLMMAP_FAULTS_SHOWN").is_some() {
+            let said = outcome.stderr.trim_end().replace('\n', " | ");
+            println!("{:?} {}: {how:?}: {client:?} {:?} {said}", since.elapsed(), what.named(), outcome.code);
+        }
     }
 
     /// What is wrong, not by one failure.
