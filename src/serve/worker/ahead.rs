@@ -14,6 +14,12 @@ const FIRST_NAP: Duration = Duration::from_micros(100);
 const LAST_NAP: Duration = Duration::from_millis(2);
 /// So long after a wait was answered, or a ring was filled, somebody is at work.
 const AT_WORK: Duration = Duration::from_millis(10);
+/// So long after that it looks without sleeping: to be woken would take about as long.
+const AWAKE: Duration = Duration::from_micros(30);
+/// After so many times in a row in which nobody has come meanwhile it sleeps at once ...
+const MISSES: u32 = 4;
+/// ... but for once in so many.
+const TRIES: u32 = 16;
 
 /// The rings of a worker that it attends to.
 pub struct Ahead {
@@ -23,11 +29,15 @@ pub struct Ahead {
     active: Instant,
     nap: Duration,
     number: u32,
+    /// It looks without sleeping, and nobody has come yet.
+    awake: bool,
+    /// How often in a row nobody has come.
+    missed: u32,
 }
 
 impl Ahead {
     pub fn new() -> Ahead {
-        Ahead { line: VecDeque::new(), active: Instant::now(), nap: FIRST_NAP, number: 0 }
+        Ahead { line: VecDeque::new(), active: Instant::now(), nap: FIRST_NAP, number: 0, awake: false, missed: 0 }
     }
 
     pub fn is_empty(&self) -> bool {
@@ -63,7 +73,22 @@ impl Ahead {
 
     /// Somebody is at work.
     pub fn note(&mut self, now: Instant) {
+        if std::mem::take(&mut self.awake) {
+            self.missed = 0;
+        } else if self.missed >= MISSES {
+            self.missed = if self.missed < MISSES + TRIES { self.missed + 1 } else { MISSES - 1 };
+        }
         (self.active, self.nap) = (now, FIRST_NAP);
+    }
+
+    /// Whether to look again at once.
+    pub fn stays_awake(&mut self, now: Instant) -> bool {
+        if now.duration_since(self.active) < AWAKE {
+            self.awake = self.missed < MISSES;
+        } else if std::mem::take(&mut self.awake) {
+            self.missed += 1;
+        }
+        self.awake
     }
 
     /// Whether nobody is any more.
@@ -76,5 +101,44 @@ impl Ahead {
         let nap = self.nap;
         self.nap = (nap * 2).min(LAST_NAP);
         nap
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether it looks without sleeping after somebody was at work, and when that is over.
+    fn stays_awake(ahead: &mut Ahead, now: &mut Instant) -> bool {
+        *now += LAST_NAP;
+        ahead.note(*now);
+        let awake = ahead.stays_awake(*now);
+        *now += AWAKE;
+        assert!(!ahead.stays_awake(*now), "for a moment only");
+        awake
+    }
+
+    #[test]
+    fn it_stays_awake_for_those_who_come_at_once() {
+        let (mut ahead, mut now) = (Ahead::new(), Instant::now());
+        for _ in 0..100 {
+            ahead.note(now);
+            assert!(ahead.stays_awake(now));
+            now += AWAKE / 2;
+        }
+        let mut awake = || stays_awake(&mut ahead, &mut now);
+        assert!((0..MISSES).all(|_| awake()), "somebody may still come");
+        // Each time that it tries it finds again that nobody does.
+        let tries = (0..10 * TRIES).filter(|_| awake()).count();
+        assert!((5..=10).contains(&tries), "{tries}");
+        while !awake() {}
+        // One comes in time: then it waits for all of them.
+        now += LAST_NAP;
+        while {
+            ahead.note(now);
+            !ahead.stays_awake(now)
+        } {}
+        ahead.note(now);
+        assert!((0..MISSES).all(|_| stays_awake(&mut ahead, &mut now)));
     }
 }

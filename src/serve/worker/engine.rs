@@ -283,6 +283,10 @@ impl Engine {
             // Those who were left may have to be looked at at some time.
             return Some(Duration::ZERO);
         }
+        if self.ahead.stays_awake(now) {
+            std::thread::yield_now();
+            return Some(Duration::ZERO);
+        }
         let nap = self.ahead.nap();
         Some(due.map_or(nap, |due| due.min(nap)))
     }
