@@ -103,7 +103,7 @@ const NOT_REACHED: &[(&str, &str, &str, &str)] = &[
 
 fn is_listed((file, function, calls, _): &(&str, &str, &str, &str), site: &sites::Site) -> bool {
     (file.is_empty() || site.file == *file)
-        && site.function.contains(function)
+        && support::names(&site.function, function)
         && (calls.is_empty() || calls.split(' ').any(|call| call == site.call))
 }
 
@@ -139,19 +139,20 @@ fn each_place_of_a_call_has_failed() {
     }
     for dialogue in dialogues {
         let (calls, left) = dialogue.calls();
+        let of = |at: &BTreeSet<u64>| at.iter().filter_map(|at| sites.place(*at)).collect::<Vec<_>>();
         let mut here = BTreeSet::new();
         let chosen: Vec<_> = calls
             .iter()
+            .filter(|((call, _), _)| !dialogue.fails_anyway(call))
             .filter(|(_, at)| {
-                let new: Vec<_> =
-                    at.iter().filter_map(|at| sites.place(*at)).filter(|at| !failed.contains(at)).collect();
                 // Before anything else is asked, so that each is noted.
-                new.into_iter().filter(|site| here.insert(site.clone())).count() > 0 || all_errors()
+                let new = of(at).into_iter().filter(|site| !failed.contains(site) && here.insert(site.clone())).count();
+                new > 0 || all_errors()
             })
             .map(|(place, _)| place.clone())
             .collect();
-        dialogue.each_fails(&chosen, &left);
-        failed.extend(here);
+        let happened = dialogue.each_fails(&chosen, &left);
+        failed.extend(calls.iter().filter(|(place, _)| happened.contains(place)).flat_map(|(_, at)| of(at)));
     }
     daemon.stop();
     let listed = |site: &sites::Site| NOT_REACHED.iter().any(|entry| is_listed(entry, site));

@@ -13,6 +13,10 @@ use crate::support::{Build, Mode, Outcome, compile, need_root, patient, preload,
 /// The client has given a step up, and has said why.
 const GIVEN_UP: i32 = 4;
 const REFUSED: i32 = 3;
+/// strace's mark of a call that it has made fail.
+const INJECTED: &str = "(INJECTED)";
+/// Of a hundred calls so many may be made in the record and not in three runs after it: how often threads ask is a matter of time.
+const MOST_UNMADE: usize = 2;
 
 /// Calls that never fail, or whose failure ends any program; and those that give something back, where a failure that has not
 /// happened leaves it there (a real `close` gives the number back whatever it answers).
@@ -104,6 +108,11 @@ impl Dialogue {
         Dialogue { beside: Some(failure), ..self }
     }
 
+    /// Whether that call fails all the time.
+    pub fn fails_anyway(&self, call: &str) -> bool {
+        self.beside.is_some_and(|beside| beside.split(':').next() == Some(call))
+    }
+
     fn command(&self, strace: &[String]) -> Command {
         let mut command = Command::new("unshare");
         command.args(["--net", "strace", "--follow-forks", "--quiet=all"]).args(strace);
@@ -141,11 +150,42 @@ impl Dialogue {
         (places(&text), left)
     }
 
-    /// Tries one failure: what is wrong with the end, if anything.
-    fn complaint(&self, (call, nth): &Place, error: &str, left: &[u32]) -> Option<String> {
+    /// Tries one failure: whether it has happened (in some run of three; threads do not do the same each time), and what is wrong with the
+    /// end, if anything.
+    fn attempt(&self, place: &Place, error: &str, left: &[u32]) -> (bool, Option<String>) {
+        for _ in 0..3 {
+            let (happened, complaint) = self.attempt_once(place, error, left);
+            if happened || complaint.is_some() {
+                return (happened, complaint);
+            }
+        }
+        (false, None)
+    }
+
+    fn attempt_once(&self, place: &Place, error: &str, left: &[u32]) -> (bool, Option<String>) {
+        let (call, nth) = place;
         let when = if self.lasting { format!("{nth}+") } else { nth.to_string() };
-        let strace = ["--output=/dev/null".to_string(), format!("--inject={call}:error={error}:when={when}")];
+        let record = scratch("injected");
+        let output = format!("--output={}", record.display());
+        // Of other calls nothing is written; and none fails that is not traced.
+        let traced =
+            self.beside.and_then(|beside| beside.split(':').next()).map_or(String::new(), |it| format!(",{it}"));
+        let strace = [output, format!("--trace={call}{traced}"), format!("--inject={call}:error={error}:when={when}")];
         let outcome = self.run(&strace);
+        let has_failed = |line: &str| line.contains(INJECTED) && line.split([' ', '(']).any(|word| word == call);
+        let happened = fs::read_to_string(&record).is_ok_and(|text| text.lines().any(has_failed));
+        let _ = fs::remove_file(record);
+        (happened, self.complaint(place, error, left, &outcome, &strace))
+    }
+
+    fn complaint(
+        &self,
+        (call, nth): &Place,
+        error: &str,
+        left: &[u32],
+        outcome: &Outcome,
+        strace: &[String],
+    ) -> Option<String> {
         let now = numbers(&outcome.stdout);
         let why = match outcome.code {
             Some(0) if !self.lasting && now.iter().zip(left).any(|(now, left)| now > left) => {
@@ -162,7 +202,7 @@ impl Dialogue {
         Some(format!(
             "{call} number {nth} fails by {error}: {why}; it {}\nto see it again: {:?}",
             outcome.describe(),
-            self.command(&strace)
+            self.command(strace)
         ))
     }
 
@@ -171,17 +211,24 @@ impl Dialogue {
         let (text, left) = self.record(&[]);
         let places: Vec<Place> = places(&text).into_keys().collect();
         assert!(places.len() > 100, "only {} calls: {places:?}", places.len());
-        self.each_fails(&places, &left);
+        let failed = self.each_fails(&places, &left);
+        let is_unmade = |place: &&Place| !failed.contains(place) && !self.errors(place).is_empty();
+        let unmade: Vec<&Place> = places.iter().filter(is_unmade).collect();
+        let most = places.len() * MOST_UNMADE / 100;
+        assert!(unmade.len() <= most, "{} of {} calls were not made again: {unmade:?}", unmade.len(), places.len());
     }
 
-    /// These calls fail, one in each run.
-    pub fn each_fails(&self, places: &[Place], left: &[u32]) {
+    fn errors(&self, (call, _): &Place) -> Vec<&'static str> {
+        // An interruption that never ends is none.
+        errors(call).iter().copied().filter(|error| !(self.lasting && *error == "EINTR")).collect()
+    }
+
+    /// These calls fail, one in each run. Those that have.
+    pub fn each_fails(&self, places: &[Place], left: &[u32]) -> BTreeSet<Place> {
         let tries: Vec<(&Place, &str)> = places
             .iter()
             .flat_map(|place| {
-                // An interruption that never ends is none.
-                let errors: Vec<&str> =
-                    errors(&place.0).iter().copied().filter(|error| !(self.lasting && *error == "EINTR")).collect();
+                let errors = self.errors(place);
                 let chosen = if all_errors() {
                     errors
                 } else {
@@ -191,19 +238,25 @@ impl Dialogue {
             })
             .collect();
         let (next, complaints) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
+        let (failed, unmade) = (Mutex::new(BTreeSet::new()), Mutex::new(Vec::new()));
         thread::scope(|scope| {
             for _ in 0..3 {
                 scope.spawn(|| {
                     while let Some((place, error)) = tries.get(next.fetch_add(1, Ordering::Relaxed)) {
-                        if let Some(complaint) = self.complaint(place, error, left) {
-                            complaints.lock().unwrap().push(complaint);
+                        let (happened, complaint) = self.attempt(place, error, left);
+                        complaints.lock().unwrap().extend(complaint);
+                        if happened {
+                            failed.lock().unwrap().insert((*place).clone());
+                        } else {
+                            unmade.lock().unwrap().push((place, error));
                         }
                     }
                 });
             }
         });
         let complaints = complaints.into_inner().unwrap();
-        println!("{} failures tried", tries.len());
+        let unmade = unmade.into_inner().unwrap();
+        println!("{} failures tried, {} calls not made again: {unmade:?}", tries.len(), unmade.len());
         assert!(
             complaints.is_empty(),
             "{} of {} failures:\n{}",
@@ -211,6 +264,7 @@ impl Dialogue {
             tries.len(),
             complaints.join("\n\n")
         );
+        failed.into_inner().unwrap()
     }
 }
 

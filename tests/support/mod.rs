@@ -7,6 +7,7 @@
 
 mod client;
 mod compile;
+mod names;
 mod outcome;
 mod paths;
 pub mod terminal;
@@ -14,6 +15,7 @@ pub mod tshark;
 
 pub use client::{Client, Mode, client, program, script};
 pub use compile::{Build, compile, compile_file};
+pub use names::names;
 pub use outcome::{Outcome, modest, patient, run, say};
 pub use paths::{clients_dir, preload, repository, scratch};
 

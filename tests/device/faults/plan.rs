@@ -8,7 +8,7 @@ use std::time::Instant;
 use super::answers::is_left_alone;
 use super::places::{Place, Places};
 use super::tracer::{Fault, How, Kind, Record};
-use crate::support::Outcome;
+use crate::support::{Outcome, names};
 
 /// So many places may be come to in the record and, since it is a matter of time there, not again.
 const CHANCES: usize = 5;
@@ -17,7 +17,7 @@ const CHANCES: usize = 5;
 pub type Entry = (&'static str, &'static str, &'static str, &'static str);
 
 fn is_of((file, function, _, _): &Entry, place: &Place) -> bool {
-    place.file == *file && place.function.contains(function)
+    place.file == *file && names(&place.function, function)
 }
 
 /// What fails.

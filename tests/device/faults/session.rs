@@ -1,7 +1,7 @@
 //! The thread that traces a program: breakpoints, steps and system calls of all its processes and threads.
 //!
 //! A thread that comes to a breakpoint goes one step without it, and is then stopped at each system call until the call it has begun
-//! comes back. In a record there is a breakpoint behind each call, too; else what lies at the return address' place tells.
+//! comes back: there is a breakpoint behind each call, too. (Where none could be set, what lies at the return address' place tells.)
 
 use std::collections::{BTreeSet, HashMap};
 use std::fs::{self, File};
@@ -199,6 +199,7 @@ impl Session {
         }
         if let Some(fault) = self.fault.as_ref().filter(|_| !self.fired) {
             wanted.extend(&fault.at);
+            wanted.extend(fault.at.iter().filter_map(|at| self.places.back.get(at)));
         }
         wanted.extend(self.gate.iter().flat_map(Gate::points));
         wanted.sort_unstable();
@@ -406,7 +407,7 @@ impl Session {
             return self.go_on(pid, 0);
         }
         let base = self.base;
-        if self.record {
+        if self.record || self.fault.is_some() {
             let back = self.places.back.get(&self.threads[&pid].active.last().map_or(0, |active| active.at)).copied();
             if back == Some(at) && self.threads[&pid].active.last().is_some_and(|active| now.rsp == active.slot + 8) {
                 self.threads.get_mut(&pid).expect("it is known").active.pop();
@@ -427,7 +428,8 @@ impl Session {
         let enough = if self.places.back.contains_key(&at) { enough } else { 3 * enough };
         let recorded = self.record && self.places.is_place(at) && come < enough;
         let is_gate = self.gate.iter().flat_map(Gate::points).any(|point| point == at);
-        recorded || is_gate || !self.fired && self.fault.as_ref().is_some_and(|fault| fault.at.contains(&at))
+        let is_of = |fault: &Fault| fault.at.iter().any(|it| *it == at || self.places.back.get(it) == Some(&at));
+        recorded || is_gate || !self.fired && self.fault.as_ref().is_some_and(is_of)
     }
 
     fn go_on(&mut self, pid: i32, signal: i32) {

@@ -21,6 +21,7 @@ pub const NOT_FAILED: &[Entry] = &[
         "`run --summary` and `capture` only: see.rs; what fails there adds nothing up",
     ),
     ("src/see/place.rs", "own", "", "without NLMMAP_VIEW; nothing is shown then: see.rs"),
+    ("src/see/place.rs", "owner", "", "without NLMMAP_VIEW; nothing is shown then: see.rs"),
     ("crates/ring/src/lock.rs", "", "", "the library's: a supervisor is alone with its rings"),
     ("crates/ring/src/rx/bell.rs", "", "", "the library's: nobody waits for the socket"),
     ("crates/ring/src/rx/congestion.rs", "", "", "by chance; faults.rs has it fail, in the library"),
