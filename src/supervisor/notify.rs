@@ -42,6 +42,7 @@ struct Answer {
 }
 
 /// `struct seccomp_notif_addfd`
+#[derive(Clone, Copy)]
 #[repr(C)]
 struct AddFd {
     id: u64,
@@ -222,18 +223,26 @@ impl Listener {
     }
 
     /// Puts `fd` at number `to` of the caller's, and answers the call with that number.
+    ///
+    /// In two steps, as what interrupts the putting (a stop of this process, a freezer) leaves it undone and is asked for again; were it
+    /// interrupted as one step with the answer, the kernel (`seccomp_notify_addfd`) would have answered already, with 0. Only
+    /// where a signal of the caller's may come between the two, and leave it a descriptor that it does not know of, it is one step.
     pub fn put_and_answer(&self, id: u64, fd: BorrowedFd<'_>, to: i32, cloexec: bool) -> Result<(), Errno> {
         let to_flags = if cloexec { libc::O_CLOEXEC as u32 } else { 0 };
         let from = fd.as_raw_fd() as u32;
-        let mut add = AddFd { id, flags: SETFD | ADD_AND_SEND, from, to: to as u32, to_flags };
-        match self.ioctl(ADDFD, &raw mut add) {
-            Err(Errno::EINVAL) => {
-                add.flags = SETFD;
-                self.ioctl(ADDFD, &raw mut add)?;
-                self.reply(id, Outcome::Value(to.into()))
+        let mut add = AddFd { id, flags: SETFD, from, to: to as u32, to_flags };
+        if self.grip == Grip::Loose {
+            let mut both = AddFd { flags: SETFD | ADD_AND_SEND, ..add };
+            match self.ioctl(ADDFD, &raw mut both) {
+                Err(Errno::EINVAL) => {}
+                result => return result.map(drop),
             }
-            result => result.map(drop),
         }
+        if self.grip == Grip::Slipping {
+            self.tighten(id)?;
+        }
+        self.ioctl(ADDFD, &raw mut add)?;
+        self.reply(id, Outcome::Value(to.into()))
     }
 
     /// Whether this kernel puts descriptors into clients (Linux 5.9): of a call that nobody makes it says so, and an older one does

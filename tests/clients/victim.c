@@ -1,4 +1,4 @@
-/* A client that never rests, to be killed, or to lose its supervisor (argv[2]: busy, poll, epoll, early-epoll, recv): at the first call
+/* A client that never rests, to be killed, or to lose its supervisor (argv[2]: busy, sockets, poll, epoll, early-epoll, recv): at the first call
  * that nobody answers any more (ENOSYS) it ends with 42. argv[1] is a word to find it by. */
 #include "msg.h"
 #include <sys/epoll.h>
@@ -42,11 +42,27 @@ static void sleeper(const char *mode)
 	}
 }
 
+/* Makes sockets for ever, each at a number that is free. */
+static void maker(void)
+{
+	ready_now();
+	for (;;) {
+		int fd = socket(AF_NETLINK, SOCK_RAW | SOCK_CLOEXEC, NETLINK_ROUTE), copy;
+		TRY(fd);
+		CHECK(fd > 2, "a socket at %d, which is not free", fd);
+		TRY(copy = dup(fd));
+		CHECK(copy > 2 && copy != fd, "a copy of %d at %d, which is not free", fd, copy);
+		CHECK(close(fd) == 0 && close(copy) == 0, "close: %s", strerror(errno));
+	}
+}
+
 int main(int argc, char **argv)
 {
 	struct nl_mmap_req shape = GEOM(16384, 2, 8192);
 	unsigned n;
 	alarm(60);
+	if (argc > 2 && !strcmp(argv[2], "sockets"))
+		maker();
 	if (argc > 2 && strcmp(argv[2], "busy"))
 		sleeper(argv[2]);
 	ready_now();

@@ -123,6 +123,22 @@ fn a_guardian_is_killed_and_the_supervisor_goes_on() {
     assert!(code == Some(42) || code.is_none(), "{code:?}");
 }
 
+/// A stop of the supervisor's (Ctrl-Z, a freezer) while it put a descriptor into its client was told there as success with the number 0.
+#[test]
+fn a_supervisor_is_stopped_at_any_moment() {
+    let mut run = Run::start("sockets");
+    let supervisor = *run.beside().first().expect("a supervisor");
+    for nr in 0..times() * 500 {
+        kill(supervisor, Signal::SIGSTOP).expect("it lives");
+        kill(supervisor, Signal::SIGCONT).expect("it lives");
+        if nr % 64 == 0 {
+            let status = run.client.try_wait().expect("a child of ours");
+            assert!(status.is_none(), "the client has ended after {nr} stops: {status:?}");
+        }
+        sleep(Duration::from_micros(nr * 7919 % 150));
+    }
+}
+
 #[test]
 fn what_terminals_and_service_managers_send_is_for_the_program() {
     let mut run = Run::start("poll");

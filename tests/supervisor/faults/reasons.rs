@@ -54,7 +54,7 @@ pub const NOT_FAILED: &[Entry] = &[
     ("src/supervisor/inject.rs", "take_back", "", "by chance: a signal before its call was interrupted (before 5.19)"),
     ("src/supervisor/inject.rs", "Traced::call", "", "by chance: a thread that stops once more on its way"),
     ("src/supervisor/inject.rs", "::drop", "waitpid", "sees the end of a thread that was killed"),
-    ("src/supervisor/notify.rs", "put_and_answer", "", "the second step is that of kernels before 5.14"),
+    ("src/supervisor/notify.rs", "put_and_answer", "", "one step with the answer is that of kernels before 5.19"),
     ("src/supervisor/ring.rs", "begin_receiving", "", "SO_RCVBUF behind a refused SO_RCVBUFFORCE"),
     ("src/supervisor/send.rs", "name_after", "", "behind a port id that is taken"),
     ("src/supervisor/shown.rs", "Shown::begin", "unlink", "takes away what could not be used"),
