@@ -15,8 +15,10 @@ const GIVEN_UP: i32 = 4;
 const REFUSED: i32 = 3;
 /// strace's mark of a call that it has made fail.
 const INJECTED: &str = "(INJECTED)";
-/// Of a hundred calls so many may be made in the record and not in three runs after it: how often threads ask is a matter of time.
-const MOST_UNMADE: usize = 2;
+/// Of a hundred calls so many may be made in the record and not in three runs after it: how often threads ask is a matter of time ...
+const MOST_UNMADE: usize = 5;
+/// ... and how often they wait is nothing else.
+const WAITS: &[&str] = &["clock_nanosleep", "epoll_pwait", "epoll_wait", "futex", "nanosleep", "poll", "ppoll"];
 
 /// Calls that never fail, or whose failure ends any program; and those that give something back, where a failure that has not
 /// happened leaves it there (a real `close` gives the number back whatever it answers).
@@ -212,7 +214,9 @@ impl Dialogue {
         let places: Vec<Place> = places(&text).into_keys().collect();
         assert!(places.len() > 100, "only {} calls: {places:?}", places.len());
         let failed = self.each_fails(&places, &left);
-        let is_unmade = |place: &&Place| !failed.contains(place) && !self.errors(place).is_empty();
+        let is_unmade = |place: &&Place| {
+            !failed.contains(place) && !self.errors(place).is_empty() && !WAITS.contains(&place.0.as_str())
+        };
         let unmade: Vec<&Place> = places.iter().filter(is_unmade).collect();
         let most = places.len() * MOST_UNMADE / 100;
         assert!(unmade.len() <= most, "{} of {} calls were not made again: {unmade:?}", unmade.len(), places.len());

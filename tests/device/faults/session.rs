@@ -167,12 +167,14 @@ impl Session {
         match order {
             Order::Arm(fault) => {
                 self.remove_everywhere();
+                self.forget_calls();
                 (self.fault, self.fired) = (Some(fault), false);
                 self.has_fired.store(false, Ordering::Relaxed);
                 self.insert_everywhere();
             }
             Order::Disarm(answer) => {
                 self.remove_everywhere();
+                self.forget_calls();
                 self.fault = None;
                 self.insert_everywhere();
                 let _ = answer.send(self.fired);
@@ -187,6 +189,13 @@ impl Session {
             }
             Order::Take(answer) => drop(answer.send(std::mem::take(&mut self.seen))),
             Order::Crashes(answer) => drop(answer.send(std::mem::take(&mut self.crashed))),
+        }
+    }
+
+    /// Without the breakpoints behind them nobody sees calls come back: those under way are nobody's any more.
+    fn forget_calls(&mut self) {
+        if !self.record {
+            self.threads.values_mut().for_each(|thread| thread.active.clear());
         }
     }
 
