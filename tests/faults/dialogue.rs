@@ -10,6 +10,11 @@ use std::thread;
 
 use crate::support::{Build, Mode, Outcome, compile, need_root, patient, preload, run, scratch};
 
+/// Endpoints' files of a process that is gone, which the first one who looks takes away: in each run the same, and not what others have
+/// left on this machine meanwhile.
+const LEFT_BEHIND: &str =
+    "mount -t tmpfs run /run && mkdir -m 700 /run/nlmmap-0 && cd /run/nlmmap-0 && touch 4194303.1 4194303.2 && cd /";
+
 /// The client has given a step up, and has said why.
 const GIVEN_UP: i32 = 4;
 const REFUSED: i32 = 3;
@@ -117,7 +122,8 @@ impl Dialogue {
 
     fn command(&self, strace: &[String]) -> Command {
         let mut command = Command::new("unshare");
-        command.args(["--net", "strace", "--follow-forks", "--quiet=all"]).args(strace);
+        command.args(["--net", "--mount", "sh", "-c", &format!("{LEFT_BEHIND} && exec \"$@\""), "sh"]);
+        command.args(["strace", "--follow-forks", "--quiet=all"]).args(strace);
         command.args(self.beside.map(|call| format!("--inject={call}")));
         command.arg("--env").arg(format!("LD_PRELOAD={}", self.library.display())).args(["--env", "NLMMAP_LOG=info"]);
         if let Some(node) = &self.node {
