@@ -21,7 +21,7 @@ const REFUSED: i32 = 3;
 /// strace's mark of a call that it has made fail.
 const INJECTED: &str = "(INJECTED)";
 /// Of a hundred calls so many may be made in the record and not in three runs after it: how often threads ask is a matter of time ...
-const MOST_UNMADE: usize = 5;
+const MOST_UNMADE: usize = 3;
 /// ... and how often they wait is nothing else.
 const WAITS: &[&str] = &["clock_nanosleep", "epoll_pwait", "epoll_wait", "futex", "nanosleep", "poll", "ppoll"];
 
@@ -115,9 +115,13 @@ impl Dialogue {
         Dialogue { beside: Some(failure), ..self }
     }
 
-    /// Whether that call fails all the time.
+    /// What fails all the time.
+    fn failing(&self) -> Option<&'static str> {
+        self.beside?.split(':').next()
+    }
+
     pub fn fails_anyway(&self, call: &str) -> bool {
-        self.beside.is_some_and(|beside| beside.split(':').next() == Some(call))
+        self.failing() == Some(call)
     }
 
     fn command(&self, strace: &[String]) -> Command {
@@ -176,9 +180,9 @@ impl Dialogue {
         let record = scratch("injected");
         let output = format!("--output={}", record.display());
         // Of other calls nothing is written; and none fails that is not traced.
-        let traced =
-            self.beside.and_then(|beside| beside.split(':').next()).map_or(String::new(), |it| format!(",{it}"));
-        let strace = [output, format!("--trace={call}{traced}"), format!("--inject={call}:error={error}:when={when}")];
+        let traced: Vec<&str> = self.failing().into_iter().chain([call.as_str()]).collect();
+        let strace =
+            [output, format!("--trace={}", traced.join(",")), format!("--inject={call}:error={error}:when={when}")];
         let outcome = self.run(&strace);
         let has_failed = |line: &str| line.contains(INJECTED) && line.split([' ', '(']).any(|word| word == call);
         let happened = fs::read_to_string(&record).is_ok_and(|text| text.lines().any(has_failed));

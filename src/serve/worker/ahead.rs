@@ -14,7 +14,8 @@ const FIRST_NAP: Duration = Duration::from_micros(100);
 const LAST_NAP: Duration = Duration::from_millis(2);
 /// So long after a wait was answered, or a ring was filled, somebody is at work.
 const AT_WORK: Duration = Duration::from_millis(10);
-/// So long after that it looks without sleeping: to be woken would take about as long.
+/// So long after that it looks without sleeping: to be woken would take about as long. (It counts from the beginning of a filling
+/// ahead, and so is mostly over at its end.)
 const AWAKE: Duration = Duration::from_micros(30);
 /// After so many times in a row in which nobody has come meanwhile it sleeps at once ...
 const MISSES: u32 = 4;

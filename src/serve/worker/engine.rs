@@ -284,6 +284,7 @@ impl Engine {
             return Some(Duration::ZERO);
         }
         if self.ahead.stays_awake(now) {
+            // For those of this session; others are woken in its place.
             std::thread::yield_now();
             return Some(Duration::ZERO);
         }
