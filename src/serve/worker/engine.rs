@@ -16,6 +16,7 @@ use std::time::{Duration, Instant};
 use cuse_rs::Errno;
 use nix::errno::Errno as Os;
 use nix::sys::epoll::{Epoll, EpollCreateFlags, EpollEvent, EpollFlags, EpollTimeout};
+use nlmmap_ring::rx::Context;
 
 use super::ahead::{Ahead, LOOKS};
 use super::lent::Lent;
@@ -32,6 +33,8 @@ const EVENTS: usize = 32;
 const REQUESTS: usize = 64;
 /// Slices of kicks before a worker lets go of the processor when nobody else is known to want anything; with others it is one.
 const BREATH: u32 = 4;
+/// So long a wait is not answered while more than one slice is taken for it.
+const MORE: Duration = Duration::from_millis(1);
 /// Slices that newcomers have before the line has one.
 const FAVOURS: u32 = 4;
 
@@ -222,6 +225,14 @@ impl Engine {
             }
             limit = EpollTimeout::ZERO;
         }
+        // Sockets first: who asks, asks after everything that has come.
+        if self.hear_sockets(limit) {
+            self.take_requests();
+        }
+    }
+
+    /// Hears what sockets have to say. Whether there are requests.
+    fn hear_sockets(&mut self, limit: EpollTimeout) -> bool {
         let mut events = [EpollEvent::empty(); EVENTS];
         let count = self.epoll.wait(&mut events, limit).unwrap_or(0);
         let mut requests = false;
@@ -232,9 +243,23 @@ impl Engine {
                 self.socket_speaks(event.data(), event.events().contains(EpollFlags::EPOLLERR));
             }
         }
-        // Sockets first: who asks, asks after everything that has come.
-        if requests {
-            self.take_requests();
+        requests
+    }
+
+    /// Fills more of the ring of one who asks and will come back at once, for a moment and as long as nobody else wants anything.
+    fn fill_on(&mut self, handle: u64) {
+        let began = Instant::now();
+        while self.opens.get(&handle).is_some_and(Open::has_more) && began.elapsed() < MORE {
+            if self.hear_sockets(EpollTimeout::ZERO) {
+                return;
+            }
+            self.wake_sleepers();
+            if self.line.iter().chain(&self.fresh).any(|other| *other != handle) {
+                return;
+            }
+            if let Some(open) = self.opens.get_mut(&handle) {
+                open.service(Context::Wait);
+            }
         }
     }
 

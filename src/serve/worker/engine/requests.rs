@@ -118,8 +118,12 @@ impl Engine {
         match op {
             op::POLL => {
                 open.hear_front();
-                let sleeper = open.has_sleeper();
+                let (sleeper, comes_back) = (open.has_sleeper(), open.comes_back());
                 open.service(Context::Wait);
+                if comes_back {
+                    self.fill_on(handle);
+                }
+                let Some(open) = self.opens.get_mut(&handle) else { return };
                 let events = open.events();
                 // Another one's wait may find what somebody sleeps for.
                 let who = open.tell(if sleeper { Cause::Client } else { Cause::Wait });

@@ -299,27 +299,27 @@ fn whoever_kicks_for_long_lets_go_of_the_processor() {
     assert!(is_true(1, 1), "after each, where others are about");
 }
 
-/// A receive ring of eight frames on `NETLINK_USERSOCK`, as its client has it, and whom to send to.
-fn open_receiver(bench: &mut Bench, handle: u64) -> (Ours, u32) {
+/// A receive ring of so many frames on `NETLINK_USERSOCK`, as its client has it, and whom to send to.
+fn open_receiver(bench: &mut Bench, handle: u64, frames: u32) -> (Ours, u32) {
     let (shared, memory) = (Shared::new().unwrap(), memory::new().unwrap());
     let route = abi::Socket { kind: libc::SOCK_RAW as u32, protocol: libc::NETLINK_USERSOCK as u32 };
     let made = bench.say(op::SOCKET, handle, 0, abi::bytes(&route), &[shared.memory().as_fd()]);
     let name = [libc::AF_NETLINK as u32, 0, 0];
     let name: Vec<u8> = name.iter().flat_map(|word| word.to_ne_bytes()).collect();
     let bound = bench.say(op::IOCTL, handle, abi::BIND.into(), &name, &[]);
-    let ring = nl_mmap_req { nm_block_size: 4096, nm_block_nr: 1, nm_frame_size: 512, nm_frame_nr: 8 };
+    let ring = nl_mmap_req { nm_block_size: 4096, nm_block_nr: frames / 8, nm_frame_size: 512, nm_frame_nr: frames };
     let set = bench.say(op::IOCTL, handle, abi::RX_RING.into(), abi::bytes(&ring), &[memory.as_fd()]);
     bench.engine.step();
     assert!(bench.answered(made) && bench.answered(bound) && bench.answered(set));
     let portid = bench.engine.opens[&handle].socket().name().unwrap().portid;
-    let ring = MmapOptions::new().len(4096).map_raw(&memory).unwrap();
+    let ring = MmapOptions::new().len(frames as usize * 512).map_raw(&memory).unwrap();
     (Ours { handle, shared, ring }, portid)
 }
 
 #[test]
 fn a_full_ring_that_was_gone_through_is_filled_before_anybody_asks() {
     let mut bench = Bench::new();
-    let (ours, portid) = open_receiver(&mut bench, 1);
+    let (ours, portid) = open_receiver(&mut bench, 1, 8);
     let status = |frame: usize| {
         // SAFETY: the frame lies in the ring, which stays mapped; its first word is its status.
         unsafe { std::sync::atomic::AtomicU32::from_ptr(ours.ring.as_mut_ptr().add(frame * 512).cast()) }
@@ -361,6 +361,99 @@ fn a_full_ring_that_was_gone_through_is_filled_before_anybody_asks() {
     }
     assert!(!ours.shared.control().waits.is_attended() && bench.engine.opens[&1].nap_until.is_some());
     assert_eq!(bench.engine.ahead.len(), 0);
+}
+
+/// What [`open_receiver`] has, with a ring of 2048 frames, and more in its socket than that, if a little less than that fits into one.
+struct Stream {
+    ours: Ours,
+    sender: crate::serve::socket::Socket,
+    to: nlmmap_ring::sys::SockaddrNl,
+}
+
+impl Stream {
+    const FRAMES: u32 = 2048;
+
+    fn new(bench: &mut Bench, handle: u64) -> Stream {
+        let (ours, portid) = open_receiver(bench, handle, Stream::FRAMES);
+        let room: i32 = 64 << 20;
+        let fd = bench.engine.opens[&handle].socket().fd();
+        nix::sys::socket::setsockopt(fd, nix::sys::socket::sockopt::RcvBufForce, &(room as usize)).unwrap();
+        let sender =
+            crate::serve::socket::Socket::new(libc::SOCK_RAW as u32, libc::NETLINK_USERSOCK as u32, 0).unwrap();
+        let to = nlmmap_ring::sys::SockaddrNl { family: libc::AF_NETLINK as u16, portid, ..Default::default() };
+        Stream { ours, sender, to }
+    }
+
+    fn send(&self, messages: u32) {
+        (0..messages).for_each(|_| assert!(self.sender.send(Some(self.to), &[0; 64], None).is_ok()));
+    }
+
+    fn status(&self, frame: u32) -> &std::sync::atomic::AtomicU32 {
+        // SAFETY: the frame lies in the ring, which stays mapped; its first word is its status.
+        unsafe { std::sync::atomic::AtomicU32::from_ptr(self.ours.ring.as_mut_ptr().add(frame as usize * 512).cast()) }
+    }
+
+    /// Goes through the ring but for so many frames. How many there were.
+    fn walk(&self, but: u32) -> u32 {
+        let valid: Vec<_> =
+            (0..Stream::FRAMES).filter(|frame| self.status(*frame).load(Ordering::Acquire) == 2).collect();
+        let gone = valid.len() - but as usize;
+        valid[..gone].iter().for_each(|frame| self.status(*frame).store(0, Ordering::Release));
+        valid.len() as u32
+    }
+
+    /// What is in the ring once this question is answered.
+    fn ask(&self, bench: &mut Bench) -> u32 {
+        let asked = bench.say(op::POLL, self.ours.handle, 0, &[], &[]);
+        // At once: whatever comes later is not for this one.
+        bench.engine.wait();
+        assert!(bench.answered(asked));
+        self.walk(0)
+    }
+}
+
+#[test]
+fn who_comes_back_at_once_is_answered_with_more_than_a_slice() {
+    let (slice, mut bench) = (1..300, Bench::new());
+    let stream = Stream::new(&mut bench, 1);
+    let other = Stream::new(&mut bench, 2);
+    let fill = || stream.send(2 * Stream::FRAMES);
+    fill();
+    assert!(slice.contains(&stream.ask(&mut bench)), "who has never asked");
+    // On a busy machine a slice takes as long as somebody is taken to be at work.
+    let is_more = (0..100).any(|_| {
+        stream.send(512);
+        stream.ask(&mut bench) > slice.end
+    });
+    assert!(is_more);
+    for why in [
+        "who has not asked for long",
+        "who has not gone through all of it",
+        "another one asks",
+        "another one has something",
+    ] {
+        fill();
+        stream.ask(&mut bench);
+        let mut before = 0;
+        match why {
+            "who has not asked for long" => std::thread::sleep(Duration::from_millis(2)),
+            "who has not gone through all of it" => {
+                bench.say(op::POLL, 1, 0, &[], &[]);
+                bench.engine.wait();
+                before = 1;
+                stream.walk(before);
+            }
+            "another one asks" => {}
+            _ => other.send(1),
+        }
+        let asked = bench.say(op::POLL, 1, 0, &[], &[]);
+        if why == "another one asks" {
+            bench.say(op::POLL, 2, 0, &[], &[]);
+        }
+        bench.engine.wait();
+        assert!(bench.answered(asked));
+        assert!(slice.contains(&(stream.walk(0) - before)), "{why}");
+    }
 }
 
 /// A kick behind another one was not known to be one that nobody wants any more, and began.

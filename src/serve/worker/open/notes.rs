@@ -34,17 +34,21 @@ impl Open {
         true
     }
 
+    /// Whether nothing is taken from the socket but what is asked for: a dump goes on when it is waited for (`netlink_poll`), not before;
+    /// and strict mode does what the kernels did when they did it.
+    pub(super) fn is_asked_for(&self) -> bool {
+        self.is_strict() || self.control().is_some_and(|control| control.has(flag::DUMP) || control.has(flag::DUMPING))
+    }
+
     /// How the client gets on with a ring that was full when it was told of it.
     pub fn walk(&self) -> Walk {
         let Some(control) = self.control() else {
             return Walk::Over;
         };
-        // A dump goes on when it is waited for (`netlink_poll`), not before; and strict mode does what the kernels did when they did it.
-        let is_asked_for = self.is_strict() || control.has(flag::DUMP) || control.has(flag::DUMPING);
         // Of a message for its `recv`, and of an error, it is the worker who tells.
         let is_alone = control.copies.load(Ordering::Relaxed) == 0 && control.error.load(Ordering::Relaxed) == 0;
         match self.endpoint.holds_newest() {
-            _ if !self.is_blocked() || is_asked_for => Walk::Over,
+            _ if !self.is_blocked() || self.is_asked_for() => Walk::Over,
             true if is_alone => Walk::On,
             true => Walk::Over,
             false => Walk::Through,

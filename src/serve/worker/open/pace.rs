@@ -82,6 +82,15 @@ impl Open {
         })
     }
 
+    fn has_asked(&self, now: Instant) -> bool {
+        self.pace.asked.is_some_and(|asked| now.duration_since(asked) < AT_WORK)
+    }
+
+    /// Whether who waits now is at work, and has gone through all that there was: he would come back at once for the rest.
+    pub fn comes_back(&self) -> bool {
+        self.has_asked(Instant::now()) && self.receives() && !self.is_ready()
+    }
+
     /// Whether somebody sleeps who was told that there is nothing.
     pub fn has_sleeper(&self) -> bool {
         self.watch & ready::POLL != 0 && self.pace.seen.is_none()
@@ -149,8 +158,8 @@ impl Open {
     pub fn lets_wait(&mut self) -> bool {
         self.hear_front();
         let now = Instant::now();
-        let asks = self.pace.asked.is_some_and(|asked| now.duration_since(asked) < AT_WORK);
-        let waits = asks && self.receives() && self.watch & ready::READ == 0 && self.endpoint.holds_newest();
+        let waits =
+            self.has_asked(now) && self.receives() && self.watch & ready::READ == 0 && self.endpoint.holds_newest();
         if waits {
             self.pace.look.get_or_insert(now + LOOK);
         }

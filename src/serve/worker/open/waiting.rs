@@ -115,6 +115,12 @@ impl Open {
         self.receives() && self.control().is_some_and(|control| control.has(flag::BLOCKED))
     }
 
+    /// Whether there is more in the socket than was taken in one go, and room for it.
+    pub fn has_more(&self) -> bool {
+        let is_behind = self.control().is_some_and(|control| control.has(flag::BEHIND));
+        self.receives() && is_behind && !self.is_blocked() && !self.is_asked_for() && !self.is_tired()
+    }
+
     /// The client has shown itself: it is not kept waiting for what it may have released.
     pub fn seen(&mut self) {
         if self.is_blocked() {
