@@ -43,6 +43,7 @@ const EACH: &str = "ring, kick per verdict";
 const ANSWER: &str = "ring, kick and head frame";
 const EPOLL: &str = "ring, epoll";
 const DEVICE: &str = "ring through the device, epoll";
+const LARGE: &str = "ring of 1024 frames through the device";
 
 /// All goals: work, way, what it is beside, what is compared, and the bound. A way of other work is `work/way`.
 static ALL: &[Goal] = &[
@@ -78,6 +79,8 @@ static ALL: &[Goal] = &[
     Goal("events-nflog", RING, "poll+recv", Rate, Least(1.3)),
     Goal("events-nflog", RING, "poll+recv", Cpu, Most(0.75)),
     Goal("requests", "ring, 64 TX frames a kick", "sendto+recv each", Rate, Least(1.5)),
+    Goal("single-128", "ring through the device", "recv", Rate, Least(0.9)),
+    Goal("usersock-128", LARGE, "recv", Rate, Least(0.9)),
     Goal("sockets-1", DEVICE, "epoll+recv", Rate, Least(1.0)),
     Goal("sockets-64", DEVICE, "epoll+recv", Rate, Least(1.0)),
     Goal("growth", "8 frames", "64 frames", Cpu, Flat),

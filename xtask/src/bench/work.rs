@@ -68,6 +68,7 @@ const STREAM: &[Way] = &[
     RING,
     ring("ring, 256 frames of 16 KiB", "ring:16384:256"),
     device("ring through the device", "ring"),
+    device("ring of 1024 frames through the device", "ring:2048:1024"),
 ];
 
 const QUEUE: &[Way] = &[
