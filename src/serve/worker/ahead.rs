@@ -92,6 +92,11 @@ impl Ahead {
         self.awake
     }
 
+    /// With no ring to look at nobody is waited for, and who comes then has not come in time.
+    pub fn rest(&mut self) {
+        self.awake = false;
+    }
+
     /// Whether nobody is any more.
     pub fn is_over(&self, now: Instant) -> bool {
         now.duration_since(self.active) > AT_WORK
@@ -133,6 +138,14 @@ mod tests {
         let tries = (0..10 * TRIES).filter(|_| awake()).count();
         assert!((5..=10).contains(&tries), "{tries}");
         while !awake() {}
+        // While it waits the last ring goes away: who comes afterwards was not waited for, and this was a try.
+        now += LAST_NAP;
+        while {
+            ahead.note(now);
+            !ahead.stays_awake(now)
+        } {}
+        ahead.rest();
+        assert!(stays_awake(&mut ahead, &mut now) && !stays_awake(&mut ahead, &mut now));
         // One comes in time: then it waits for all of them.
         now += LAST_NAP;
         while {

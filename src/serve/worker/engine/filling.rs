@@ -48,6 +48,7 @@ impl Engine {
         let now = Instant::now();
         let due = self.times.peek().map(|Reverse((due, _))| due.saturating_duration_since(now));
         if self.ahead.is_empty() {
+            self.ahead.rest();
             return due;
         }
         let is_over = self.ahead.is_over(now);
