@@ -1,7 +1,8 @@
 /* flood.c WAY SIZE COUNT PACE: COUNT messages of SIZE bytes between two processes over NETLINK_USERSOCK.
  *
  * PACE flood   the sender sends as fast as it can, by sendmmsg
- *      single  one sendto a message, with 2 microseconds of work between: the sender is the limit */
+ *      single  one sendto a message, with 2 microseconds of work between: the sender is the limit
+ *      stored  as flood, but all of it is in the socket before the first is received: the receiver alone is at work */
 #include "way.h"
 
 static uint64_t seen, sum;
@@ -55,9 +56,9 @@ int main(int argc, char **argv)
 	struct meter m;
 	size_t size;
 	uint64_t count;
-	int single;
+	int single, stored;
 	pid_t sender;
-	CHECK(argc == 5, "usage: flood WAY SIZE COUNT flood|single");
+	CHECK(argc == 5, "usage: flood WAY SIZE COUNT flood|single|stored");
 	c = chan_parse(argv[1]);
 	size = number(argv[2]);
 	count = number(argv[3]);
@@ -72,11 +73,17 @@ int main(int argc, char **argv)
 	}
 	counter_open();
 	chan_rings(&c, 0, 0);
+	stored = !strcmp(argv[4], "stored");
+	if (stored) {
+		*go = 1;
+		join_helper(sender);
+	}
 	meter_start(&m);
 	*go = 1;
 	while (seen < count)
 		CHAN_EACH(&c, take);
 	report(&m, &c, seen);
-	join_helper(sender);
+	if (!stored)
+		join_helper(sender);
 	return sum == 1; /* keeps the sum alive */
 }

@@ -81,6 +81,7 @@ static ALL: &[Goal] = &[
     Goal("requests", "ring, 64 TX frames a kick", "sendto+recv each", Rate, Least(1.5)),
     Goal("single-128", "ring through the device", "recv", Rate, Least(0.9)),
     Goal("usersock-128", LARGE, "recv", Rate, Least(0.9)),
+    Goal("stored-128", LARGE, "recv", Rate, Least(0.9)),
     Goal("sockets-1", DEVICE, "epoll+recv", Rate, Least(1.0)),
     Goal("sockets-64", DEVICE, "epoll+recv", Rate, Least(1.0)),
     Goal("growth", "8 frames", "64 frames", Cpu, Flat),

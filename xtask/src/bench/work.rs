@@ -137,6 +137,12 @@ pub static ALL: &[Work] = &[
         &["128", "COUNT", "single"],
         [150_000, 10_000],
     ),
+    stream(
+        "stored-128",
+        "USERSOCK, 128 bytes, all of it sent before the first is received",
+        &["128", "COUNT", "stored"],
+        [300_000, 30_000],
+    ),
     Work {
         name: "routes",
         title: "route dump",
