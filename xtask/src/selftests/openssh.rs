@@ -15,11 +15,13 @@ const SECONDS: u32 = 300;
 const PROGRAMS: [&str; 3] = ["openssh-client", "openssh-server", "openssh-sftp-server"];
 const TESTS: &str = "openssh-tests";
 
-/// Lays the packages over the system, has a user and a directory for the server, and goes on with what follows.
+/// Lays the packages over the system, has a user and a directory for the server, which leaves files in /tmp whatever it is told, and goes on
+/// with what follows.
 const OVER: &str = r#"
 root=$1; shift
 mount -t overlay -o "lowerdir=$root/usr:/usr" overlay /usr &&
 mount --bind "$root/passwd" /etc/passwd &&
+{ case $PWD/ in /tmp/*) ;; *) chmod 1777 "$TMPDIR" && mount --bind "$TMPDIR" /tmp ;; esac; } &&
 mount -t tmpfs tmpfs /run && mkdir -p /run/sshd /run/root &&
 { [ ! -d /etc/ssh ] || mount -t overlay -o "lowerdir=$root/etc/ssh:/etc/ssh" overlay /etc/ssh; } || exit 125
 exec "$@"
