@@ -4,7 +4,6 @@ use std::cmp::Reverse;
 use std::time::{Duration, Instant};
 
 use nix::sys::epoll::EpollTimeout;
-use nlmmap_ring::rx::Context;
 
 use super::super::ahead::LOOKS;
 use super::super::open::Open;
@@ -27,8 +26,8 @@ impl Engine {
             if self.line.iter().chain(&self.fresh).any(|other| *other != handle) {
                 return;
             }
-            if let Some(open) = self.opens.get_mut(&handle) {
-                open.service(Context::Wait);
+            if !self.opens.get_mut(&handle).is_some_and(Open::take_more) {
+                return;
             }
         }
     }

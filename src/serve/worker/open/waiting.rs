@@ -66,6 +66,13 @@ impl Open {
         }
     }
 
+    /// Takes more for one who waits. Whether anything came of it.
+    pub fn take_more(&mut self) -> bool {
+        let before = self.moved_so_far();
+        self.service(Context::Wait);
+        self.moved_so_far() != before
+    }
+
     fn moved_so_far(&self) -> u64 {
         self.control().map_or(0, |control| {
             control.counters.rx_frames.load(Ordering::Relaxed) + control.counters.rx_copies.load(Ordering::Relaxed)
