@@ -123,6 +123,7 @@ impl Engine {
                 if comes_back {
                     self.fill_on(handle);
                 }
+                // It is there: no request has come between.
                 let Some(open) = self.opens.get_mut(&handle) else { return };
                 let events = open.events();
                 // Another one's wait may find what somebody sleeps for.

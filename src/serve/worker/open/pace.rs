@@ -88,7 +88,7 @@ impl Open {
 
     /// Whether who waits now is at work, and has gone through all that there was: he would come back at once for the rest.
     pub fn comes_back(&self) -> bool {
-        self.has_asked(Instant::now()) && self.receives() && !self.is_ready()
+        self.has_asked(Instant::now()) && self.receives() && !self.endpoint.holds_newest()
     }
 
     /// Whether somebody sleeps who was told that there is nothing.
