@@ -202,6 +202,7 @@ fn file(path: &Path, group: Option<u32>) -> io::Result<UnixListener> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::fd::AsRawFd;
     use std::os::unix::fs::PermissionsExt;
 
     fn settled(text: &str) -> Result<Option<Place>, String> {
@@ -259,7 +260,9 @@ mod tests {
         drop(listener);
         assert!(!path.exists());
         // What a killed one has left.
-        drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
+        let killed = std::os::unix::net::UnixListener::bind(&path).unwrap();
+        // A child that another test has forked meanwhile may have it too.
+        nix::sys::socket::shutdown(killed.as_raw_fd(), nix::sys::socket::Shutdown::Both).unwrap();
         drop(Listener::bind(&place).unwrap());
         fs::write(&path, "mine").unwrap();
         assert_eq!(Listener::bind(&place).err().map(|failure| failure.code), Some(1));
