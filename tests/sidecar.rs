@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 
 use daemon::{Daemon, NLMMAP, Place, output};
-use support::{Build, compile, preload};
+use support::{Build, compile, copy, preload};
 
 /// The workload's user.
 const USER: &str = "1001";
@@ -54,12 +54,12 @@ exec setpriv --inh-caps=-all --ambient-caps=-all --bounding-set=-all -- \"$@\"";
 
 /// What the workload's image holds: the command, the library, the client, where its user can read them.
 fn image(place: &Place, name: &str) -> [String; 3] {
-    let copy = |from: &Path| {
+    let put = |from: &Path| {
         let to = place.path(from.file_name().and_then(|name| name.to_str()).expect("a name"));
-        fs::copy(from, &to).expect("a copy for the image");
+        copy(from, &to, 0o755);
         to.display().to_string()
     };
-    [copy(Path::new(NLMMAP)), copy(preload()), copy(&compile(name, Build::Plain))]
+    [put(Path::new(NLMMAP)), put(preload()), put(&compile(name, Build::Plain))]
 }
 
 /// A workload that runs a client of the socket interface through the sidecar's node.

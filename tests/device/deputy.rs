@@ -1,11 +1,10 @@
 //! A set-user-id-root program as a client: what it opens, what it is handed, and what it hands on.
 
-use std::fs;
-use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use crate::daemon::{Daemon, Place, client, output};
+use crate::support::copy;
 
 const POLICY: &str = "\
 [[policy.rule]]
@@ -27,8 +26,7 @@ fn program(place: &Place) -> (PathBuf, PathBuf) {
     let built = client("device_setuid");
     let (plain, with_bit) = (place.path("plain"), place.path("with-bit"));
     for (path, mode) in [(&plain, 0o755), (&with_bit, 0o4755)] {
-        fs::copy(built.get_program(), path).expect("a copy");
-        fs::set_permissions(path, fs::Permissions::from_mode(mode)).expect("its mode");
+        copy(Path::new(built.get_program()), path, mode);
     }
     (plain, with_bit)
 }

@@ -3,7 +3,7 @@
 //! Kernels before 5.9 are those whose seccomp and ioctl answer as theirs did (`tests/clients/deny.c`); so are later ones, which serve
 //! by less than this one has.
 
-use crate::support::{Build, compile, patient, run};
+use crate::support::{Build, compile, copy, patient, run};
 use serde_json::Value;
 use std::path::Path;
 use std::process::Command;
@@ -140,12 +140,6 @@ fn place() -> Option<tempfile::TempDir> {
     (!flags.contains(nix::sys::statvfs::FsFlags::ST_NOSUID)).then_some(dir)
 }
 
-fn copy_with_mode(from: &Path, to: &Path, mode: u32) {
-    use std::os::unix::fs::PermissionsExt;
-    std::fs::copy(from, to).expect("a copy");
-    std::fs::set_permissions(to, std::fs::Permissions::from_mode(mode)).expect("its mode");
-}
-
 #[test]
 fn programs_that_would_gain_rights_are_refused_and_executed_ones_gain_none() {
     crate::support::need_root();
@@ -154,9 +148,9 @@ fn programs_that_would_gain_rights_are_refused_and_executed_ones_gain_none() {
         return;
     };
     // Somebody without rights has to get there.
-    copy_with_mode(Path::new(env!("CARGO_BIN_EXE_nlmmap")), &dir.path().join("nlmmap"), 0o755);
-    copy_with_mode(&compile("supervised", Build::Static), &dir.path().join("plain"), 0o755);
-    copy_with_mode(&compile("supervised", Build::Static), &dir.path().join("root"), 0o4755);
+    copy(Path::new(env!("CARGO_BIN_EXE_nlmmap")), &dir.path().join("nlmmap"), 0o755);
+    copy(&compile("supervised", Build::Static), &dir.path().join("plain"), 0o755);
+    copy(&compile("supervised", Build::Static), &dir.path().join("root"), 0o4755);
     let command = |words: &[&str]| {
         let mut command = Command::new("unshare");
         command.args(["--net", "--mount", "sh", "-ec"]);

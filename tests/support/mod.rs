@@ -17,7 +17,7 @@ pub use client::{Client, Mode, client, program, script};
 pub use compile::{Build, compile, compile_file};
 pub use names::names;
 pub use outcome::{Outcome, modest, patient, run, say};
-pub use paths::{clients_dir, preload, repository, scratch};
+pub use paths::{clients_dir, copy, preload, repository, scratch};
 
 /// Network namespaces are made by root alone.
 pub fn need_root() {
