@@ -18,6 +18,7 @@
 //! F1 to F3 and the orderings are [`places`](super::places), which loom runs in every order; F4 is this file and its callers.
 
 use memmap2::{MmapOptions, MmapRaw};
+use nlmmap_ring::abi::NL_MMAP_HDRLEN;
 use nlmmap_ring::endpoint::LARGEST;
 use nlmmap_ring::geometry::Geometry;
 use nlmmap_ring::memory::RingMemory;
@@ -34,6 +35,10 @@ pub(super) struct Frames {
     _ring_memory: MmapRaw,
 }
 
+/// Where frames begin, so that payload does at the beginning of a cache line: the kernel copies to other places more slowly, on some
+/// processors by far (docs/performance.md, "What decides").
+const SHIFT: usize = 64 - NL_MMAP_HDRLEN as usize;
+
 /// Private memory of zeroes; pages appear when they are touched.
 fn memory(len: usize) -> Result<MmapRaw> {
     let map = MmapOptions::new().len(len).no_reserve_swap().map_anon();
@@ -42,11 +47,11 @@ fn memory(len: usize) -> Result<MmapRaw> {
 
 impl Frames {
     pub(super) fn new(geometry: Geometry) -> Result<Frames> {
-        let ring_memory = memory(geometry.len())?;
+        let ring_memory = memory(SHIFT + geometry.len())?;
         let spill_memory = memory(SPILLS * LARGEST)?;
-        // SAFETY: a page-aligned mapping of that length, which lives as long as this value; no reference to it is ever made but
-        // those of `Lease`, to payload that nobody writes (F4).
-        let ring = unsafe { RingMemory::new(ring_memory.as_mut_ptr(), geometry) };
+        // SAFETY: so much is mapped, and as long as this value lives; no reference to it is ever made but those of `Lease`, to payload
+        // that nobody writes (F4).
+        let ring = unsafe { RingMemory::new(ring_memory.as_mut_ptr().add(SHIFT), geometry) };
         Ok(Frames { places: Places::new(ring), spill_memory, _ring_memory: ring_memory })
     }
 

@@ -126,6 +126,8 @@ pub struct Control {
     pub sender: AtomicU32,
     /// Messages that the last pump received.
     pub rx_burst: AtomicU32,
+    /// Bytes of a message, on average, in the last receive into frames.
+    pub rx_len: AtomicU32,
     /// The socket's own port id, 0 while it is not known.
     pub portid: AtomicU32,
     /// What a doorbell is charged to the receive queue ([`crate::socket::Socket::queued`]), 0 when it could not be measured.

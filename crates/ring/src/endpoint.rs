@@ -50,6 +50,10 @@ pub struct Scratch {
 
 const SCRATCH_LEN: usize = sys::pages(size_of::<Scratch>());
 const SPILL_LEN: usize = VLEN * LARGEST;
+/// The largest frame that is ever filled by way of private memory.
+pub(crate) const LARGEST_APART: usize = 64 << 10;
+const APART_LEN: usize = VLEN * LARGEST_APART;
+const PRIVATE_LEN: usize = SCRATCH_LEN + SPILL_LEN + APART_LEN;
 /// Bytes of an endpoint's shared state: [`Control`] in a page of its own, then the store.
 pub const SHARED_LEN: usize = sys::PAGE + store::CAPACITY;
 
@@ -128,7 +132,7 @@ impl Endpoint {
     }
 
     fn open_over(&self, family: u32, strict: bool, shared: *mut u8) -> Result<()> {
-        let private = match sys::map_private(SCRATCH_LEN + SPILL_LEN) {
+        let private = match sys::map_private(PRIVATE_LEN) {
             Ok(private) => private.cast::<Scratch>(),
             Err(e) => {
                 // SAFETY: mapped above, seen by nobody.
@@ -167,7 +171,7 @@ impl Endpoint {
         let control = self.control.swap(null_mut(), Ordering::AcqRel);
         if !scratch.is_null() {
             // SAFETY: mapped by `open` with this length; the caller's duty that nobody uses it.
-            unsafe { sys::unmap(scratch.cast(), SCRATCH_LEN + SPILL_LEN) };
+            unsafe { sys::unmap(scratch.cast(), PRIVATE_LEN) };
         }
         if !control.is_null() {
             // SAFETY: as above.
@@ -244,6 +248,14 @@ impl Endpoint {
         unsafe { self.scratch().cast::<u8>().add(SCRATCH_LEN + (index % VLEN) * LARGEST) }
     }
 
+    /// Where message `index` of a batch lands that is received apart from its frame, which has `room` bytes: at the beginning of a
+    /// cache line.
+    pub(crate) fn apart(&self, index: usize, room: usize) -> *mut u8 {
+        let stride = room.min(LARGEST_APART).next_multiple_of(64);
+        // SAFETY: these areas lie behind the spill areas in one mapping; the index is below VLEN.
+        unsafe { self.scratch().cast::<u8>().add(SCRATCH_LEN + SPILL_LEN + (index % VLEN) * stride) }
+    }
+
     /// Points the headers' vectors at frames with so much room, but for the frames themselves, and at what lies behind that in
     /// the spill areas: in front of it `gather` brings a spilled message together.
     fn point_scratch(&self, room: usize) {
@@ -277,7 +289,7 @@ impl Endpoint {
 /// Fills in everything that stays the same between receives.
 ///
 /// # Safety
-/// `scratch` is writable for `SCRATCH_LEN + SPILL_LEN` bytes and aligned.
+/// `scratch` is writable for `PRIVATE_LEN` bytes and aligned.
 unsafe fn init_scratch(scratch: *mut Scratch) {
     for i in 0..VLEN {
         // SAFETY: all places lie inside the mapping; no reference to it exists.

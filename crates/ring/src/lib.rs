@@ -46,6 +46,7 @@ struct Readme;
 compile_error!("nlmmap supports 64-bit Linux only: the 32-bit time64 call names are not all interposed");
 
 pub mod abi;
+mod bulk;
 pub mod card;
 pub mod control;
 pub mod device_abi;

@@ -5,6 +5,7 @@
 //! and the callers judge that copy.
 
 use crate::abi::{FrameHdr, NL_MMAP_HDRLEN};
+use crate::bulk;
 use crate::geometry::Geometry;
 use core::marker::PhantomData;
 use core::sync::atomic::{AtomicU32, Ordering};
@@ -42,7 +43,7 @@ unsafe impl Sync for RingMemory {}
 
 impl RingMemory {
     /// # Safety
-    /// - `base` is page aligned, and `geometry.len()` bytes behind it stay mapped readable and writable for as long as
+    /// - `base` is a multiple of 4, and `geometry.len()` bytes behind it stay mapped readable and writable for as long as
     ///   this value or a copy of it is used
     /// - no Rust reference to those bytes exists in that time
     pub unsafe fn new(base: *mut u8, geometry: Geometry) -> RingMemory {
@@ -97,7 +98,7 @@ impl RingMemory {
     pub unsafe fn write_payload(&self, pos: u32, from: *const u8, len: usize) {
         let len = len.min(self.geometry.room() as usize);
         // SAFETY: the destination is `room()` bytes of the frame; the source is the caller's duty.
-        unsafe { core::ptr::copy_nonoverlapping(from, self.payload(pos), len) }
+        unsafe { bulk::copy(from, self.payload(pos), len) }
     }
 
     /// Copies up to `len` bytes from offset `at` of the payload on, never more than the frame holds, to `to`.
@@ -108,7 +109,7 @@ impl RingMemory {
         let room = self.geometry.room() as usize;
         let at = at.min(room);
         // SAFETY: `at` and what is left behind it lie inside the frame; the destination is the caller's duty.
-        unsafe { core::ptr::copy_nonoverlapping(self.payload(pos).add(at), to, len.min(room - at)) }
+        unsafe { bulk::copy(self.payload(pos).add(at), to, len.min(room - at)) }
     }
 
     /// Copies up to `len` bytes of the payload, never more than the frame holds, to `to`.
@@ -118,7 +119,7 @@ impl RingMemory {
     pub unsafe fn read_payload(&self, pos: u32, to: *mut u8, len: usize) {
         let len = len.min(self.geometry.room() as usize);
         // SAFETY: the source is `room()` bytes of the frame; the destination is the caller's duty.
-        unsafe { core::ptr::copy_nonoverlapping(self.payload(pos), to, len) }
+        unsafe { bulk::copy(self.payload(pos), to, len) }
     }
 }
 
@@ -134,7 +135,7 @@ pub struct Frame<'a> {
 impl<'a> Frame<'a> {
     #[inline]
     fn word(self, index: usize) -> &'a AtomicU32 {
-        // SAFETY: frames are at least 24 bytes and multiples of 4 in page-aligned blocks, and `index` is 0..=5 in this file: an
+        // SAFETY: frames are at least 24 bytes and multiples of 4, and begin at one, and `index` is 0..=5 in this file: an
         // aligned word inside the frame. Others write it only atomically or from outside the Rust abstract machine (the client).
         unsafe { AtomicU32::from_ptr(self.at.cast::<u32>().add(index)) }
     }

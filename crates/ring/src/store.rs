@@ -11,6 +11,7 @@
 //! lock touches the store.
 
 use crate::abi::FrameHdr;
+use crate::bulk;
 use crate::control::Control;
 use crate::endpoint::{CONTROL_LEN, VLEN};
 use crate::sys::{self, SockaddrNl};
@@ -198,7 +199,7 @@ impl<'a> Store<'a> {
             let first = self.at(off).add(size_of::<Record>());
             let mut to = first;
             for (from, n) in parts {
-                core::ptr::copy_nonoverlapping(from, to, n);
+                bulk::copy(from, to, n);
                 to = to.add(n);
             }
             if !extra.is_empty() {

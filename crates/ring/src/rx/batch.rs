@@ -3,11 +3,15 @@
 //! Each message's vectors are the frame's payload and a spill area of its own, so that nothing is ever cut short. A message
 //! that fits is in place when the call returns. One that does not, and everything behind it in the same batch, goes through
 //! the store: the order of frames is the order of messages (protocol.md, I5).
+//!
+//! Where long messages are expected private memory stands in for the payload, and they are copied into their frames: a payload does
+//! not begin where the kernel can copy to quickly ([`crate::bulk`]).
 
 use super::{End, Pump, Request, Step, is_copied, is_dump_part, meta_of};
 use crate::abi::{self, NLMSG_HDRLEN, status};
+use crate::bulk;
 use crate::control::flag;
-use crate::endpoint::{CONTROL_LEN, LARGEST, VLEN};
+use crate::endpoint::{CONTROL_LEN, LARGEST, LARGEST_APART, VLEN};
 use crate::errno::Errno;
 use crate::memory::Frames;
 use crate::message::{self, Survey};
@@ -20,6 +24,12 @@ use core::sync::atomic::Ordering::Relaxed;
 
 /// A receive this large lets the kernel build dump parts of up to 32 KiB; frames with less room get them cut.
 const DUMP_PART: usize = 32 << 10;
+
+/// Messages of so many bytes on average are received apart from their frames: shorter ones gain nothing by that.
+const LONG: usize = 512;
+
+/// So many bytes are received apart from their frames by one call, if it is more than one message: they shall be in a near cache still.
+const MOST_APART: usize = 64 << 10;
 
 /// Dump parts that one run may take from in front of what the client's sends have queued behind them.
 const MOST_SET_ASIDE: u32 = 4;
@@ -49,12 +59,18 @@ impl<S: Socket> Pump<'_, S> {
         if dump && room < DUMP_PART || dumping || self.control.has(flag::BELL) && !self.past_first.replace(true) {
             return self.one_private();
         }
-        let most = if dump && self.context == Context::Send { 1 } else { free };
-        let received = match self.receive(start, most) {
+        let expected = self.control.rx_len.load(Relaxed) as usize;
+        let apart = expected >= LONG && room <= LARGEST_APART;
+        let most = match (dump && self.context == Context::Send, apart) {
+            (true, _) => 1,
+            (false, true) => free.min((MOST_APART / expected).max(1)),
+            (false, false) => free,
+        };
+        let received = match self.receive(start, most, apart) {
             Ok(n) => n,
             Err(error) => return self.failed(error),
         };
-        self.take_in(start, received);
+        self.take_in(start, received, apart);
         self.received.set(self.received.get() + received as u32);
         if self.end.get() == End::Answered {
             return Step::Stop;
@@ -77,14 +93,14 @@ impl<S: Socket> Pump<'_, S> {
         offer.clamp(2, VLEN as u32)
     }
 
-    /// Points the first `most` messages at the frames from `start` on, and receives. Everything else in the headers is as the
-    /// last receive and [`Self::message`] have left it.
-    fn receive(&self, start: u32, most: usize) -> Result<usize, Errno> {
+    /// Points the first `most` messages at the frames from `start` on, or `apart` from them, and receives. Everything else in the
+    /// headers is as the last receive and [`Self::message`] have left it.
+    fn receive(&self, start: u32, most: usize, apart: bool) -> Result<usize, Errno> {
         let scratch = self.endpoint.scratch();
         let mut pos = start;
         for i in 0..most {
             // SAFETY: `i` is below VLEN; the scratch memory belongs to the lock's holder.
-            unsafe { (*(&raw mut (*scratch).iov).cast::<[IoVec; 2]>().add(i))[0].base = self.ring.payload(pos) };
+            unsafe { (*(&raw mut (*scratch).iov).cast::<[IoVec; 2]>().add(i))[0].base = self.landing(i, pos, apart) };
             pos = self.ring.geometry().next(pos);
         }
         self.control.count(&self.control.counters.calls, 1);
@@ -99,6 +115,11 @@ impl<S: Socket> Pump<'_, S> {
             }
             self.sock.recv_batch(core::slice::from_raw_parts_mut(msgs, most))
         }
+    }
+
+    /// Where message `i` of a batch is received, whose frame is the one at `pos`: its first `room` bytes.
+    fn landing(&self, i: usize, pos: u32, apart: bool) -> *mut u8 {
+        if apart { self.endpoint.apart(i, self.ring.geometry().room() as usize) } else { self.ring.payload(pos) }
     }
 
     /// What the kernel said of message `i`. Makes its header ready for the next receive: the kernel writes the lengths.
@@ -131,15 +152,16 @@ impl<S: Socket> Pump<'_, S> {
     }
 
     /// Publishes what has its place, and moves the rest.
-    fn take_in(&self, start: u32, received: usize) {
+    fn take_in(&self, start: u32, received: usize, apart: bool) {
         let room = self.ring.geometry().room() as usize;
         self.control.count(&self.control.counters.rx_datagrams, received as u64);
-        let (mut pos, mut in_place) = (start, true);
+        let (mut pos, mut in_place, mut sum) = (start, true, 0);
         for i in 0..received {
             let (meta, len) = self.message(i);
             let here = pos;
             pos = self.ring.geometry().next(pos);
-            if self.may_be_bell(&meta, len) && self.took_bell(&meta, self.gather(i, here, room, len)) {
+            sum += len;
+            if self.may_be_bell(&meta, len) && self.took_bell(&meta, self.gather(i, here, room, len, apart)) {
                 // Its frame is the next message's.
                 in_place = false;
                 continue;
@@ -147,36 +169,42 @@ impl<S: Socket> Pump<'_, S> {
             // Where frames are larger than anything that is taken whole, what is cut ends with the frame.
             in_place &= len <= room && meta.truncated == 0;
             if in_place && len > 0 && meta.extra == 0 {
+                if apart {
+                    // SAFETY: `len <= room` bytes of private memory.
+                    unsafe { self.ring.write_payload(here, self.landing(i, here, true), len) };
+                }
                 if self.request.get().is_some_and(|request| self.is_answer(request, here, &meta)) {
                     self.end.set(End::Answered);
                 }
                 self.publish(here, &meta.hdr, status::VALID);
             } else if in_place {
                 // SAFETY: the payload is readable for `len <= room` bytes, and the store lies elsewhere.
-                unsafe { self.copy(here, &meta, self.ring.payload(here), len) };
+                unsafe { self.copy(here, &meta, self.landing(i, here, apart), len) };
             } else if meta.truncated != 0 {
                 self.overrun(false);
             } else {
                 // From here on nothing may be placed before everything is out of the frames: later messages still lie there.
-                let bytes = self.gather(i, here, room, len);
+                let bytes = self.gather(i, here, room, len, apart);
                 if self.control.has(flag::DUMP) && message::ends_dump(bytes) {
                     self.control.set(flag::DUMP, false);
                 }
                 self.stash(&meta, bytes);
             }
         }
+        self.control.rx_len.store((sum / received.max(1)) as u32, Relaxed);
         if !in_place {
             self.place_backlog();
         }
     }
 
-    /// Brings a message of `len` bytes together: the frame's part goes in front of the spilled one.
-    fn gather(&self, i: usize, pos: u32, room: usize, len: usize) -> &[u8] {
+    /// Brings a message of `len` bytes together: the frame's part, or what stands in for it, goes in front of the spilled one.
+    fn gather(&self, i: usize, pos: u32, room: usize, len: usize, apart: bool) -> &[u8] {
         let spill = self.endpoint.spill(i);
         let len = len.min(LARGEST);
-        // SAFETY: all inside the spill area of message `i`, whose spilled part begins behind the first `room` bytes.
+        // SAFETY: all inside the spill area of message `i`, whose spilled part begins behind the first `room` bytes; where it is
+        // received apart `room` bytes were there for it.
         unsafe {
-            self.ring.read_payload(pos, spill, room.min(len));
+            bulk::copy(self.landing(i, pos, apart), spill, room.min(len));
             core::slice::from_raw_parts(spill, len)
         }
     }

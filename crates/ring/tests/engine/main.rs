@@ -7,6 +7,7 @@
 //! | [`reference`], [`exact`] | every word that a client sees is the model's, after each of any moves |
 //! | [`stream`] | nothing lost, nothing twice, in order, dumps and doorbells included |
 //! | [`plain`] | no loss, and no word of one, that a socket without rings would not have had at the same pace |
+//! | [`long`] | long messages, which are received apart from their frames |
 //! | [`kick`] | what leaves by the TX ring, and what it answers |
 //! | [`hostile`] | a client that writes anything anywhere at any time |
 //! | [`cases`] | single cases, and regressions |
@@ -18,6 +19,7 @@ mod dump;
 mod exact;
 mod hostile;
 mod kick;
+mod long;
 mod message;
 mod mock;
 mod plain;

@@ -78,6 +78,10 @@ pub struct Mock {
     pub calls: Cell<u64>,
     /// Ring memory, which is not poisoned.
     pub rings: RefCell<Vec<Range<usize>>>,
+    /// Of each message received, where its first vector lay: in a ring or not.
+    pub landed: RefCell<Vec<bool>>,
+    /// Whether each message says what namespace it comes from, as with `NETLINK_LISTEN_ALL_NSID`.
+    pub tells_namespace: Cell<bool>,
     /// Runs inside every call, as another thread might.
     pub meanwhile: RefCell<Option<Box<dyn FnMut()>>>,
 }
@@ -156,7 +160,7 @@ impl Mock {
         let (copied, announced) = unsafe { self.scatter(&d.bytes, msg) };
         msg.flags = if copied < d.bytes.len() { MSG_TRUNC } else { 0 };
         // SAFETY: the engine's duty: name and control are valid for their lengths.
-        unsafe { describe(&d, msg) };
+        unsafe { describe(&d, msg, self.tells_namespace.get()) };
         self.announced.set(self.announced.get().max(announced.min(32 << 10)));
         // netlink_recvmsg goes on with the dump while the queue is at most half full; a dump keeps one part in it.
         if self.queue.borrow().len() < 64 {
@@ -175,6 +179,9 @@ impl Mock {
             // SAFETY: as above; the source is a message of ours.
             unsafe { std::ptr::copy_nonoverlapping(now.as_ptr(), v.base, now.len()) };
             let in_ring = self.rings.borrow().iter().any(|r| r.contains(&v.base.addr()));
+            if i == 0 {
+                self.landed.borrow_mut().push(in_ring);
+            }
             if !in_ring {
                 let spare = (v.len - now.len()).min(256);
                 // SAFETY: behind the data, inside the vector.
@@ -229,7 +236,7 @@ impl Mock {
 }
 
 /// Name and ancillary data, as with `NETLINK_PKTINFO` and `SO_PASSCRED` set.
-unsafe fn describe(d: &Datagram, msg: &mut MsgHdr) {
+unsafe fn describe(d: &Datagram, msg: &mut MsgHdr, tells_namespace: bool) {
     let groups = if (1..=32).contains(&d.group) { 1 << (d.group - 1) } else { 0 };
     let name = SockaddrNl { family: 16, pad: 0, portid: d.portid, groups };
     assert!(msg.namelen >= 12, "the engine asks for names");
@@ -237,7 +244,9 @@ unsafe fn describe(d: &Datagram, msg: &mut MsgHdr) {
     unsafe { msg.name.cast::<SockaddrNl>().write_unaligned(name) };
     msg.namelen = 12;
     let mut out: Vec<u8> = Vec::new();
-    for (level, kind, words) in [(270u32, 3u32, &[d.group][..]), (1, 2, &d.creds[..])] {
+    let known = [(270u32, 3u32, &[d.group][..]), (1, 2, &d.creds[..])];
+    let namespace = tells_namespace.then_some((270, 8, &[5][..]));
+    for (level, kind, words) in known.into_iter().chain(namespace) {
         out.extend((16 + words.len() as u64 * 4).to_ne_bytes());
         out.extend(level.to_ne_bytes());
         out.extend(kind.to_ne_bytes());
