@@ -36,7 +36,7 @@ pub(super) struct Frames {
 }
 
 /// Where frames begin, so that payload does at the beginning of a cache line: the kernel copies to other places more slowly, on some
-/// processors by far (docs/performance.md, "What decides").
+/// processors by far (docs/performance.md, "Where frames begin").
 const SHIFT: usize = 64 - NL_MMAP_HDRLEN as usize;
 
 /// Private memory of zeroes; pages appear when they are touched.

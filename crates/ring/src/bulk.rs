@@ -2,7 +2,7 @@
 //!
 //! A frame's payload lies 24 bytes behind a frame's beginning. Where the C library and the kernel copy by one instruction (`rep movsb`,
 //! from some length on), processors may do so quickly only between addresses that are alike in their low bits: AMD's Zen 3 takes 0.3 ns
-//! a byte otherwise, ten times as long (docs/performance.md, "What decides"). Registers do not mind.
+//! a byte otherwise, ten times as long (docs/performance.md, "Where frames begin"). Registers do not mind.
 
 /// Copies `len` bytes.
 ///
