@@ -35,8 +35,8 @@ pub(super) struct Frames {
     _ring_memory: MmapRaw,
 }
 
-/// Where frames begin, so that payload does at the beginning of a cache line: the kernel copies to other places more slowly, on some
-/// processors by far (docs/performance.md, "Where frames begin").
+/// Where frames begin, so that payload does where a cache line does: the kernel copies to what lies 24 bytes behind a page's beginning
+/// slowly on some processors (docs/performance.md, "Where frames begin").
 const SHIFT: usize = 64 - NL_MMAP_HDRLEN as usize;
 
 /// Private memory of zeroes; pages appear when they are touched.

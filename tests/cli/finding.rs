@@ -12,7 +12,7 @@ use crate::support::{NLMMAP, clean, compile, copy, directory, library, nlmmap, r
 fn installed(dir: &TempDir) -> Command {
     let bin = dir.path().join("bin");
     fs::create_dir_all(&bin).unwrap();
-    copy(Path::new(NLMMAP), &bin.join("nlmmap"));
+    copy(Path::new(NLMMAP), &bin.join("nlmmap"), 0o755);
     let mut command = Command::new(bin.join("nlmmap"));
     clean(&mut command);
     command
@@ -30,9 +30,9 @@ fn the_library_is_found_beside_the_command_and_where_it_is_installed() {
     let mut command = installed(&dir);
     let (beside, lib) = (dir.path().join("bin/libnlmmap_preload.so"), dir.path().join("lib/nlmmap"));
     fs::create_dir_all(&lib).unwrap();
-    copy(library(), &lib.join("libnlmmap_preload.so"));
+    copy(library(), &lib.join("libnlmmap_preload.so"), 0o755);
     found(&mut command, &lib.join("libnlmmap_preload.so"));
-    copy(library(), &beside);
+    copy(library(), &beside, 0o755);
     found(&mut installed(&dir), &beside);
     found(installed(&dir).env("NLMMAP_PRELOAD", library()), library());
 }
@@ -81,7 +81,7 @@ fn something_else_does_not_pass_for_the_library() {
 fn a_path_that_ld_preload_cannot_express_is_refused() {
     let dir = directory();
     let spaced = dir.path().join("a b.so");
-    copy(library(), &spaced);
+    copy(library(), &spaced, 0o755);
     let cause = format!(
         "the preload library's path {} holds a blank or a colon, which LD_PRELOAD cannot express",
         spaced.canonicalize().unwrap().display()

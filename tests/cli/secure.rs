@@ -31,7 +31,7 @@ impl Place {
         let dir = directory();
         let put = |from: &Path, name: &str| {
             let to = dir.path().join(name);
-            copy(from, &to);
+            copy(from, &to, 0o755);
             to
         };
         put(Path::new(NLMMAP), "nlmmap");

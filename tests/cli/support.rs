@@ -10,6 +10,10 @@ use std::sync::OnceLock;
 
 use tempfile::TempDir;
 
+#[path = "../support/copy.rs"]
+mod copying;
+pub use copying::copy;
+
 pub const NLMMAP: &str = env!("CARGO_BIN_EXE_nlmmap");
 
 /// The real preload library: the one that NLMMAP_PRELOAD names, else one built for this test.
@@ -86,12 +90,6 @@ pub fn file(dir: &TempDir, name: &str, content: impl AsRef<[u8]>, mode: u32) -> 
     child.stdin.take().expect("a pipe").write_all(content.as_ref()).expect("it reads");
     assert!(child.wait().expect("it ends").success());
     path
-}
-
-/// Copies a file, executable by all, in the same way.
-pub fn copy(from: &Path, to: &Path) {
-    let status = Command::new("install").arg("-m").arg("755").arg(from).arg(to).status();
-    assert!(status.expect("install starts").success());
 }
 
 /// Compiles a C source.

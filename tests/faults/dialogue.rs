@@ -141,7 +141,7 @@ impl Dialogue {
     }
 
     fn run(&self, strace: &[String]) -> Outcome {
-        run(&mut self.command(strace), patient(90))
+        run(&mut self.command(strace), patient(30))
     }
 
     /// Runs it without failures: strace's record, and what it ends with.

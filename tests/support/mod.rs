@@ -7,6 +7,7 @@
 
 mod client;
 mod compile;
+mod copy;
 mod names;
 mod outcome;
 mod paths;
@@ -15,9 +16,10 @@ pub mod tshark;
 
 pub use client::{Client, Mode, client, program, script};
 pub use compile::{Build, compile, compile_file};
+pub use copy::copy;
 pub use names::names;
 pub use outcome::{Outcome, modest, patient, run, say};
-pub use paths::{clients_dir, copy, preload, repository, scratch};
+pub use paths::{clients_dir, preload, repository, scratch};
 
 /// Network namespaces are made by root alone.
 pub fn need_root() {

@@ -29,13 +29,6 @@ pub fn scratch(name: &str) -> PathBuf {
     env::temp_dir().join(format!("nlmmap-test-{}-{nr}-{name}", std::process::id()))
 }
 
-/// Copies a program, with this mode. Another process does it: a descriptor of ours, open for writing, would be inherited by what
-/// other tests start at that moment, and make the program `ETXTBSY`.
-pub fn copy(from: &Path, to: &Path, mode: u32) {
-    let status = Command::new("install").arg("-m").arg(format!("{mode:o}")).arg(from).arg(to).status();
-    assert!(status.expect("install starts").success(), "no copy of {}", from.display());
-}
-
 /// The preload library: what `NLMMAP_PRELOAD` names, or a release build made here, once.
 pub fn preload() -> &'static Path {
     static PATH: OnceLock<PathBuf> = OnceLock::new();

@@ -248,8 +248,8 @@ impl Endpoint {
         unsafe { self.scratch().cast::<u8>().add(SCRATCH_LEN + (index % VLEN) * LARGEST) }
     }
 
-    /// Where message `index` of a batch lands that is received apart from its frame, which has `room` bytes: at the beginning of a
-    /// cache line.
+    /// Where message `index` of a batch lands that is received apart from its frame, which has `room` bytes: a multiple of 64
+    /// bytes behind a page's beginning, as messages are in the kernel ([`crate::bulk`]).
     pub(crate) fn apart(&self, index: usize, room: usize) -> *mut u8 {
         let stride = room.min(LARGEST_APART).next_multiple_of(64);
         // SAFETY: these areas lie behind the spill areas in one mapping; the index is below VLEN.

@@ -4,8 +4,8 @@
 //! that fits is in place when the call returns. One that does not, and everything behind it in the same batch, goes through
 //! the store: the order of frames is the order of messages (protocol.md, I5).
 //!
-//! Where long messages are expected private memory stands in for the payload, and they are copied into their frames: a payload does
-//! not begin where the kernel can copy to quickly ([`crate::bulk`]).
+//! Where long messages are expected private memory stands in for the payload, and they are copied into their frames: a payload
+//! begins where the kernel may copy to slowly ([`crate::bulk`]).
 
 use super::{End, Pump, Request, Step, is_copied, is_dump_part, meta_of};
 use crate::abi::{self, NLMSG_HDRLEN, status};
